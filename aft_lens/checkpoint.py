@@ -1,0 +1,196 @@
+"""The checkpoint: a folder of safetensors, YAML, CSV and Markdown that loads without unpickling anything."""
+
+import csv
+import hashlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import aft_lens
+from aft_lens.models import ModelConfig, VisionModel
+
+WEIGHTS, CONFIG, METRICS, CARD, SNAPSHOTS = "model.safetensors", "config.yaml", "metrics.csv", "card.md", "snapshots"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: the model in evaluation mode and what it was trained from."""
+
+    path: Path
+    model: VisionModel
+    config: ModelConfig
+    data: dict[str, Any]
+    """Name, classes, mean, std, in_chans and img_size of the data set."""
+    recipe: dict[str, Any]
+    seed: int
+
+
+def save_checkpoint(
+    path: Path | str,
+    model: VisionModel,
+    *,
+    data: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    seed: int,
+    metrics: Sequence[Mapping[str, float]],
+    snapshots: Mapping[int, Mapping[str, Tensor]] | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write a checkpoint folder and return its path.
+
+    `metrics` has one row an epoch; `snapshots` maps an epoch to position biases by name. Everything goes to a
+    temporary folder beside `path` that is renamed at the end: a killed run leaves the old checkpoint whole.
+    """
+    path = Path(path)
+    fresh = path.with_name(f".{path.name}.writing")
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    fresh.mkdir(parents=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, fresh / WEIGHTS)
+    record = {
+        "model": asdict(model.config),
+        "data": dict(data),
+        "recipe": dict(recipe),
+        "seed": seed,
+        "versions": versions(),
+        "commit": commit(),
+    }
+    (fresh / CONFIG).write_text(yaml.safe_dump(record, sort_keys=False))
+    columns = list(dict.fromkeys(key for row in metrics for key in row))
+    with (fresh / METRICS).open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(metrics)
+    (fresh / CARD).write_text(card or _card(path.name, record, metrics))
+    for epoch, biases in (snapshots or {}).items():
+        (fresh / SNAPSHOTS).mkdir(exist_ok=True)
+        tensors = {name: bias.detach().cpu().contiguous() for name, bias in biases.items()}
+        save_file(tensors, fresh / SNAPSHOTS / f"{epoch:04d}.safetensors")
+    old = path.with_name(f".{path.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if path.exists():
+        path.rename(old)
+    fresh.rename(path)
+    if old.exists():
+        shutil.rmtree(old)
+    return path
+
+
+def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint folder and return its model in evaluation mode.
+
+    Raises FileNotFoundError if a part is missing, and ValueError if the configuration has unknown fields or the
+    weights differ from it, naming each differing key and both shapes.
+    """
+    path = _recover(Path(path))
+    for part in (WEIGHTS, CONFIG):
+        if not (path / part).is_file():
+            raise FileNotFoundError(f"checkpoint {path} has no {part}; `aft-lens list` shows the checkpoints there are")
+    record = yaml.safe_load((path / CONFIG).read_text())
+    if not isinstance(record, dict) or "model" not in record:
+        raise ValueError(f"checkpoint {path}: {CONFIG} has no `model`; train it again or restore the file")
+    unknown = sorted(set(record["model"]) - {field.name for field in fields(ModelConfig)})
+    if unknown:
+        raise ValueError(f"checkpoint {path}: {CONFIG} has unknown model fields {unknown}; update aft-lens")
+    config = ModelConfig(**record["model"])
+    try:
+        state = load_file(path / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint {path}: {WEIGHTS} is damaged ({error}); train or copy it again") from error
+    model = VisionModel(config)
+    differences = _differences(model.state_dict(), state)
+    if differences:
+        raise ValueError(f"checkpoint {path}: weights do not fit {CONFIG}:\n  " + "\n  ".join(differences))
+    model.load_state_dict(state)
+    model.to(device).eval()
+    return Checkpoint(path, model, config, record.get("data", {}), record.get("recipe", {}), record.get("seed", 0))
+
+
+def list_checkpoints(root: Path | str) -> list[Path]:
+    """Every checkpoint folder below `root`, in order; an absent root has none."""
+    found = (file.parent for file in Path(root).rglob(CONFIG))
+    return sorted(path for path in found if (path / WEIGHTS).is_file() and not path.name.startswith("."))
+
+
+def read_metrics(path: Path | str) -> list[dict[str, float]]:
+    """Rows of metrics.csv, one an epoch; blank cells are left out."""
+    with (Path(path) / METRICS).open(newline="") as file:
+        return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+def read_snapshots(path: Path | str) -> dict[int, dict[str, Tensor]]:
+    """Position biases by epoch and name; empty where the run kept none."""
+    files = sorted((Path(path) / SNAPSHOTS).glob("*.safetensors"))
+    return {int(file.stem): load_file(file) for file in files}
+
+
+def revision(path: Path | str) -> str:
+    """A short hash of the weights and configuration, to key caches by content."""
+    digest = hashlib.sha256()
+    for part in (WEIGHTS, CONFIG):
+        digest.update((Path(path) / part).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+    """Versions a result depends on."""
+    return {
+        "aft_lens": aft_lens.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+    }
+
+
+def commit() -> str:
+    """The source's git commit, or "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _recover(path: Path) -> Path:
+    """The checkpoint, or the old one that a run killed between two renames left beside it."""
+    old = path.with_name(f".{path.name}.old")
+    return old if not path.exists() and old.is_dir() else path
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """One line for every key that is missing, unexpected or of another shape."""
+    lines = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in found]
+    lines += [f"unexpected: {key} {tuple(found[key].shape)}" for key in found if key not in expected]
+    lines += [
+        f"shape of {key}: expected {tuple(expected[key].shape)}, found {tuple(found[key].shape)}"
+        for key in expected
+        if key in found and expected[key].shape != found[key].shape
+    ]
+    return lines
+
+
+def _card(name: str, record: Mapping[str, Any], metrics: Sequence[Mapping[str, float]]) -> str:
+    """A short model card from what the run recorded."""
+    model, last = record["model"], metrics[-1] if metrics else {}
+    lines = [
+        f"# {name}",
+        "",
+        f"- mixer: {model['mixer']}, depth {model['depth']}, width {model['embed_dim']}, heads {model['num_heads']}",
+        f"- data: {record['data'].get('name', 'unknown')}",
+        f"- seed: {record['seed']}",
+        *(f"- {key}: {value:.4g}" for key, value in last.items()),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Reading tensors out of models."""

@@ -1,0 +1,1 @@
+"""Modules: position biases, mixers, blocks."""

@@ -1,0 +1,91 @@
+"""AFT layers: projections around the operators, a drop-in for multi-head attention."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from aft_lens.layers.hook_point import HookPoint
+from aft_lens.layers.position_bias import Indexed
+from aft_lens.ops import aft_conv, aft_full, aft_indexed, aft_local, aft_simple
+
+
+class AFTConv(nn.Module):
+    """AFT-conv over a 1-D or 2-D grid (Eq. 6): h biases, one key channel a head, c = d / h value channels.
+
+    `position_bias` is one of `aft_lens.layers.position_bias`; swapping it for `Indexed` turns the layer into
+    pooling and indexing. Raises ValueError if `dim` is no multiple of `num_heads`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        position_bias: nn.Module,
+        *,
+        use_query: bool = True,
+        outside: str = "global",
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
+        self.num_heads = num_heads
+        self.outside = outside
+        self.position_bias = position_bias
+        self.query = nn.Linear(dim, dim) if use_query else None
+        self.key = nn.Linear(dim, num_heads)
+        self.value = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        self.hook_query = HookPoint()
+        self.hook_key = HookPoint()
+        self.hook_value = HookPoint()
+
+    def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
+        """Mix the t tokens laid out on `grid` in raster order."""
+        b, _, d = x.shape
+        split = (b, self.num_heads, d // self.num_heads, *grid)
+        query = None
+        if self.query is not None:
+            query = self.hook_query(self.query(x).transpose(1, 2).reshape(split))
+        key = self.hook_key(self.key(x).transpose(1, 2).reshape(b, self.num_heads, *grid))
+        value = self.hook_value(self.value(x).transpose(1, 2).reshape(split))
+        w = self.position_bias()
+        if isinstance(self.position_bias, Indexed):
+            mixed = aft_indexed(query, key, value, w, self.position_bias.offset)
+        else:
+            mixed = aft_conv(query, key, value, w, outside=self.outside)
+        return self.proj(mixed.reshape(b, d, -1).transpose(1, 2))
+
+
+class AFTFull(nn.Module):
+    """AFT-full, AFT-local (with `window_size`) or AFT-simple (`position_bias=None`): Eq. 2, 4 and 5."""
+
+    def __init__(
+        self,
+        dim: int,
+        position_bias: nn.Module | None,
+        *,
+        window_size: int | None = None,
+        use_query: bool = True,
+    ) -> None:
+        super().__init__()
+        self.position_bias = position_bias
+        self.window_size = window_size
+        self.query = nn.Linear(dim, dim) if use_query else None
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        self.hook_query = HookPoint()
+        self.hook_key = HookPoint()
+        self.hook_value = HookPoint()
+
+    def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
+        """Mix the t tokens; `grid` is taken for the mixers' common signature and not used."""
+        query = None if self.query is None else self.hook_query(self.query(x))
+        key, value = self.hook_key(self.key(x)), self.hook_value(self.value(x))
+        if self.position_bias is None:
+            return self.proj(aft_simple(query, key, value))
+        w = self.position_bias()
+        if self.window_size is None:
+            return self.proj(aft_full(query, key, value, w))
+        return self.proj(aft_local(query, key, value, w, self.window_size))

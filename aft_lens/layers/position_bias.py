@@ -1,0 +1,137 @@
+"""The parametrizations of w as interchangeable modules: a layer owns one and calls it for w."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+NAIVE_STD = 0.1
+"""N(0, 10^-2) of Sec. 5.1 read as a variance: standard deviation 0.1."""
+STD_EPSILON = 1e-6
+"""Added to Eq. 8's std so that a head of equal raw biases gives 0 and not 0/0."""
+
+
+class Free(nn.Module):
+    """w itself is the parameter (the "naive" one of Tables 9 and 10), shape `h *window` or `t s`."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(shape) * NAIVE_STD)
+
+    def forward(self) -> Float[Tensor, "..."]:
+        """w."""
+        return self.weight
+
+
+class Factorized(nn.Module):
+    """w = u v^T with u, v of `t rank` (Eq. 7), both N(0, 10^-2)."""
+
+    def __init__(self, length: int, rank: int = 128) -> None:
+        super().__init__()
+        self.target = nn.Parameter(torch.randn(length, rank) * NAIVE_STD)
+        self.source = nn.Parameter(torch.randn(length, rank) * NAIVE_STD)
+
+    def forward(self) -> Float[Tensor, "t s"]:
+        """w, shape `t s`."""
+        return self.target @ self.source.T
+
+
+class Reparameterized(nn.Module):
+    """w = gamma (w' - mean) / std + beta for each head (Eq. 8), with the population std over the window.
+
+    w' starts as N(0, 1), gamma and beta as 0, so w starts at 0 with a direction to grow in.
+    """
+
+    def __init__(self, num_heads: int, window: Sequence[int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_heads, *window))
+        self.gamma = nn.Parameter(torch.zeros(num_heads))
+        self.beta = nn.Parameter(torch.zeros(num_heads))
+
+    def forward(self) -> Float[Tensor, "h *window"]:
+        """w, shape `h *window`."""
+        flat = self.weight.flatten(1)
+        centred = flat - flat.mean(1, keepdim=True)
+        std = centred.square().mean(1, keepdim=True).sqrt() + STD_EPSILON
+        w = self.gamma.unsqueeze(1) * centred / std + self.beta.unsqueeze(1)
+        return w.reshape(self.weight.shape)
+
+
+class SinglePosition(nn.Module):
+    """w times a Gumbel-softmax sample in training and its hard one-hot in evaluation (Eq. 10).
+
+    `temperature` is tau (0.5 in the paper); a schedule may set it between steps. The inner bias is Eq. 8's.
+    """
+
+    def __init__(self, num_heads: int, window: Sequence[int], temperature: float = 0.5) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self.inner = Reparameterized(num_heads, window)
+        self.temperature = temperature
+
+    def forward(self) -> Float[Tensor, "h *window"]:
+        """w times the sample, shape `h *window`."""
+        w = self.inner()
+        logits = w.flatten(1)
+        if self.training:
+            sample = F.gumbel_softmax(logits, tau=self.temperature, dim=1)
+        else:
+            sample = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
+        return w * sample.reshape(w.shape)
+
+
+class Indexed(nn.Module):
+    """k kept offsets a head: frozen places, biases that may still train.
+
+    `offset` (`h k n`, source minus target) is a buffer; `weight` (`h k`) holds w there; w is 0 elsewhere.
+    """
+
+    offset: Tensor
+
+    def __init__(self, weight: Float[Tensor, "h k"], offset: Int[Tensor, "h k n"]) -> None:
+        super().__init__()
+        if offset.shape[:2] != weight.shape:
+            raise ValueError(f"offset must start like weight {tuple(weight.shape)}, got {tuple(offset.shape)}")
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.register_buffer("offset", offset.clone())
+
+    @property
+    def keep(self) -> int:
+        """k, the number of offsets each head keeps."""
+        return self.weight.shape[1]
+
+    def window(self, sides: Sequence[int]) -> Float[Tensor, "h *window"]:
+        """w laid out on a window of the given odd sides, 0 where nothing is kept."""
+        w = self.weight.new_zeros(self.weight.shape[0], *sides)
+        for head, offsets in enumerate(self.offset.tolist()):
+            for i, offset in enumerate(offsets):
+                place = tuple(step + side // 2 for step, side in zip(offset, sides, strict=True))
+                w[(head, *place)] = self.weight[head, i]
+        return w
+
+    def forward(self) -> Float[Tensor, "h k"]:
+        """w at the kept offsets, shape `h k`."""
+        return self.weight
+
+
+def conv_bias(kind: str, num_heads: int, window: Sequence[int], temperature: float = 0.5) -> nn.Module:
+    """Make AFT-conv's position bias: "free", "reparameterized" (the paper's default) or "single"."""
+    if kind == "free":
+        return Free(num_heads, *window)
+    if kind == "reparameterized":
+        return Reparameterized(num_heads, window)
+    if kind == "single":
+        return SinglePosition(num_heads, window, temperature)
+    raise ValueError(f'position_bias must be "free", "reparameterized" or "single" for AFT-conv, got {kind!r}')
+
+
+def pair_bias(kind: str, length: int, rank: int = 128) -> nn.Module:
+    """Make AFT-full's and AFT-local's position bias: "free" or "factorized" (the paper's default)."""
+    if kind == "free":
+        return Free(length, length)
+    if kind == "factorized":
+        return Factorized(length, rank)
+    raise ValueError(f'position_bias must be "free" or "factorized" for AFT-full and AFT-local, got {kind!r}')

@@ -1,0 +1,100 @@
+"""One vision skeleton for every mixer: stem, blocks, norm, pooled or class-token classifier."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from aft_lens.layers.aft import AFTConv, AFTFull
+from aft_lens.layers.attention import Attention
+from aft_lens.layers.block import Block
+from aft_lens.layers.position_bias import Indexed, conv_bias, pair_bias
+from aft_lens.models.config import ModelConfig
+
+
+class VisionModel(nn.Module):
+    """A ViT whose attention is any of the mixers (Sec. 5.3).
+
+    AFT-conv has no position embedding and no class token, pools over the grid and takes any image size that is a
+    multiple of the patch; the others take the training size alone.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.stem = _stem(config)
+        self.has_class_token = config.mixer != "aft_conv"
+        if self.has_class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+            self.pos_embed = nn.Parameter(torch.zeros(1, config.grid_size**2 + 1, dim))
+        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(dim, _mixer(config), mlp_ratio=config.mlp_ratio, drop_path=rate) for rate in rates
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, config.num_classes)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Truncated normal 0.02 for linear weights and embeddings, zero biases, as in DeiT."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        if self.has_class_token:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def grid(self, image: Float[Tensor, "b c y x"]) -> tuple[int, int]:
+        """Patches of an image, (rows, columns). Raises ValueError if the model cannot take its size."""
+        patch, size = self.config.patch_size, self.config.img_size
+        rows, columns = image.shape[2:]
+        if self.has_class_token and (rows, columns) != (size, size):
+            raise ValueError(f"image must be {size} x {size} for {self.config.mixer}, got {rows} x {columns}")
+        if rows % patch or columns % patch or not rows or not columns:
+            raise ValueError(f"image sides must be multiples of patch_size {patch}, got {rows} x {columns}")
+        return rows // patch, columns // patch
+
+    def forward(self, image: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n"]:
+        """Class logits of a batch of normalised images."""
+        grid = self.grid(image)
+        x = self.stem(image).flatten(2).transpose(1, 2)
+        if self.has_class_token:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+        for block in self.blocks:
+            x = block(x, grid)
+        x = self.norm(x)
+        return self.head(x[:, 0] if self.has_class_token else x.mean(1))
+
+
+def _stem(config: ModelConfig) -> nn.Module:
+    """Image to tokens: `b c y x` to `b d rows columns`."""
+    dim, patch = config.embed_dim, config.patch_size
+    if config.stem == "patch":
+        return nn.Conv2d(config.in_chans, dim, patch, patch)
+    return nn.Sequential(
+        nn.Conv2d(config.in_chans, dim // 2, 3, padding=1, bias=False),
+        nn.BatchNorm2d(dim // 2),
+        nn.GELU(),
+        nn.Conv2d(dim // 2, dim, patch + 2, patch, padding=1),
+    )
+
+
+def _mixer(config: ModelConfig) -> nn.Module:
+    """The token mixer of one block."""
+    if config.mixer == "attention":
+        return Attention(config.embed_dim, config.num_heads)
+    if config.mixer == "aft_conv":
+        side = config.window_size
+        if config.keep:
+            shape = (config.num_heads, config.keep)
+            bias: nn.Module = Indexed(torch.zeros(shape), torch.zeros(*shape, 2, dtype=torch.long))
+        else:
+            bias = conv_bias(config.bias_kind, config.num_heads, (side, side), config.temperature)
+        return AFTConv(
+            config.embed_dim, config.num_heads, bias, use_query=config.use_query, outside=config.outside
+        )
+    length = config.grid_size**2 + 1
+    pair = None if config.mixer == "aft_simple" else pair_bias(config.bias_kind, length, config.bias_rank)
+    window = config.window_size if config.mixer == "aft_local" else None
+    return AFTFull(config.embed_dim, pair, window_size=window, use_query=config.use_query)

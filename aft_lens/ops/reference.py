@@ -1,0 +1,76 @@
+"""The definition every other form is held against: float64, slow, obvious.
+
+Eq. 2 is evaluated as written, with all T x T log-weights in memory and a softmax over the sources.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from aft_lens.ops.expand import expand_bias, expand_offsets
+
+
+def weighted_mean(
+    query: Float[Tensor, "*bd t"] | None,
+    key: Float[Tensor, "*bk s"],
+    value: Float[Tensor, "*bv s"],
+    bias: Float[Tensor, "*bw t s"],
+) -> Float[Tensor, "*bd t"]:
+    """Average the values of every source with weights softmax_s(key_s + bias_ts), then gate (Eq. 2).
+
+    The last dimension is the position, leading ones broadcast; the result is float64.
+    """
+    log_weight = key.double().unsqueeze(-2) + bias.double()
+    mean = (torch.softmax(log_weight, dim=-1) * value.double().unsqueeze(-2)).sum(-1)
+    return mean if query is None else torch.sigmoid(query.double()) * mean
+
+
+def aft_full(
+    query: Float[Tensor, "b t d"] | None,
+    key: Float[Tensor, "b s d"],
+    value: Float[Tensor, "b s d"],
+    position_bias: Float[Tensor, "t s"],
+    *,
+    causal: bool = False,
+) -> Float[Tensor, "b t d"]:
+    """AFT-full in float64, Eq. 2; shapes as in `aft_lens.ops.aft_full`."""
+    bias = position_bias.double()
+    if causal:
+        future = torch.ones_like(bias, dtype=torch.bool).triu(1)
+        bias = bias.masked_fill(future, float("-inf"))
+    gate = None if query is None else query.transpose(1, 2)
+    return weighted_mean(gate, key.transpose(1, 2), value.transpose(1, 2), bias).transpose(1, 2)
+
+
+def aft_conv(
+    query: Float[Tensor, "b h c *grid"] | None,
+    key: Float[Tensor, "b h *grid"],
+    value: Float[Tensor, "b h c *grid"],
+    position_bias: Float[Tensor, "h *window"],
+    *,
+    causal: bool = False,
+    outside: str = "global",
+) -> Float[Tensor, "b h c *grid"]:
+    """AFT-conv in float64: Eq. 2 with w expanded to T x T, which is Eq. 6 with exp(K) restored."""
+    grid = key.shape[2:]
+    bias = expand_bias(position_bias.double(), grid, causal=causal, outside=outside)
+    gate = None if query is None else query.flatten(3)
+    mean = weighted_mean(gate, key.flatten(2).unsqueeze(2), value.flatten(3), bias.unsqueeze(1))
+    return mean.reshape(value.shape)
+
+
+def aft_indexed(
+    query: Float[Tensor, "b h c *grid"] | None,
+    key: Float[Tensor, "b h *grid"],
+    value: Float[Tensor, "b h c *grid"],
+    position_bias: Float[Tensor, "h k"],
+    offset: Tensor,
+) -> Float[Tensor, "b h c *grid"]:
+    """AFT-conv whose heads keep k offsets, in float64; shapes as in `aft_lens.ops.aft_indexed`."""
+    grid: Sequence[int] = key.shape[2:]
+    bias = expand_offsets(position_bias.double(), offset, grid)
+    gate = None if query is None else query.flatten(3)
+    mean = weighted_mean(gate, key.flatten(2).unsqueeze(2), value.flatten(3), bias.unsqueeze(1))
+    return mean.reshape(value.shape)

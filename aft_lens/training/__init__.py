@@ -1,0 +1,1 @@
+"""Recipes, the Lightning module and the sparsity terms."""

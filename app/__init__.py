@@ -1,0 +1,1 @@
+"""The two faces: the aft-lens command and the Streamlit app."""

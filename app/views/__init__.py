@@ -1,0 +1,1 @@
+"""Result dataclass in, figure out; no Streamlit here."""
