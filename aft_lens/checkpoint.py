@@ -20,7 +20,13 @@ from torch import Tensor
 import aft_lens
 from aft_lens.models import ModelConfig, VisionModel
 
-WEIGHTS, CONFIG, METRICS, CARD, SNAPSHOTS = "model.safetensors", "config.yaml", "metrics.csv", "card.md", "snapshots"
+WEIGHTS, CONFIG, METRICS, CARD, SNAPSHOTS = (
+    "model.safetensors",
+    "config.yaml",
+    "metrics.csv",
+    "card.md",
+    "snapshots",
+)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,15 @@ _MODELS["vit_digits"] = replace(_SMALL, mixer="attention", num_heads=4)
 _MODELS["aft_full_digits"] = replace(_SMALL, mixer="aft_full", num_heads=1)
 _MODELS["aft_conv_digits"] = _SMALL
 _GRID14 = replace(
-    _SMALL, img_size=28, patch_size=2, embed_dim=96, depth=6, num_heads=16, window_size=11, stem="patch", mlp_ratio=4.0
+    _SMALL,
+    img_size=28,
+    patch_size=2,
+    embed_dim=96,
+    depth=6,
+    num_heads=16,
+    window_size=11,
+    stem="patch",
+    mlp_ratio=4.0,
 )
 _MODELS["vit_fashion"] = replace(_GRID14, mixer="attention", num_heads=4)
 _MODELS["aft_full_fashion"] = replace(_GRID14, mixer="aft_full", num_heads=1, bias_rank=64)

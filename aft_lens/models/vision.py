@@ -27,7 +27,7 @@ class VisionModel(nn.Module):
         if self.has_class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
             self.pos_embed = nn.Parameter(torch.zeros(1, config.grid_size**2 + 1, dim))
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
             Block(dim, _mixer(config), mlp_ratio=config.mlp_ratio, drop_path=rate) for rate in rates
         )
@@ -91,9 +91,7 @@ def _mixer(config: ModelConfig) -> nn.Module:
             bias: nn.Module = Indexed(torch.zeros(shape), torch.zeros(*shape, 2, dtype=torch.long))
         else:
             bias = conv_bias(config.bias_kind, config.num_heads, (side, side), config.temperature)
-        return AFTConv(
-            config.embed_dim, config.num_heads, bias, use_query=config.use_query, outside=config.outside
-        )
+        return AFTConv(config.embed_dim, config.num_heads, bias, use_query=config.use_query, outside=config.outside)
     length = config.grid_size**2 + 1
     pair = None if config.mixer == "aft_simple" else pair_bias(config.bias_kind, length, config.bias_rank)
     window = config.window_size if config.mixer == "aft_local" else None

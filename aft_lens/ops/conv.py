@@ -121,8 +121,6 @@ def _outside_sum(image: Tensor, radius: list[int]) -> Tensor:
     sides = _beyond(image, radius[-1])
     if len(radius) == 1:
         return sides
-    band = F.unfold(
-        sides.flatten(0, 1).unsqueeze(1), (2 * radius[0] + 1, 1), padding=(radius[0], 0)
-    ).sum(1)
+    band = F.unfold(sides.flatten(0, 1).unsqueeze(1), (2 * radius[0] + 1, 1), padding=(radius[0], 0)).sum(1)
     rows = _beyond(image.sum(-1), radius[0]).unsqueeze(-1)
     return band.reshape(image.shape) + rows

@@ -46,9 +46,7 @@ def aft_full(
         require_source(key_mask, causal=causal)
         score = score.masked_fill(~key_mask.unsqueeze(1), float("-inf"))
     source = value.to(dtype).transpose(1, 2).unsqueeze(2)
-    rows = [
-        (torch.softmax(score.unsqueeze(2) + block, dim=-1) * source).sum(-1) for block in bias.split(CHUNK)
-    ]
+    rows = [(torch.softmax(score.unsqueeze(2) + block, dim=-1) * source).sum(-1) for block in bias.split(CHUNK)]
     return gate(query, torch.cat(rows, dim=-1).transpose(1, 2), value.dtype)
 
 

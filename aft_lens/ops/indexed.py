@@ -47,9 +47,7 @@ def aft_indexed(
     return gate(query, mean.reshape(value.shape), value.dtype)
 
 
-def _gather(
-    key: Tensor, value: Tensor, w: Tensor, offset: Tensor, grid: torch.Size
-) -> tuple[Tensor, Tensor]:
+def _gather(key: Tensor, value: Tensor, w: Tensor, offset: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor]:
     """Numerator `b h c t` and denominator `b h 1 t` from one pool and k gathers."""
     columns = torch.cat(exp_key(key, value)[::-1], dim=2)
     flat, inside = source_index(offset, grid)

@@ -1,0 +1,144 @@
+"""Every registered model at tiny size, exact parameter counts, and the position biases."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aft_lens.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from aft_lens.layers.position_bias import Factorized, Indexed, Reparameterized, SinglePosition
+from aft_lens.models import VisionModel, create_model, list_models, model_config
+
+TABLE_7 = {
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_small_patch16_224": 22_050_664,
+    "aft_full_tiny_patch16_224": 6_322_600,
+    "aft_full_small_patch16_224": 22_655_848,
+    "aft_conv_tiny_11_32": 5_356_072,
+    "aft_conv_small_11_16": 20_298_088,
+    "aft_conv_small_11_384": 22_541_416,
+    "aft_conv_small_15_384": 23_020_648,
+}
+PRINTED_DIFFERENTLY = {"aft_conv_tiny_11_192": 5_962_792, "aft_conv_base_25_32": 79_864_552}
+"""The paper prints 5.9M and 79.7M, which no choice of biases makes."""
+
+
+@pytest.mark.parametrize(("name", "count"), [*TABLE_7.items(), *PRINTED_DIFFERENTLY.items()])
+def test_parameter_count(name, count):
+    with torch.device("meta"):
+        model = VisionModel(model_config(name))
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+def tiny(name):
+    config = model_config(name)
+    patch = config.patch_size
+    heads = 1 if config.mixer.startswith("aft_full") else 2
+    return replace(
+        config,
+        img_size=4 * patch,
+        embed_dim=16,
+        depth=2,
+        num_heads=heads,
+        num_classes=3,
+        window_size=3,
+        bias_rank=4,
+    )
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_registered_model_works_at_tiny_size(name, tmp_path):
+    torch.manual_seed(0)
+    config = tiny(name)
+    model = VisionModel(config)
+    image = torch.randn(6, config.in_chans, config.img_size, config.img_size)
+    label = torch.tensor([0, 1, 2, 0, 1, 2])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0)
+    for step in range(100):
+        loss = torch.nn.functional.cross_entropy(model(image), label)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+            assert not missing
+        optimizer.step()
+    assert loss.item() < 0.05, "one batch is not overfitted"
+    model.eval()
+    save_checkpoint(tmp_path / "model", model, data={"name": "none"}, recipe={}, seed=0, metrics=[{"loss": 1.0}])
+    again = load_checkpoint(list_checkpoints(tmp_path)[0]).model
+    assert torch.equal(model(image), again(image))
+
+
+def test_conv_model_takes_any_grid_and_others_say_what_they_take():
+    model = create_model("aft_conv_digits").eval()
+    assert model(torch.randn(1, 1, 5, 9)).shape == (1, 10)
+    with pytest.raises(ValueError, match="image must be 8 x 8"):
+        create_model("vit_digits")(torch.randn(1, 1, 5, 9))
+    with pytest.raises(ValueError, match="choose one of"):
+        create_model("vit_enormous")
+
+
+def test_reparameterized_has_zero_mean_and_unit_population_std():
+    bias = Reparameterized(3, (5, 5))
+    assert torch.equal(bias(), torch.zeros(3, 5, 5))
+    with torch.no_grad():
+        bias.gamma.fill_(2.0)
+        bias.beta.fill_(1.0)
+    flat = bias().flatten(1)
+    torch.testing.assert_close(flat.mean(1), torch.ones(3))
+    torch.testing.assert_close(flat.std(1, correction=0), torch.full((3,), 2.0))
+
+
+def test_factorized_is_a_product():
+    bias = Factorized(5, 2)
+    torch.testing.assert_close(bias()[1, 3], (bias.target[1] * bias.source[3]).sum())
+
+
+def test_single_position_samples_in_training_and_is_one_hot_in_evaluation():
+    torch.manual_seed(0)
+    bias = SinglePosition(4, (3, 3), temperature=0.5)
+    with torch.no_grad():
+        bias.inner.gamma.fill_(1.0)
+        bias.inner.beta.fill_(3.0)
+    bias.train()
+    assert not torch.equal(bias(), bias())
+    bias.eval()
+    w = bias().flatten(1)
+    assert ((w != 0).sum(1) == 1).all()
+    assert torch.equal(w.argmax(1), bias.inner().flatten(1).argmax(1))
+
+
+def test_indexed_lays_out_its_window():
+    bias = Indexed(torch.tensor([[2.0, 3.0]]), torch.tensor([[[0, 1], [-1, -1]]]))
+    assert bias.window((3, 3)).tolist() == [[[3.0, 0, 0], [0, 0, 2.0], [0, 0, 0]]]
+
+
+def test_loading_names_what_differs(tmp_path):
+    model = create_model("aft_conv_digits", depth=1)
+    path = save_checkpoint(tmp_path / "a", model, data={}, recipe={}, seed=0, metrics=[])
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("window_size: 7", "window_size: 5"))
+    with pytest.raises(ValueError, match=r"position_bias.weight: expected \(8, 5, 5\), found \(8, 7, 7\)"):
+        load_checkpoint(path)
+    (path / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(path)
+    with pytest.raises(FileNotFoundError, match="aft-lens list"):
+        load_checkpoint(tmp_path / "absent")
+
+
+def test_a_killed_save_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
+    model = create_model("aft_conv_digits", depth=1)
+    arguments = {"data": {}, "recipe": {}, "seed": 0, "metrics": []}
+    path = save_checkpoint(tmp_path / "a", model, **arguments)
+    before = (path / "model.safetensors").read_bytes()
+
+    def killed(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    for place in ("aft_lens.checkpoint.save_file", "aft_lens.checkpoint._card", "pathlib.Path.rename"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, killed)
+            with pytest.raises(KeyboardInterrupt):
+                save_checkpoint(path, model, **arguments)
+        assert (load_checkpoint(path).path / "model.safetensors").read_bytes() == before
