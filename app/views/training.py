@@ -1,0 +1,77 @@
+"""Curves of a run, in progress or finished, from the rows of its metrics."""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from app.views import theme
+
+Rows = Sequence[Mapping[str, float]]
+PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Loss", "nats", ("loss",)),
+    ("Accuracy", "%", ("accuracy",)),
+    ("Entropy of the position biases", "nats", ("entropy",)),
+    ("Margin between the first and second offset", "w", ("margin",)),
+    ("Heads that changed their offset", "heads an epoch", ("switch",)),
+    ("Temperature", "τ", ("temperature",)),
+    ("Learning rate", "", ("lr", "learning_rate")),
+)
+"""(title, unit, what a column's name contains) of each panel, in order of importance."""
+
+
+def panel_columns(rows: Rows) -> list[tuple[str, str, list[str]]]:
+    """(title, unit, columns) of every panel that the rows have numbers for."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    panels, used = [], set()
+    for title, unit, words in PANELS:
+        found = [c for c in columns if c not in used and any(word in c.lower() for word in words)]
+        used.update(found)
+        if found:
+            panels.append((title, unit, found))
+    return panels
+
+
+def curves(rows: Rows, *, epochs: int | None = None, width: int = 1000) -> go.Figure:
+    """One panel a quantity over the epochs: training and validation together, layers as shades of one colour.
+
+    `epochs` is how many the run will have, if known: the axis then shows what is still to come. Raises ValueError
+    where there are no rows.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one epoch, got none; wait for the first epoch to end")
+    panels = panel_columns(rows)
+    columns = 2 if width >= 700 else 1
+    lines = -(-len(panels) // columns)
+    titles = [f"{title} ({unit})" if unit else title for title, unit, _ in panels]
+    figure = make_subplots(
+        lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.28 / max(lines, 1)
+    )
+    for i, (title, _, names) in enumerate(panels):
+        where = {"row": i // columns + 1, "col": i % columns + 1}
+        scale = 100.0 if title == "Accuracy" else 1.0
+        for j, name in enumerate(names):
+            points = [(row.get("epoch", n), row[name] * scale) for n, row in enumerate(rows) if name in row]
+            figure.add_trace(_line(name, points, j, len(names)), **where)
+    theme.layout(theme.axes(figure), height=60 + 250 * lines, hovermode="x unified", showlegend=False)
+    figure.update_layout(margin={"l": 50, "r": 20, "t": 50, "b": 44})
+    figure.update_annotations(font={"size": 14, "color": theme.INK})
+    figure.update_xaxes(title="epoch", range=[-0.3, max(epochs or 1, len(rows)) - 0.7], showgrid=False)
+    return figure
+
+
+def _line(name: str, points: list[tuple[float, float]], index: int, count: int) -> go.Scatter:
+    """One curve; validation is orange, training blue, the layers of one quantity fade from dark to light."""
+    held_out = any(word in name.lower() for word in ("val", "test"))
+    color = theme.SERIES[1] if held_out else theme.SERIES[0]
+    opacity = 1.0 if count <= 3 else 1.0 - 0.65 * index / (count - 1)
+    return go.Scatter(
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
+        mode="lines+markers" if len(points) < 30 else "lines",
+        name=name,
+        opacity=opacity,
+        line={"color": color, "width": 2},
+        marker={"size": 5},
+        hovertemplate="%{y:.4g}<extra>" + name + "</extra>",
+    )

@@ -1,0 +1,95 @@
+"""The app's figures: values land in the right cells, colours have zero in the middle, frames are shared."""
+
+import numpy as np
+import pytest
+
+from app.views import locality, training
+from app.views.mosaic import CLICK_POINTS, Cell, cell_text, enlarged, mosaic
+from app.views.stack import MapStack, shared_bound, shared_frame
+
+
+@pytest.fixture
+def stack():
+    values = np.random.default_rng(0).normal(size=(3, 4, 5, 7))
+    return MapStack(values, "exp(w) − 1", label="model")
+
+
+def test_every_cell_of_a_mosaic_carries_its_value(stack):
+    points = mosaic(stack).data[1]
+    assert len(points.customdata) == stack.values.size
+    for layer, head, dy, dx, value in points.customdata:
+        assert value == stack.values[int(layer), int(head), int(dy) + 2, int(dx) + 3]
+
+
+def test_points_lie_on_their_cells(stack):
+    figure = mosaic(stack)
+    canvas, points = figure.data[0].z, figure.data[1]
+    for x, y, custom in zip(points.x, points.y, points.customdata, strict=True):
+        assert canvas[int(y)][int(x)] == custom[4]
+
+
+def test_zero_is_the_middle_of_the_colours(stack):
+    for figure in (mosaic(stack), mosaic(stack, bound=0.3), mosaic(stack, per_head=True), enlarged(stack, 0, 1)):
+        assert figure.data[0].zmin == -figure.data[0].zmax
+        assert figure.data[0].colorscale[3][0] == 0.5
+
+
+def test_per_head_colours_end_at_one(stack):
+    tile = np.abs(np.asarray(mosaic(stack, per_head=True).data[0].z, float))
+    assert np.nanmax(tile) == pytest.approx(1.0)
+
+
+def test_a_large_mosaic_keeps_its_points_few():
+    figure = mosaic(MapStack(np.ones((12, 16, 27, 27)), "u"))
+    assert 1000 < len(figure.data[1].x) <= CLICK_POINTS
+
+
+def test_first_head_shifts_the_labels(stack):
+    figure = mosaic(stack.select_heads(2, 2), first_head=2, marked=Cell(1, 3, 0, 0))
+    assert figure.layout.xaxis.ticktext == ("2", "3")
+    assert {int(custom[1]) for custom in figure.data[1].customdata} == {2, 3}
+    assert len(figure.layout.shapes) == 1
+
+
+def test_framing_keeps_offsets(stack):
+    frame = shared_frame(stack, MapStack(np.zeros((1, 1, 9, 9)), "u"))
+    framed = stack.framed(*frame)
+    assert frame == (9, 9)
+    for dy, dx in ((0, 0), (-2, 3), (2, -3)):
+        before, after = stack.cell(dy, dx), framed.cell(dy, dx)
+        assert stack.values[0, 0][before] == framed.values[0, 0][after]
+    assert np.isnan(framed.values[0, 0, 0, 0])
+    assert np.array_equal(framed.framed(5, 7).values, stack.values)
+
+
+def test_bound_ignores_zeros_and_survives_none():
+    sparse = np.zeros((1, 1, 11, 11))
+    assert MapStack(sparse, "u").bound() == 1.0
+    sparse[0, 0, 3, 3] = -4.0
+    assert shared_bound(MapStack(sparse, "u"), MapStack(np.ones((1, 1, 3, 3)), "u")) == 4.0
+
+
+def test_enlarged_marks_an_offset_and_says_it(stack):
+    figure = enlarged(stack, 2, 3, marked=(-1, 2))
+    assert len(figure.layout.shapes) == 1
+    assert len(enlarged(stack, 2, 3, marked=(-9, 2)).layout.shapes) == 0
+    assert cell_text(stack, Cell(2, 3, -1, 2)) == "layer 2, head 3, offset Δy -1, Δx +2"
+
+
+def test_stack_refuses_another_shape():
+    with pytest.raises(ValueError, match="layer head y x"):
+        MapStack(np.zeros((3, 3)), "u")
+
+
+def test_locality_has_a_line_and_dots_for_each_model():
+    figure = locality.by_layer([("a", np.ones((3, 2))), ("b", np.ones((4, 5)))], name="distance")
+    assert [len(trace.y) for trace in figure.data] == [6, 3, 20, 4]
+
+
+def test_curves_show_each_quantity_once():
+    rows = [{"epoch": i, "train_loss": 1.0, "val_accuracy": 0.5, "entropy_0": 2.0, "entropy_1": 1.0} for i in range(3)]
+    figure = training.curves(rows, epochs=10)
+    assert [trace.name for trace in figure.data] == ["train_loss", "val_accuracy", "entropy_0", "entropy_1"]
+    assert tuple(figure.data[1].y) == (50.0,) * 3
+    with pytest.raises(ValueError, match="at least one epoch"):
+        training.curves([])
