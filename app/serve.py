@@ -1,0 +1,98 @@
+"""`aft-lens app`: serve the Streamlit app over folders of checkpoints and runs."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import jsonargparse
+
+from app.uploads import MAX_BYTES
+
+MAIN = Path(__file__).with_name("main.py")
+ROOTS_VARIABLE = "AFT_LENS_ROOTS"
+"""Environment variable with the folders the app lists, separated like PATH."""
+_SETTINGS: Mapping[str, str] = {
+    "server.headless": "true",
+    "server.fileWatcherType": "none",
+    "server.maxUploadSize": str(MAX_BYTES // 2**20),
+    "browser.gatherUsageStats": "false",
+    "client.toolbarMode": "minimal",
+    "theme.base": "light",
+    "theme.primaryColor": "#2f6db3",
+    "theme.textColor": "#1f2933",
+    "theme.secondaryBackgroundColor": "#f3f5f7",
+}
+
+
+def command(root: list[Path] | None = None, port: int = 8501, address: str = "localhost") -> int:
+    """Serve the app until it is interrupted and return its exit status.
+
+    Args:
+        root: Folders searched for checkpoints and runs; checkpoints/ and runs/ if left out.
+        port: Port to serve on; 0 takes a free one.
+        address: Address to listen on; 0.0.0.0 serves the network.
+    """
+    missing = [str(path) for path in root or [] if not path.is_dir()]
+    if missing:
+        raise SystemExit(f"root must be existing folders, got {', '.join(missing)}; `aft-lens list` shows checkpoints")
+    port = port or free_port()
+    if taken(address, port):
+        raise SystemExit(f"port {port} is in use; choose another with --port, or --port 0 for a free one")
+    print(f"AFT Lens is at {url(address, port)}  (Ctrl-C stops it)", flush=True)
+    process = start(root, port, address)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        stop(process)
+
+
+def start(
+    root: list[Path] | None, port: int, address: str = "localhost", *, quiet: bool = True
+) -> subprocess.Popen[bytes]:
+    """Start the server as a child process; `quiet` drops its standard output, never its errors."""
+    environment = dict(os.environ)
+    if root:
+        environment[ROOTS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in root)
+    flags = [f"--{key}={value}" for key, value in _SETTINGS.items()]
+    call = [sys.executable, "-m", "streamlit", "run", str(MAIN), *flags]
+    call += [f"--server.port={port}", f"--server.address={address}"]
+    return subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL if quiet else None)
+
+
+def stop(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
+    """End a server: ask, wait `patience` seconds, then kill."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def url(address: str, port: int) -> str:
+    """The address to open in a browser."""
+    return f"http://{'localhost' if address == '0.0.0.0' else address}:{port}"
+
+
+def free_port() -> int:
+    """A port that no one listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def taken(address: str, port: int) -> bool:
+    """Whether someone already answers on the port."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("localhost" if address == "0.0.0.0" else address, port)) == 0
+
+
+if __name__ == "__main__":
+    sys.exit(jsonargparse.auto_cli(command))
