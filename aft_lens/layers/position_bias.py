@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 NAIVE_STD = 0.1
@@ -84,37 +84,49 @@ class SinglePosition(nn.Module):
 
 
 class Indexed(nn.Module):
-    """k kept offsets a head: frozen places, biases that may still train.
+    """k offsets a head: frozen places, biases that may still train.
 
-    `offset` (`h k n`, source minus target) is a buffer; `weight` (`h k`) holds w there; w is 0 elsewhere.
+    `offset` (`h k n`, source minus target) and `kept` (`h k`) are buffers, `weight` (`h k`) holds w there; w is 0
+    elsewhere. A head that keeps fewer than k has its spare slots False in `kept`: they add nothing and never
+    train. k = 0 is pooling alone (AFT-simple with one key channel a head). Raises ValueError if shapes differ.
     """
 
     offset: Tensor
+    kept: Tensor
 
-    def __init__(self, weight: Float[Tensor, "h k"], offset: Int[Tensor, "h k n"]) -> None:
+    def __init__(
+        self,
+        weight: Float[Tensor, "h k"],
+        offset: Int[Tensor, "h k n"],
+        kept: Bool[Tensor, "h k"] | None = None,
+    ) -> None:
         super().__init__()
         if offset.shape[:2] != weight.shape:
             raise ValueError(f"offset must start like weight {tuple(weight.shape)}, got {tuple(offset.shape)}")
-        self.weight = nn.Parameter(weight.detach().clone())
+        if kept is None:
+            kept = torch.ones_like(weight, dtype=torch.bool)
+        if kept.shape != weight.shape:
+            raise ValueError(f"kept must be like weight {tuple(weight.shape)}, got {tuple(kept.shape)}")
+        self.weight = nn.Parameter(torch.where(kept, weight.detach(), 0.0))
         self.register_buffer("offset", offset.clone())
+        self.register_buffer("kept", kept.clone())
 
     @property
     def keep(self) -> int:
-        """k, the number of offsets each head keeps."""
+        """k, the number of slots each head has (the widest head's number of kept offsets)."""
         return self.weight.shape[1]
 
     def window(self, sides: Sequence[int]) -> Float[Tensor, "h *window"]:
         """w laid out on a window of the given odd sides, 0 where nothing is kept."""
         w = self.weight.new_zeros(self.weight.shape[0], *sides)
-        for head, offsets in enumerate(self.offset.tolist()):
-            for i, offset in enumerate(offsets):
-                place = tuple(step + side // 2 for step, side in zip(offset, sides, strict=True))
-                w[(head, *place)] = self.weight[head, i]
-        return w
+        head, slot = self.kept.nonzero(as_tuple=True)
+        radius = torch.tensor([side // 2 for side in sides], device=self.offset.device)
+        place = (self.offset[head, slot] + radius).unbind(-1)
+        return w.index_put((head, *place), self.weight[head, slot])
 
     def forward(self) -> Float[Tensor, "h k"]:
-        """w at the kept offsets, shape `h k`."""
-        return self.weight
+        """w at the kept offsets and 0 in the spare slots, shape `h k`."""
+        return torch.where(self.kept, self.weight, 0.0)
 
 
 def conv_bias(kind: str, num_heads: int, window: Sequence[int], temperature: float = 0.5) -> nn.Module:

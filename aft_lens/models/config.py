@@ -44,11 +44,12 @@ class ModelConfig:
     """patch: one strided convolution. conv: an overlapping 3x3 convolution before it, for small images."""
     drop_path: float = 0.0
     """Stochastic depth at the last block, growing linearly from 0."""
-    keep: int = 0
-    """Offsets each AFT-conv head keeps after pruning to indexing; 0: not pruned."""
+    keep: tuple[int, ...] = ()
+    """Offsets that each block's widest AFT-conv head keeps after pruning (0: pooling alone); empty: not pruned."""
 
     def __post_init__(self) -> None:
         """Check every value that a model is built from."""
+        object.__setattr__(self, "keep", tuple(self.keep))
         if self.mixer not in MIXERS:
             raise ValueError(f"mixer must be one of {MIXERS}, got {self.mixer!r}")
         if self.stem not in STEMS:
@@ -59,6 +60,8 @@ class ModelConfig:
             raise ValueError(f"window_size must be odd for aft_conv, got {self.window_size}")
         if self.keep and self.mixer != "aft_conv":
             raise ValueError(f"keep is for aft_conv alone, got keep={self.keep} with mixer {self.mixer!r}")
+        if self.keep and (len(self.keep) != self.depth or min(self.keep) < 0):
+            raise ValueError(f"keep must have a count of 0 or more for each of {self.depth} blocks, got {self.keep}")
 
     @property
     def grid_size(self) -> int:

@@ -29,7 +29,7 @@ class VisionModel(nn.Module):
             self.pos_embed = nn.Parameter(torch.zeros(1, config.grid_size**2 + 1, dim))
         rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
-            Block(dim, _mixer(config), mlp_ratio=config.mlp_ratio, drop_path=rate) for rate in rates
+            Block(dim, _mixer(config, i), mlp_ratio=config.mlp_ratio, drop_path=rate) for i, rate in enumerate(rates)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, config.num_classes)
@@ -80,14 +80,14 @@ def _stem(config: ModelConfig) -> nn.Module:
     )
 
 
-def _mixer(config: ModelConfig) -> nn.Module:
-    """The token mixer of one block."""
+def _mixer(config: ModelConfig, block: int) -> nn.Module:
+    """The token mixer of the block of that number."""
     if config.mixer == "attention":
         return Attention(config.embed_dim, config.num_heads)
     if config.mixer == "aft_conv":
         side = config.window_size
         if config.keep:
-            shape = (config.num_heads, config.keep)
+            shape = (config.num_heads, config.keep[block])
             bias: nn.Module = Indexed(torch.zeros(shape), torch.zeros(*shape, 2, dtype=torch.long))
         else:
             bias = conv_bias(config.bias_kind, config.num_heads, (side, side), config.temperature)

@@ -1,0 +1,121 @@
+"""What a model costs and what it gets right: paired accuracy, logit differences, bytes, operations, latency."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from aft_lens.models import VisionModel
+
+Batches = Sequence[tuple[Tensor, Tensor]]
+"""Fixed (images `b c y x`, labels `b`) pairs that can be gone through again."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of one forward pass of a whole batch, in milliseconds."""
+
+    device: str
+    batch: int
+    mean_ms: float
+    sd_ms: float
+    median_ms: float
+    repeats: int
+
+
+@torch.inference_mode()
+def predict(model: VisionModel, batches: Batches) -> tuple[Tensor, Tensor]:
+    """Logits (`images classes`) and labels of every image, on the CPU. Raises ValueError without any image."""
+    if not batches:
+        raise ValueError("batches must hold at least one (images, labels) pair, got none")
+    device = next(model.parameters()).device
+    model.eval()
+    logits = torch.cat([model(images.to(device)).float().cpu() for images, _ in batches])
+    return logits, torch.cat([labels.cpu() for _, labels in batches])
+
+
+def bootstrap(values: Float[np.ndarray, " images"], *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean over images drawn with replacement."""
+    generator = np.random.default_rng(seed)
+    index = generator.integers(0, len(values), (draws, len(values)))
+    low, high = np.percentile(values[index].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired_difference(
+    before: Bool[np.ndarray, " images"], after: Bool[np.ndarray, " images"]
+) -> tuple[float, tuple[float, float]]:
+    """Accuracy after minus before on the same images, with its bootstrap interval (images drawn in pairs)."""
+    if before.shape != after.shape:
+        raise ValueError(f"before and after must be the same images, got {before.shape} and {after.shape}")
+    change = after.astype(float) - before.astype(float)
+    return float(change.mean()), bootstrap(change)
+
+
+def tensor_bytes(model: VisionModel) -> int:
+    """Bytes of the model's safetensors file."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return len(safetensors.torch.save(state))
+
+
+@torch.no_grad()
+def operations(model: VisionModel, image: Tensor) -> int:
+    """Floating-point operations of one image (`1 c y x`) in matrix products and convolutions.
+
+    Counted by torch.utils.flop_counter, which leaves out element-wise work and gathers.
+    """
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(image.to(next(model.parameters()).device))
+    return int(counter.get_total_flops())
+
+
+@torch.inference_mode()
+def latencies(
+    models: Sequence[VisionModel], images: Tensor, *, batch: int = 64, seconds: float = 0.6, least: int = 5
+) -> list[Latency]:
+    """Time models side by side on one batch, taking turns so that a busy moment falls on all of them alike.
+
+    `images` (`b c y x`) are repeated to `batch`; each model runs at least `least` times after two untimed
+    passes, and until it has used about `seconds`.
+    """
+    device = next(models[0].parameters()).device
+    repeated = images.repeat(-(-batch // len(images)), 1, 1, 1)[:batch].to(device)
+    times: list[list[float]] = [[] for _ in models]
+    for model in models:
+        model.eval()
+        for _ in range(2):
+            model(repeated)
+    end = time.perf_counter() + seconds * len(models)
+    while time.perf_counter() < end or len(times[0]) < least:
+        for model, taken in zip(models, times, strict=True):
+            taken.append(_once(model, repeated))
+    return [
+        Latency(
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            batch=batch,
+            mean_ms=statistics.fmean(taken),
+            sd_ms=statistics.stdev(taken),
+            median_ms=statistics.median(taken),
+            repeats=len(taken),
+        )
+        for taken in times
+    ]
+
+
+def _once(model: VisionModel, images: Tensor) -> float:
+    """Milliseconds of one pass, waiting for a GPU to finish."""
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    start = time.perf_counter()
+    model(images)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return (time.perf_counter() - start) * 1e3

@@ -1,0 +1,206 @@
+"""Pruning to indexing: masks, compact models, the measured ladder."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from aft_lens.checkpoint import load_checkpoint, save_checkpoint
+from aft_lens.models import VisionModel, create_model
+from analyses.pruning import (
+    BUDGETS,
+    CRITERIA,
+    compact_model,
+    dropped_heads,
+    masked_model,
+    measure_masks,
+    prune_to_indexing,
+    score,
+    select,
+)
+from analyses.pruning.compact import conv_mixers, dense_biases
+from analyses.pruning.ladder import AGREEMENT
+
+
+def trained_like(kind="free", **overrides):
+    """A tiny AFT-conv whose biases and classifier are far from their start."""
+    torch.manual_seed(0)
+    model = create_model(
+        "aft_conv_digits", depth=2, embed_dim=16, num_heads=4, window_size=5, position_bias=kind, **overrides
+    ).eval()
+    for mixer in conv_mixers(model):
+        bias = mixer.position_bias
+        inner = bias.inner if kind == "single" else bias
+        with torch.no_grad():
+            if kind != "free":
+                inner.gamma.uniform_(0.5, 1.5)
+                inner.beta.fill_(0.3)
+            else:
+                inner.weight.normal_(0.2, 1.0)
+    for name, parameter in model.named_parameters():
+        if "position_bias" not in name and parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.fixture
+def batches():
+    torch.manual_seed(1)
+    data = TensorDataset(torch.randn(24, 1, 8, 8), torch.randint(0, 10, (24,)))
+    return [(data.tensors[0][i : i + 12], data.tensors[1][i : i + 12]) for i in (0, 12)]
+
+
+@pytest.mark.parametrize("kind", ["free", "reparameterized", "single"])
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_compact_equals_masked_and_loads_alone(kind, keep, batches, tmp_path):
+    model = trained_like(kind)
+    ladder = prune_to_indexing(model, batches, keep, seconds=0.0)
+    assert [row.name for row in ladder.rows] == ["parent", "masked", "indexed"]
+    assert ladder.max_logit_difference <= AGREEMENT
+    width = min(keep, 1) if kind == "single" else keep
+    assert ladder.model.config.keep == (width, width)
+    assert ladder.rows[2].parameters < ladder.rows[0].parameters
+    path = save_checkpoint(tmp_path / "pruned", ladder.model, data={}, recipe={}, seed=0, metrics=[])
+    again = load_checkpoint(path).model
+    image = batches[0][0]
+    assert torch.equal(again(image), ladder.model(image))
+    assert (path / "model.safetensors").stat().st_size == ladder.rows[2].bytes
+
+
+def test_an_indexed_parent_prunes_further(batches):
+    parent = prune_to_indexing(trained_like(), batches, 4, seconds=0.0).model
+    ladder = prune_to_indexing(parent, batches, 2, seconds=0.0)
+    direct = prune_to_indexing(trained_like(), batches, 2, seconds=0.0)
+    assert ladder.offsets() == direct.offsets()
+    assert torch.equal(ladder.model(batches[0][0]), direct.model(batches[0][0]))
+    assert ladder.rows[0].keep == 4
+
+
+def test_single_position_at_one_offset_changes_nothing(batches):
+    model = trained_like("single")
+    ladder = prune_to_indexing(model, batches, 1, criterion="hard", seconds=0.0)
+    torch.testing.assert_close(ladder.model(batches[0][0]), model(batches[0][0]), rtol=0, atol=1e-5)
+    assert ladder.rows[2].difference == 0
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_scores_every_offset_and_budgets_hold(criterion, batches):
+    model = trained_like()
+    scores = score(model, criterion, batches)
+    assert [s.shape for s in scores] == [w.shape for w in dense_biases(model)]
+    assert all(s.isfinite().all() and (s != 0).all() for s in scores)
+    for budget in BUDGETS:
+        masks = select(scores, 2, budget)
+        assert sum(int(mask.sum()) for mask in masks) == 2 * 4 * 2
+        if budget == "head":
+            assert all((mask.flatten(1).sum(1) == 2).all() for mask in masks)
+        if budget == "layer":
+            assert all(mask.sum() == 8 for mask in masks)
+
+
+def test_exact_score_is_the_loss_change_of_the_masked_model(batches):
+    model = trained_like()
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    scores = score(model, "exact", batches)
+    masks = [torch.ones_like(w, dtype=torch.bool) for w in dense_biases(model)]
+    masks[1][2, 3, 1] = False
+    loss = torch.nn.functional.cross_entropy
+    change = loss(masked_model(model, masks)(images), labels) - loss(model(images), labels)
+    torch.testing.assert_close(scores[1][2, 3, 1], change, rtol=1e-2, atol=1e-6)
+    taylor = score(model, "taylor", batches)
+    flat, first = torch.cat([s.flatten() for s in scores]).abs(), torch.cat([s.flatten() for s in taylor])
+    assert torch.corrcoef(torch.stack([flat, first]))[0, 1] > 0.9
+
+
+def test_activation_score_is_the_mean_key_mass_times_the_bias():
+    model = trained_like()
+    images = torch.randn(3, 1, 8, 8)
+    scores = score(model, "activation", [(images, torch.zeros(3, dtype=torch.long))])
+    found = {}
+    conv_mixers(model)[0].hook_key.register_forward_hook(lambda _m, _i, key: found.update(key=key))
+    model(images)
+    share = found["key"].flatten(2).softmax(-1).view(3, 4, 8, 8)
+    dy, dx = 2, -1
+    mass = sum(
+        share[:, 1, y + dy, x + dx].sum() for y in range(8) for x in range(8) if 0 <= y + dy < 8 and 0 <= x + dx < 8
+    )
+    expected = mass / 64 * torch.expm1(dense_biases(model)[0][1, dy + 2, dx + 2]).abs()
+    torch.testing.assert_close(scores[0][1, dy + 2, dx + 2], expected)
+
+
+def test_heads_of_different_k_and_dropped_heads(batches, tmp_path):
+    model = trained_like()
+    masks = [torch.zeros_like(w, dtype=torch.bool) for w in dense_biases(model)]
+    masks[0][0, 0, :3] = True
+    masks[0][2, 4, 4] = True
+    ladder = measure_masks(model, masks, batches, seconds=0.0)
+    assert ladder.model.config.keep == (3, 0)
+    assert ladder.rows[2].form == "k-offset gather x 1, pooling only x 1"
+    assert dropped_heads(masks) == [(0, 1), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert ladder.rows[2].dropped_heads == 6
+    assert ladder.rows[2].kept_offsets == 4
+    offsets = ladder.offsets()[0]
+    assert sorted(offsets[0]) == [[-2, -2], [-2, -1], [-2, 0]]
+    assert offsets[1:] == [[], [[2, 2]], []]
+    bias = conv_mixers(ladder.model)[0].position_bias
+    assert torch.equal(bias.window((5, 5)) != 0, masks[0])
+    path = save_checkpoint(tmp_path / "p", ladder.model, data={}, recipe={}, seed=0, metrics=[])
+    assert torch.equal(load_checkpoint(path).model(batches[0][0]), ladder.model(batches[0][0]))
+
+
+def test_spare_slots_never_train(batches):
+    model = trained_like()
+    masks = select(score(model, "magnitude"), 1.5, "global")
+    compact = compact_model(model, masks).train()
+    optimizer = torch.optim.AdamW(compact.parameters(), lr=1e-2)
+    before = [mixer.position_bias().detach().clone() for mixer in conv_mixers(compact)]
+    for _ in range(3):
+        loss = torch.nn.functional.cross_entropy(compact(batches[0][0]), batches[0][1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for mixer, old in zip(conv_mixers(compact), before, strict=True):
+        bias = mixer.position_bias
+        assert (~bias.kept).any()
+        assert torch.equal(bias()[~bias.kept], torch.zeros(int((~bias.kept).sum())))
+        assert (bias()[bias.kept] != old[bias.kept]).all()
+
+
+def test_refusals_name_the_argument(batches):
+    with pytest.raises(ValueError, match="mixer aft_conv"):
+        prune_to_indexing(create_model("vit_digits", depth=1), batches)
+    with pytest.raises(ValueError, match="outside"):
+        prune_to_indexing(trained_like(outside="none"), batches)
+    with pytest.raises(ValueError, match="criterion must be"):
+        prune_to_indexing(trained_like(), batches, criterion="luck")
+    with pytest.raises(ValueError, match="budget must be"):
+        select([torch.ones(1, 3, 3)], 1, "town")
+    with pytest.raises(ValueError, match=r"keep must be a whole number.*1\.5"):
+        select([torch.ones(1, 3, 3)], 1.5)
+    with pytest.raises(ValueError, match="calibration"):
+        score(trained_like(), "exact")
+    with pytest.raises(ValueError, match="masks must have"):
+        compact_model(trained_like(), [torch.ones(1, 3, 3, dtype=torch.bool)])
+    with pytest.raises(ValueError, match="at least one"):
+        prune_to_indexing(trained_like(), [])
+    with pytest.raises(ValueError, match=r"keep must have a count.*2 blocks"):
+        VisionModel(trained_like().config.__class__(depth=2, keep=(1,)))
+
+
+def test_a_mask_that_should_change_something_and_does_not_is_an_error(batches):
+    model = trained_like()
+    for mixer in conv_mixers(model):
+        torch.nn.init.zeros_(mixer.proj.weight)
+    with pytest.raises(ValueError, match="no logit changed"):
+        prune_to_indexing(model, batches, 1, seconds=0.0)
+
+
+def test_ladder_saves_itself(batches, tmp_path):
+    ladder = prune_to_indexing(trained_like(), batches, 1, seconds=0.0)
+    paths = ladder.save(tmp_path)
+    assert {path.suffix for path in paths} == {".json", ".csv", ".png", ".svg", ".html"}
+    record = json.loads(paths[0].read_text())
+    assert record["max_abs_logit_difference"] <= AGREEMENT
+    assert [row["name"] for row in record["rungs"]] == ["parent", "masked", "indexed"]
+    assert "max |Δlogit|" in ladder.table()
