@@ -8,6 +8,8 @@ from torch.utils.data import TensorDataset
 
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
 from aft_lens.models import VisionModel, create_model
+from aft_lens.ops import aft_indexed, reference
+from aft_lens.ops.indexed import indexed_form
 from analyses.pruning import (
     BUDGETS,
     CRITERIA,
@@ -204,3 +206,19 @@ def test_ladder_saves_itself(batches, tmp_path):
     assert record["max_abs_logit_difference"] <= AGREEMENT
     assert [row["name"] for row in record["rungs"]] == ["parent", "masked", "indexed"]
     assert "max |Δlogit|" in ladder.table()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 20])
+def test_indexed_without_gradient_equals_with_and_the_reference(keep):
+    torch.manual_seed(keep)
+    query, value, key = torch.randn(5, 3, 2, 5, 7), torch.randn(5, 3, 2, 5, 7), 4 * torch.randn(5, 3, 5, 7)
+    places = torch.stack([torch.randperm(45)[:keep] for _ in range(3)])
+    offset = torch.stack([places // 9 - 2, places % 9 - 4], dim=-1)
+    bias = 2 * torch.randn(3, keep).clamp(min=-1.4)
+    expected = reference.aft_indexed(query, key, value, bias, offset).float()
+    with torch.inference_mode():
+        torch.testing.assert_close(aft_indexed(query, key, value, bias, offset), expected)
+    found = aft_indexed(query, key, value, bias.requires_grad_(), offset)
+    torch.testing.assert_close(found, expected)
+    assert indexed_form(bias, 35) == ("pool" if keep == 0 else "matmul" if keep == 20 else "gather")
+    assert indexed_form(torch.tensor([[-9.0]]), 35) == "rowwise"
