@@ -1,8 +1,9 @@
 """The operators of the paper as pure functions on tensors (Eq. 2-6)."""
 
+from aft_lens.ops.combine import FactorizedBias
 from aft_lens.ops.conv import aft_conv
 from aft_lens.ops.full import aft_full, aft_local
 from aft_lens.ops.indexed import aft_indexed
 from aft_lens.ops.simple import aft_simple
 
-__all__ = ["aft_conv", "aft_full", "aft_indexed", "aft_local", "aft_simple"]
+__all__ = ["FactorizedBias", "aft_conv", "aft_full", "aft_indexed", "aft_local", "aft_simple"]

@@ -1,10 +1,35 @@
-"""Weighted means from factored weights, and the row-wise form that never underflows."""
+"""What every form shares: dtypes, the gate, factored weights, and the row-wise form that never underflows."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-SAFE_DENOMINATOR = 1e-25
-"""Below this a float32 denominator may have lost terms to underflow (float32 ends near 1e-38)."""
+SAFE_DENOMINATOR = {torch.float32: 1e-25, torch.float64: 1e-250}
+"""Below this a denominator may have lost terms to underflow (float32 ends near 1e-38, float64 near 1e-308)."""
+LARGEST_EXPONENT = {torch.float32: 60.0, torch.float64: 600.0}
+"""A causal block clamps log-weights above its reference here; the targets that would read one are redone wider."""
+
+
+class FactorizedBias(NamedTuple):
+    """w = target @ source^T without ever being T x T (Eq. 7); both are `t rank`."""
+
+    target: Float[Tensor, "t rank"]
+    source: Float[Tensor, "t rank"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a form needs to know besides its tensors."""
+
+    form: str
+    grid: tuple[int, ...]
+    window: int = -1
+    """Eq. 4's s: pairs at |t - t'| >= s have no bias; -1: every pair has one."""
+    causal: bool = False
+    outside: str = "global"
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -19,10 +44,39 @@ def gate(query: Tensor | None, mean: Tensor, dtype: torch.dtype) -> Tensor:
     return mean.to(dtype)
 
 
-def exp_key(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(K - max_s K), shape `b h 1 t`, and the same times the value, shape `b h c t` (Eq. 6 with exp(K))."""
-    weight = torch.exp(key - key.amax(-1, keepdim=True).detach()).unsqueeze(2)
-    return weight, weight * value
+def columns(key: Tensor, value: Tensor, reference: Tensor, limit: float | None = None) -> Tensor:
+    """e^(K - reference) V and, as the last of the c + 1 channels, e^(K - reference).
+
+    Shapes: key `h m *s`, value `h m c *s`, reference broadcasts to key; result `h m c+1 *s`. `limit` clamps the
+    exponent.
+    """
+    c = value.shape[2]
+    out = value.new_empty(*value.shape[:2], c + 1, *value.shape[3:])
+    weight = out[:, :, c]
+    torch.sub(key, reference, out=weight)
+    if limit is not None:
+        weight.clamp_(max=limit)
+    weight.exp_()
+    torch.mul(value, weight.unsqueeze(2), out=out[:, :, :c])
+    return out
+
+
+def pull_columns(mixed: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of key and value from the gradient of `columns`."""
+    c = value.shape[2]
+    grad_value = gradient[:, :, :c] * mixed[:, :, c:]
+    grad_key = (grad_value * value).sum(2) + gradient[:, :, c] * mixed[:, :, c]
+    return grad_key, grad_value
+
+
+def finite(reference: Tensor, otherwise: Tensor | float = 0.0) -> Tensor:
+    """The reference where it is no -inf (nothing readable yet), `otherwise` where it is."""
+    return torch.where(reference == float("-inf"), otherwise, reference)
+
+
+def first_key(key: Float[Tensor, "h m s"]) -> Float[Tensor, "h m 1"]:
+    """The first readable (finite) key of each row: a reference that no later source can change."""
+    return key.gather(-1, (key != float("-inf")).to(torch.uint8).argmax(-1, keepdim=True))
 
 
 def rowwise(key: Tensor, value: Tensor, bias: Tensor) -> Tensor:

@@ -1,60 +1,43 @@
-"""AFT-full and AFT-local: learned pairwise position biases (Eq. 2 and 4)."""
+"""AFT-full and AFT-local: learned pairwise position biases (Eq. 2 and 4), whole or factorized (Eq. 7)."""
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aft_lens.ops.combine import accumulate_dtype, gate
-from aft_lens.ops.expand import causal_mask
+from aft_lens.ops.combine import FactorizedBias, Spec, accumulate_dtype, gate
+from aft_lens.ops.mean import weighted_mean
+from aft_lens.ops.simple import aft_simple, require_source
 
-CHUNK = 64
-"""Targets a block: bounds the b x block x s x d log-weights held at once."""
-
-
-def require_source(key_mask: Bool[Tensor, "b t"], *, causal: bool) -> None:
-    """Raise ValueError naming the first target that `key_mask` leaves without a source."""
-    readable = key_mask.cumsum(1) > 0 if causal else key_mask.any(1, keepdim=True)
-    if not bool(readable.all()):
-        batch, target = (~readable).nonzero()[0].tolist()
-        raise ValueError(f"key_mask leaves target {target} of batch entry {batch} no source to read")
+BAND_SHARE = 3
+"""A window under 1 / BAND_SHARE of the length takes the band of chunks; a wider one every pair (measured)."""
 
 
 def aft_full(
     query: Float[Tensor, "b t d"] | None,
     key: Float[Tensor, "b t d"],
     value: Float[Tensor, "b t d"],
-    position_bias: Float[Tensor, "t t"],
+    position_bias: Float[Tensor, "targets sources"] | FactorizedBias,
     *,
     causal: bool = False,
     key_mask: Bool[Tensor, "b t"] | None = None,
 ) -> Float[Tensor, "b t d"]:
     """Average values over all sources with weights exp(key + position_bias), gated by the query: Eq. 2.
 
-    Each target subtracts its joint maximum of key and bias, so no finite input overflows or underflows to 0/0.
-    `key_mask` is True where a source may be read; `query=None` leaves the gate out (Table 12). Accumulates in
-    float32 or wider. Raises ValueError on a bias of the wrong shape or a target with no source.
+    `position_bias` is w (`t t`) or its factors (Eq. 7), of which no T x T product is ever held: memory is O(T d),
+    forward and backward. `key_mask` is True where a source may be read; `query=None` leaves the gate out
+    (Table 12). Sums in float32 or wider, in float64 for targets whose key and bias peak far apart; a later source
+    never moves a bit of an earlier causal target. Raises ValueError on a bias of the wrong shape or a target with
+    no source, FloatingPointError where peaks are more than 600 nats apart.
     """
-    length = key.shape[1]
-    if position_bias.shape != (length, length):
-        raise ValueError(f"position_bias must be {length} x {length}, got {tuple(position_bias.shape)}")
-    dtype = accumulate_dtype(value.dtype)
-    bias = position_bias.to(dtype)
-    if causal:
-        bias = bias.masked_fill(causal_mask(length, bias.device), float("-inf"))
-    score = key.to(dtype).transpose(1, 2)
-    if key_mask is not None:
-        require_source(key_mask, causal=causal)
-        score = score.masked_fill(~key_mask.unsqueeze(1), float("-inf"))
-    source = value.to(dtype).transpose(1, 2).unsqueeze(2)
-    rows = [(torch.softmax(score.unsqueeze(2) + block, dim=-1) * source).sum(-1) for block in bias.split(CHUNK)]
-    return gate(query, torch.cat(rows, dim=-1).transpose(1, 2), value.dtype)
+    _check_bias(position_bias, key.shape[1])
+    spec = Spec("rows", (key.shape[1],), causal=causal)
+    return _mean(query, key, value, position_bias, spec, key_mask)
 
 
 def aft_local(
     query: Float[Tensor, "b t d"] | None,
     key: Float[Tensor, "b t d"],
     value: Float[Tensor, "b t d"],
-    position_bias: Float[Tensor, "t t"],
+    position_bias: Float[Tensor, "targets sources"] | FactorizedBias,
     window_size: int,
     *,
     causal: bool = False,
@@ -62,10 +45,51 @@ def aft_local(
 ) -> Float[Tensor, "b t d"]:
     """AFT-full whose bias is 0 where |t - t'| >= window_size: Eq. 4. Global connectivity stays.
 
-    Arguments and errors as in `aft_full`; raises ValueError if `window_size` is negative.
+    Arguments and errors as in `aft_full`; O(T window_size d) time. Raises ValueError if `window_size` is negative.
     """
     if window_size < 0:
         raise ValueError(f"window_size must be 0 or more, got {window_size}")
-    position = torch.arange(position_bias.shape[0], device=position_bias.device)
-    near = (position[:, None] - position[None, :]).abs() < window_size
-    return aft_full(query, key, value, position_bias * near, causal=causal, key_mask=key_mask)
+    length = key.shape[1]
+    _check_bias(position_bias, length)
+    if window_size == 0:
+        return aft_simple(query, key, value, causal=causal, key_mask=key_mask)
+    if window_size >= length:
+        spec = Spec("rows", (length,), causal=causal)
+    else:
+        form = "band" if BAND_SHARE * window_size < length else "rows"
+        spec = Spec(form, (length,), window_size, causal)
+    return _mean(query, key, value, position_bias, spec, key_mask)
+
+
+def _check_bias(position_bias: Tensor | FactorizedBias, length: int) -> None:
+    if isinstance(position_bias, FactorizedBias):
+        u, v = position_bias
+        if u.shape != v.shape or len(u) != length:
+            raise ValueError(
+                f"position_bias must have two factors of {length} x rank, got {tuple(u.shape)} and {tuple(v.shape)}"
+            )
+    elif position_bias.shape != (length, length):
+        raise ValueError(f"position_bias must be {length} x {length}, got {tuple(position_bias.shape)}")
+
+
+def _mean(
+    query: Tensor | None,
+    key: Tensor,
+    value: Tensor,
+    position_bias: Tensor | FactorizedBias,
+    spec: Spec,
+    key_mask: Tensor | None,
+) -> Tensor:
+    """Lay `b t d` out as the `h m s` of the forms (one head, a channel for each image and feature) and back."""
+    dtype = accumulate_dtype(value.dtype)
+    k = key.to(dtype).transpose(1, 2)
+    if key_mask is not None:
+        require_source(key_mask, causal=spec.causal)
+        k = k.masked_fill(~key_mask.unsqueeze(1), float("-inf"))
+    b, d, length = k.shape
+    v = value.to(dtype).transpose(1, 2)
+    parts = position_bias if isinstance(position_bias, FactorizedBias) else (position_bias,)
+    mean = weighted_mean(
+        k.reshape(1, b * d, length), v.reshape(1, b * d, 1, length), [part.to(dtype) for part in parts], spec
+    )
+    return gate(query, mean.view(b, d, length).transpose(1, 2), value.dtype)

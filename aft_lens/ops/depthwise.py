@@ -1,0 +1,140 @@
+r"""AFT-conv's sums by depth-wise convolution, without cancellation (not causal).
+
+Eq. 6 adds conv(expm1(w)) to a global sum, which cancels where w is very negative on a dominant key. With
+a = max(0, max w) and S = e^(K - m) [V, 1] the same sums are
+
+    sum_{s in window} e^(w - a) S_s  +  e^(-a) sum_{s outside the window} S_s,
+
+all of whose weights are >= 0. The outside sum is itself a product with 0/1 bands, one for each side of the grid
+(prefix and suffix sums on long 1-D grids), never a total minus a box. Where min w >= `MILD`, Eq. 6's own form is
+kept: a weight e^w >= e^MILD makes cancellation lose a factor of e^-MILD at most, and it is cheaper.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aft_lens.ops.combine import Spec, columns, finite, pull_columns
+
+MILD = -2.0
+"""Above this smallest bias, (e^w - 1) + 1 loses less than one decimal digit."""
+LONGEST_BAND = 512
+"""Sides above this sum what is beyond the window by prefix and suffix instead of a 0/1 matrix."""
+
+
+def sums(key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec) -> tuple[Tensor, Tensor]:
+    """Numerator `h m c t` and denominator `h m t` from key `h m s` and value `h m c s`."""
+    h, m, c, length = value.shape
+    mixed = columns(key, value, finite(key.amax(-1, keepdim=True)))
+    kernel, scale, mild = _kernel(bias[0], spec)
+    image = _image(mixed, spec)
+    out = _depthwise(image, kernel)
+    if scale is not None:
+        out += scale * (_total(image) if mild else beyond(image, _radius(kernel)))
+    out = out.view(m * (c + 1), h, length).transpose(0, 1).view(h, m, c + 1, length)
+    return out[:, :, :c], out[:, :, c]
+
+
+def pull(
+    key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec, gradient: Tensor, *, with_bias: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Gradients of key, value and bias from the gradient of the sums, `h m c+1 t`."""
+    mixed = columns(key, value, finite(key.amax(-1, keepdim=True)))
+    kernel, scale, mild = _kernel(bias[0], spec)
+    image, back = _image(mixed, spec), _image(gradient, spec)
+    moved = _depthwise(back, kernel.flip(1, 2))
+    if scale is not None:
+        moved += scale * (_total(back) if mild else beyond(back, _radius(kernel)))
+    h = key.shape[0]
+    moved = moved.view(-1, h, key.shape[-1]).transpose(0, 1).view(gradient.shape)
+    grad_key, grad_value = pull_columns(mixed, value, moved)
+    if not with_bias:
+        return grad_key, grad_value, []
+    w = bias[0]
+    weight = torch.exp(w - _shift(w, spec)).view(kernel.shape)
+    return grad_key, grad_value, [(_correlate(image, back, _radius(kernel)) * weight).view(w.shape)]
+
+
+def _shift(w: Tensor, spec: Spec) -> Tensor:
+    """a, one a head: the largest log-weight there is, `h 1 ...`."""
+    peak = w.flatten(1).amax(1)
+    peak = peak.clamp(min=0.0) if spec.outside == "global" else finite(peak)
+    return peak.view(-1, *(1 for _ in w.shape[1:]))
+
+
+def _kernel(w: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None, bool]:
+    """Window weights `h y x`, the weight outside (None: nothing there), and whether Eq. 6's form is safe."""
+    shift = _shift(w, spec)
+    weight = torch.exp(w - shift)
+    mild = False
+    scale = None
+    if spec.outside == "global":
+        scale = torch.exp(-shift).view(1, -1, 1, 1)
+        mild = w.device.type == "cpu" and bool(w.amin() >= MILD)
+        if mild:
+            small = torch.expm1(w.clamp(max=1.0)) * torch.exp(-shift)
+            weight = torch.where(w > 1.0, weight - torch.exp(-shift), small)
+    return weight if weight.ndim == 3 else weight.unsqueeze(1), scale, mild
+
+
+def _image(mixed: Tensor, spec: Spec) -> Tensor:
+    """`h m c t` as images `(m c) h y x`; a 1-D grid is one row."""
+    rows = spec.grid[0] if len(spec.grid) == 2 else 1
+    return mixed.flatten(1, 2).transpose(0, 1).unflatten(-1, (rows, spec.grid[-1])).contiguous()
+
+
+def _radius(kernel: Tensor) -> list[int]:
+    return [side // 2 for side in kernel.shape[1:]]
+
+
+def _depthwise(image: Tensor, kernel: Tensor) -> Tensor:
+    return F.conv2d(image, kernel.unsqueeze(1), padding=_radius(kernel), groups=len(kernel))
+
+
+def _correlate(image: Tensor, back: Tensor, radius: list[int]) -> Tensor:
+    """sum_{n,t} image[t + offset] back[t], shape `h y x`: the kernel's gradient.
+
+    Written as a depth-wise convolution whose kernels are the gradient images: on a CPU that is several times
+    faster than the backward of a depth-wise convolution, as long as the images are small.
+    """
+    n, h, rows, cols = image.shape
+    if rows * cols > LONGEST_BAND * 2:
+        kernel = image.new_empty(h, 1, 2 * radius[0] + 1, 2 * radius[1] + 1)
+        mask = [False, True, False]
+        return torch.ops.aten.convolution_backward(
+            back, image, kernel, None, [1, 1], radius, [1, 1], False, [0, 0], h, mask
+        )[1][:, 0]
+    out = F.conv2d(image.view(1, n * h, rows, cols), back.view(n * h, 1, rows, cols), padding=radius, groups=n * h)
+    return out.view(n, h, *out.shape[2:]).sum(0)
+
+
+def _total(image: Tensor) -> Tensor:
+    return image.sum((2, 3), keepdim=True)
+
+
+def _band(size: int, radius: int, like: Tensor) -> Tensor:
+    """1 where two positions of a side are more than `radius` apart, `t s`."""
+    position = torch.arange(size, device=like.device)
+    return ((position.unsqueeze(1) - position).abs() > radius).to(like.dtype)
+
+
+def _far(x: Tensor, radius: int) -> Tensor:
+    """Sum along the last dimension of everything more than `radius` away."""
+    size = x.shape[-1]
+    if radius + 1 >= size:
+        return torch.zeros_like(x)
+    if size <= LONGEST_BAND:
+        return x @ _band(size, radius, x)
+    before = x.cumsum(-1)[..., : size - radius - 1]
+    after = x.flip(-1).cumsum(-1).flip(-1)[..., radius + 1 :]
+    return F.pad(before, (radius + 1, 0)) + F.pad(after, (0, radius + 1))
+
+
+def beyond(image: Tensor, radius: list[int]) -> Tensor:
+    """Sum of everything outside the window around each position of `n h y x`."""
+    sides = _far(image, radius[1])
+    rows = image.shape[2]
+    if rows == 1:
+        return sides
+    near = 1.0 - _band(rows, radius[0], image)
+    return near @ sides + _far(image.sum(-1), radius[0]).unsqueeze(-1)
