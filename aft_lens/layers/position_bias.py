@@ -62,22 +62,27 @@ class Reparameterized(nn.Module):
 class SinglePosition(nn.Module):
     """w times a Gumbel-softmax sample in training and its hard one-hot in evaluation (Eq. 10).
 
-    `temperature` is tau (0.5 in the paper); a schedule may set it between steps. The inner bias is Eq. 8's.
+    `temperature` is tau (0.5 in the paper); a schedule may set it between steps. The inner bias is Eq. 8's. With
+    `straight_through` the forward pass takes the sample's one-hot and the gradient the soft sample's (Jang et al.,
+    2017), so training already computes with one position. Raises ValueError if `temperature` is not above 0.
     """
 
-    def __init__(self, num_heads: int, window: Sequence[int], temperature: float = 0.5) -> None:
+    def __init__(
+        self, num_heads: int, window: Sequence[int], temperature: float = 0.5, *, straight_through: bool = False
+    ) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.inner = Reparameterized(num_heads, window)
         self.temperature = temperature
+        self.straight_through = straight_through
 
     def forward(self) -> Float[Tensor, "h *window"]:
         """w times the sample, shape `h *window`."""
         w = self.inner()
         logits = w.flatten(1)
         if self.training:
-            sample = F.gumbel_softmax(logits, tau=self.temperature, dim=1)
+            sample = F.gumbel_softmax(logits, tau=self.temperature, hard=self.straight_through, dim=1)
         else:
             sample = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
         return w * sample.reshape(w.shape)
@@ -129,14 +134,16 @@ class Indexed(nn.Module):
         return torch.where(self.kept, self.weight, 0.0)
 
 
-def conv_bias(kind: str, num_heads: int, window: Sequence[int], temperature: float = 0.5) -> nn.Module:
+def conv_bias(
+    kind: str, num_heads: int, window: Sequence[int], temperature: float = 0.5, *, straight_through: bool = False
+) -> nn.Module:
     """Make AFT-conv's position bias: "free", "reparameterized" (the paper's default) or "single"."""
     if kind == "free":
         return Free(num_heads, *window)
     if kind == "reparameterized":
         return Reparameterized(num_heads, window)
     if kind == "single":
-        return SinglePosition(num_heads, window, temperature)
+        return SinglePosition(num_heads, window, temperature, straight_through=straight_through)
     raise ValueError(f'position_bias must be "free", "reparameterized" or "single" for AFT-conv, got {kind!r}')
 
 

@@ -36,6 +36,8 @@ class ModelConfig:
     """d' of Eq. 7."""
     temperature: float = 0.5
     """tau of Eq. 10."""
+    straight_through: bool = False
+    """Eq. 10's forward pass with the sample's one-hot, its gradient with the soft sample."""
     use_query: bool = True
     """False leaves the query out (Table 12)."""
     outside: str = "global"

@@ -90,7 +90,8 @@ def _mixer(config: ModelConfig, block: int) -> nn.Module:
             shape = (config.num_heads, config.keep[block])
             bias: nn.Module = Indexed(torch.zeros(shape), torch.zeros(*shape, 2, dtype=torch.long))
         else:
-            bias = conv_bias(config.bias_kind, config.num_heads, (side, side), config.temperature)
+            sides, single = (side, side), config.straight_through
+            bias = conv_bias(config.bias_kind, config.num_heads, sides, config.temperature, straight_through=single)
         return AFTConv(config.embed_dim, config.num_heads, bias, use_query=config.use_query, outside=config.outside)
     length = config.grid_size**2 + 1
     pair = None if config.mixer == "aft_simple" else pair_bias(config.bias_kind, length, config.bias_rank)
