@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.position_bias import Indexed
+from aft_lens.layers.position_bias import Factorized, Indexed
 from aft_lens.ops import aft_conv, aft_full, aft_indexed, aft_local, aft_simple
 
 
@@ -85,7 +85,7 @@ class AFTFull(nn.Module):
         key, value = self.hook_key(self.key(x)), self.hook_value(self.value(x))
         if self.position_bias is None:
             return self.proj(aft_simple(query, key, value))
-        w = self.position_bias()
+        w = self.position_bias.factors() if isinstance(self.position_bias, Factorized) else self.position_bias()
         if self.window_size is None:
             return self.proj(aft_full(query, key, value, w))
         return self.proj(aft_local(query, key, value, w, self.window_size))

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from aft_lens.ops import FactorizedBias
+
 NAIVE_STD = 0.1
 """N(0, 10^-2) of Sec. 5.1 read as a variance: standard deviation 0.1."""
 STD_EPSILON = 1e-6
@@ -33,9 +35,38 @@ class Factorized(nn.Module):
         self.target = nn.Parameter(torch.randn(length, rank) * NAIVE_STD)
         self.source = nn.Parameter(torch.randn(length, rank) * NAIVE_STD)
 
+    def factors(self) -> FactorizedBias:
+        """u and v for the operators, which never multiply them out to T x T."""
+        return FactorizedBias(self.target, self.source)
+
     def forward(self) -> Float[Tensor, "t s"]:
-        """w, shape `t s`."""
+        """w, shape `t s`, multiplied out to be looked at."""
         return self.target @ self.source.T
+
+
+class LocalFactorized(Factorized):
+    """Eq. 7 within Eq. 4's window: w = u v^T where |t - t'| < window_size, 0 elsewhere (AFT-local's default).
+
+    Raises ValueError if `window_size` is below 1.
+    """
+
+    def __init__(self, length: int, window_size: int, rank: int = 128) -> None:
+        super().__init__(length, rank)
+        if window_size < 1:
+            raise ValueError(f"window_size must be 1 or more, got {window_size}")
+        self.window_size = window_size
+
+    def forward(self) -> Float[Tensor, "t s"]:
+        """w, shape `t s`, 0 outside the window."""
+        position = torch.arange(len(self.target), device=self.target.device)
+        near = (position.unsqueeze(1) - position).abs() < self.window_size
+        return super().forward() * near
+
+    def band(self) -> Float[Tensor, "t offset"]:
+        """w by target and offset -(window_size - 1) ... window_size - 1, O(T s) memory, 0 past either end."""
+        reach = self.window_size - 1
+        padded = F.pad(self.source, (0, 0, reach, reach)).unfold(0, 2 * reach + 1, 1)
+        return torch.einsum("tr,tro->to", self.target, padded)
 
 
 class Reparameterized(nn.Module):
@@ -147,10 +178,10 @@ def conv_bias(
     raise ValueError(f'position_bias must be "free", "reparameterized" or "single" for AFT-conv, got {kind!r}')
 
 
-def pair_bias(kind: str, length: int, rank: int = 128) -> nn.Module:
-    """Make AFT-full's and AFT-local's position bias: "free" or "factorized" (the paper's default)."""
+def pair_bias(kind: str, length: int, rank: int = 128, window_size: int | None = None) -> nn.Module:
+    """Make AFT-full's and, with `window_size`, AFT-local's position bias: "free" or "factorized" (the default)."""
     if kind == "free":
         return Free(length, length)
     if kind == "factorized":
-        return Factorized(length, rank)
+        return Factorized(length, rank) if not window_size else LocalFactorized(length, window_size, rank)
     raise ValueError(f'position_bias must be "free" or "factorized" for AFT-full and AFT-local, got {kind!r}')

@@ -94,6 +94,6 @@ def _mixer(config: ModelConfig, block: int) -> nn.Module:
             bias = conv_bias(config.bias_kind, config.num_heads, sides, config.temperature, straight_through=single)
         return AFTConv(config.embed_dim, config.num_heads, bias, use_query=config.use_query, outside=config.outside)
     length = config.grid_size**2 + 1
-    pair = None if config.mixer == "aft_simple" else pair_bias(config.bias_kind, length, config.bias_rank)
     window = config.window_size if config.mixer == "aft_local" else None
+    pair = None if config.mixer == "aft_simple" else pair_bias(config.bias_kind, length, config.bias_rank, window)
     return AFTFull(config.embed_dim, pair, window_size=window, use_query=config.use_query)

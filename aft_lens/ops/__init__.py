@@ -4,6 +4,18 @@ from aft_lens.ops.combine import FactorizedBias
 from aft_lens.ops.conv import aft_conv
 from aft_lens.ops.full import aft_full, aft_local
 from aft_lens.ops.indexed import aft_indexed
+from aft_lens.ops.recurrent import aft_local_step, aft_simple_step, local_state, simple_state
 from aft_lens.ops.simple import aft_simple
 
-__all__ = ["FactorizedBias", "aft_conv", "aft_full", "aft_indexed", "aft_local", "aft_simple"]
+__all__ = [
+    "FactorizedBias",
+    "aft_conv",
+    "aft_full",
+    "aft_indexed",
+    "aft_local",
+    "aft_local_step",
+    "aft_simple",
+    "aft_simple_step",
+    "local_state",
+    "simple_state",
+]

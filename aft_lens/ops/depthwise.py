@@ -18,6 +18,8 @@ from aft_lens.ops.combine import Spec, columns, finite, pull_columns
 
 MILD = -2.0
 """Above this smallest bias, (e^w - 1) + 1 loses less than one decimal digit."""
+SMALL_GRID = 256
+"""Grids of at most so many positions sum what is beyond the window by one 0/1 matrix for the whole grid."""
 LONGEST_BAND = 512
 """Sides above this sum what is beyond the window by prefix and suffix instead of a 0/1 matrix."""
 
@@ -30,7 +32,7 @@ def sums(key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec) -> tuple[Te
     image = _image(mixed, spec)
     out = _depthwise(image, kernel)
     if scale is not None:
-        out += scale * (_total(image) if mild else beyond(image, _radius(kernel)))
+        out.addcmul_(_total(image) if mild else beyond(image, _radius(kernel)), scale)
     out = out.view(m * (c + 1), h, length).transpose(0, 1).view(h, m, c + 1, length)
     return out[:, :, :c], out[:, :, c]
 
@@ -44,7 +46,7 @@ def pull(
     image, back = _image(mixed, spec), _image(gradient, spec)
     moved = _depthwise(back, kernel.flip(1, 2))
     if scale is not None:
-        moved += scale * (_total(back) if mild else beyond(back, _radius(kernel)))
+        moved.addcmul_(_total(back) if mild else beyond(back, _radius(kernel)), scale)
     h = key.shape[0]
     moved = moved.view(-1, h, key.shape[-1]).transpose(0, 1).view(gradient.shape)
     grad_key, grad_value = pull_columns(mixed, value, moved)
@@ -132,9 +134,12 @@ def _far(x: Tensor, radius: int) -> Tensor:
 
 def beyond(image: Tensor, radius: list[int]) -> Tensor:
     """Sum of everything outside the window around each position of `n h y x`."""
+    rows, cols = image.shape[2:]
+    if rows > 1 and rows * cols <= SMALL_GRID:
+        near = [1.0 - _band(size, r, image) for size, r in zip((rows, cols), radius, strict=True)]
+        return (image.flatten(2) @ (1.0 - torch.kron(*near))).view(image.shape)
     sides = _far(image, radius[1])
-    rows = image.shape[2]
     if rows == 1:
         return sides
     near = 1.0 - _band(rows, radius[0], image)
-    return near @ sides + _far(image.sum(-1), radius[0]).unsqueeze(-1)
+    return (near @ sides).add_(_far(image.sum(-1), radius[0]).unsqueeze(-1))
