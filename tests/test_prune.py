@@ -22,7 +22,7 @@ from analyses.pruning import (
     select,
 )
 from analyses.pruning.compact import conv_mixers, dense_biases
-from analyses.pruning.ladder import AGREEMENT
+from analyses.pruning.rung import AGREEMENT
 
 
 def trained_like(kind="free", **overrides):
@@ -222,3 +222,22 @@ def test_indexed_without_gradient_equals_with_and_the_reference(keep):
     torch.testing.assert_close(found, expected)
     assert indexed_form(bias, 35) == ("pool" if keep == 0 else "matmul" if keep == 20 else "gather")
     assert indexed_form(torch.tensor([[-9.0]]), 35) == "rowwise"
+
+
+def test_finetuning_and_iterative_pruning_train_the_kept_offsets_alone(batches):
+    model = trained_like()
+    train = TensorDataset(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    state = torch.get_rng_state()
+    ladder = prune_to_indexing(model, batches, 1, train=train, finetune_epochs=20, seconds=0.0)
+    assert torch.equal(state, torch.get_rng_state())
+    assert [row.name for row in ladder.rows] == ["parent", "masked", "indexed", "fine-tuned"]
+    assert ladder.rows[3].accuracy > ladder.rows[2].accuracy
+    assert ladder.rows[3].finetune_epochs == 20
+    assert ladder.offsets() == prune_to_indexing(model, batches, 1, seconds=0.0).offsets()
+    gradual = prune_to_indexing(model, batches, 1, train=train, finetune_epochs=1, steps=(9, 3), seconds=0.0)
+    assert gradual.model.config.keep == (1, 1)
+    assert gradual.rows[0].accuracy == ladder.rows[0].accuracy
+    with pytest.raises(ValueError, match="train must hold"):
+        prune_to_indexing(model, batches, 1, finetune_epochs=1)
+    with pytest.raises(ValueError, match="finetune_epochs must be"):
+        prune_to_indexing(model, batches, 1, train=train, steps=(3,))

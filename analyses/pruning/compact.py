@@ -55,9 +55,8 @@ def masked_model(model: VisionModel, masks: Sequence[Tensor]) -> VisionModel:
     """A dense copy whose biases are 0 where `masks` (`h y x`, True where kept) are False, in evaluation mode."""
     dense = copy.deepcopy(model).eval()
     for mixer, w, mask in zip(conv_mixers(dense), _checked(model, masks), masks, strict=True):
-        bias = Free(*w.shape).to(w.device)
-        with torch.no_grad():
-            bias.weight.copy_(torch.where(mask, w, 0.0))
+        bias = Free(0)
+        bias.weight = nn.Parameter(torch.where(mask, w, 0.0))
         mixer.position_bias = bias
     dense.config = replace(model.config, position_bias="free", keep=())
     return dense

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 COLUMNS = (
     "name", "keep", "accuracy", "difference", "max_logit_difference", "parameters", "bytes", "operations",
-    "latency_mean_ms", "latency_sd_ms", "form",
+    "latency_mean_ms", "latency_sd_ms", "form", "criterion", "budget", "finetune_epochs",
 )  # fmt: skip
 
 

@@ -1,0 +1,181 @@
+"""One rung: a model on the ladder and everything that is measured of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aft_lens.layers.position_bias import Indexed
+from aft_lens.models import VisionModel
+from analyses.pruning.compact import (
+    compact_model,
+    conv_mixers,
+    dense_biases,
+    full_masks,
+    layer_forms,
+    masked_model,
+)
+from analyses.pruning.masks import dropped_heads
+from analyses.pruning.measure import (
+    Batches,
+    Latency,
+    bootstrap,
+    latencies,
+    operations,
+    paired_difference,
+    predict,
+    tensor_bytes,
+)
+
+AGREEMENT = 1e-5
+"""Largest |logit difference| in float32 between a masked dense model and its compact form."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One model on the ladder and what was measured of it."""
+
+    name: str
+    keep: float
+    """Offsets kept a head (the mean over heads where the budget is a layer's or the model's)."""
+    accuracy: float
+    """Share of the images classified right, 0 to 1."""
+    max_logit_difference: float
+    """max |logit difference| between this compact model and its masked dense form; 0 for dense models."""
+    bytes: int
+    """Size of model.safetensors."""
+    latency_mean_ms: float
+    """A batch of the first batch size on the model's device."""
+    latency_sd_ms: float
+    accuracy_interval: tuple[float, float] = (0.0, 1.0)
+    """95 % bootstrap interval over images."""
+    difference: float = 0.0
+    """Accuracy minus the parent's on the same images."""
+    difference_interval: tuple[float, float] = (0.0, 0.0)
+    """95 % interval of `difference`, images drawn in pairs."""
+    parameters: int = 0
+    operations: int = 0
+    """Floating-point operations an image in matrix products and convolutions (gathers count none)."""
+    form: str = ""
+    """What the layers compute, as "convolution x 4"."""
+    kept_offsets: int = 0
+    dropped_heads: int = 0
+    latencies: tuple[Latency, ...] = ()
+    criterion: str = ""
+    budget: str = ""
+    finetune_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model that waits to be measured, and what its row says of its origin."""
+
+    name: str
+    model: VisionModel
+    max_logit_difference: float = 0.0
+    criterion: str = ""
+    budget: str = ""
+    finetune_epochs: int = 0
+
+
+def measure_rungs(
+    contenders: Sequence[Contender],
+    batches: Batches,
+    *,
+    batch_sizes: Sequence[int] = (64,),
+    seconds: float = 0.6,
+    seed: int = 0,
+) -> list[Rung]:
+    """Measure models on the same images and, taking turns, the same clock; the first one is the parent."""
+    models = [contender.model for contender in contenders]
+    images = batches[0][0]
+    right = []
+    for model in models:
+        logits, labels = predict(model, batches)
+        right.append((logits.argmax(1) == labels).numpy())
+    taken = [latencies(models, images, batch=batch, seconds=seconds) for batch in batch_sizes]
+    rungs = []
+    for place, contender in enumerate(contenders):
+        model = contender.model
+        change, interval = paired_difference(right[0], right[place])
+        used = kept_masks(model)
+        times = tuple(batch[place] for batch in taken)
+        count = sum(int(mask.sum()) for mask in used)
+        rungs.append(
+            Rung(
+                name=contender.name,
+                keep=count / sum(len(mask) for mask in used),
+                accuracy=float(right[place].mean()),
+                max_logit_difference=contender.max_logit_difference,
+                bytes=tensor_bytes(model),
+                latency_mean_ms=times[0].mean_ms,
+                latency_sd_ms=times[0].sd_ms,
+                accuracy_interval=bootstrap(right[place].astype(float), seed=seed),
+                difference=change,
+                difference_interval=interval,
+                parameters=sum(parameter.numel() for parameter in model.parameters()),
+                operations=operations(model, images[:1]),
+                form=_forms(model),
+                kept_offsets=count,
+                dropped_heads=len(dropped_heads(used)),
+                latencies=times,
+                criterion=contender.criterion,
+                budget=contender.budget,
+                finetune_epochs=contender.finetune_epochs,
+            )
+        )
+    return rungs
+
+
+def check_agreement(masked: VisionModel, compact: VisionModel, batches: Batches) -> float:
+    """max |logit difference| over all images; ValueError if it is above `AGREEMENT`."""
+    gap = float((predict(masked, batches)[0] - predict(compact, batches)[0]).abs().max())
+    if not gap <= AGREEMENT:
+        raise ValueError(f"masked and compact logits must agree to {AGREEMENT:g}, they differ by {gap:.3g}")
+    return gap
+
+
+def check_cut(model: VisionModel, masked: VisionModel, masks: Sequence[Tensor], batches: Batches) -> None:
+    """ValueError if the masks cut offsets whose bias is not 0 and yet no logit changes."""
+    cuts = any(bool((w[~mask] != 0).any()) for w, mask in zip(dense_biases(model), masks, strict=True))
+    if cuts and torch.equal(predict(model, batches)[0], predict(masked, batches)[0]):
+        raise ValueError("masks cut offsets whose bias is not 0 and no logit changed; check that w reaches the output")
+
+
+def masked_twin(compact: VisionModel) -> VisionModel:
+    """The dense model with the biases that a compact one has, 0 elsewhere."""
+    return masked_model(compact, full_masks(compact))
+
+
+def recompact(model: VisionModel) -> VisionModel:
+    """A compact copy that keeps every offset whose bias is not 0."""
+    return compact_model(model, full_masks(model))
+
+
+def kept_masks(model: VisionModel) -> list[Tensor]:
+    """Where a model has offsets (`h y x` a layer): the kept ones of `Indexed`, else every bias that is not 0."""
+    masks = []
+    for mixer, w in zip(conv_mixers(model), dense_biases(model), strict=True):
+        bias = mixer.position_bias
+        if isinstance(bias, Indexed):
+            ones = Indexed(torch.ones_like(bias.weight), bias.offset, bias.kept).to(w.device)
+            masks.append(ones.window(w.shape[1:]).detach() != 0)
+        else:
+            masks.append(w != 0)
+    return masks
+
+
+def kept_offsets(model: VisionModel) -> list[list[list[list[int]]]]:
+    """Kept offsets (Δy, Δx) by layer and head, for `Indexed` and for any other bias with zeros in it."""
+    layers = []
+    for mask in kept_masks(model):
+        radius = torch.tensor(mask.shape[1:], device=mask.device) // 2
+        layers.append([(head.nonzero() - radius).tolist() for head in mask])
+    return layers
+
+
+def _forms(model: VisionModel) -> str:
+    """The layers' forms with their counts, in the order they first appear."""
+    forms = layer_forms(model)
+    return ", ".join(f"{form} x {forms.count(form)}" for form in dict.fromkeys(forms))
