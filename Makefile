@@ -13,6 +13,7 @@ help: ## Show what can be made
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[app,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt labml-nn # an oracle of one file
 	touch $@
 
 setup: $(STAMP) ## Install into .venv

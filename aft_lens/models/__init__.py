@@ -1,7 +1,17 @@
 """Vision models over every mixer."""
 
-from aft_lens.models.config import ModelConfig
+from aft_lens.models.config import MIXERS, RIVALS, ModelConfig
 from aft_lens.models.registry import create_model, list_models, model_config
+from aft_lens.models.resnet import resnet50
 from aft_lens.models.vision import VisionModel
 
-__all__ = ["ModelConfig", "VisionModel", "create_model", "list_models", "model_config"]
+__all__ = [
+    "MIXERS",
+    "RIVALS",
+    "ModelConfig",
+    "VisionModel",
+    "create_model",
+    "list_models",
+    "model_config",
+    "resnet50",
+]

@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass
 
-MIXERS = ("attention", "aft_full", "aft_local", "aft_simple", "aft_conv")
+RIVALS = (
+    "synthesizer",
+    "linear_attention",
+    "performer",
+    "reformer",
+    "lambda",
+    "local_attention",
+    "strided_attention",
+)
+"""What Tables 1, 2, 4 and 7 compare with; reformer and lambda need the `baselines` extra."""
+MIXERS = ("attention", "aft_full", "aft_local", "aft_simple", "aft_conv", *RIVALS)
 STEMS = ("patch", "conv")
 
 
@@ -11,7 +21,7 @@ class ModelConfig:
     """Architecture of a vision model; the words are timm's. Raises ValueError on a value that cannot be built."""
 
     mixer: str = "aft_conv"
-    """Token mixer: attention, aft_full, aft_local, aft_simple or aft_conv."""
+    """Token mixer: attention, aft_full, aft_local, aft_simple, aft_conv or one of `RIVALS`."""
     img_size: int = 224
     """Side of the square training image, in pixels."""
     patch_size: int = 16
@@ -29,7 +39,8 @@ class ModelConfig:
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over d."""
     window_size: int = 11
-    """AFT-conv: side of the window (odd, in patches). AFT-local: s of Eq. 4 (in tokens)."""
+    """AFT-conv: side of the window (odd, in patches). AFT-local: s of Eq. 4 (in tokens). local_attention: side of
+    the memory block (in patches). reformer: bucket length (in tokens)."""
     position_bias: str = "default"
     """free, factorized (Eq. 7), reparameterized (Eq. 8), single (Eq. 10), or the mixer's default."""
     bias_rank: int = 128

@@ -7,8 +7,15 @@ from torch import Tensor, nn
 from aft_lens.layers.aft import AFTConv, AFTFull
 from aft_lens.layers.attention import Attention
 from aft_lens.layers.block import Block
+from aft_lens.layers.linear_attention import LinearAttention, performer
+from aft_lens.layers.packaged import Lambda, Reformer
 from aft_lens.layers.position_bias import Indexed, conv_bias, pair_bias
-from aft_lens.models.config import ModelConfig
+from aft_lens.layers.sparse_attention import sparse_attention
+from aft_lens.layers.synthesizer import Synthesizer
+from aft_lens.models.config import RIVALS, ModelConfig
+
+POOLED = ("aft_conv", "lambda")
+"""Mixers of a grid: no class token, average pooling before the classifier (Sec. 5.3)."""
 
 
 class VisionModel(nn.Module):
@@ -23,7 +30,7 @@ class VisionModel(nn.Module):
         self.config = config
         dim = config.embed_dim
         self.stem = _stem(config)
-        self.has_class_token = config.mixer != "aft_conv"
+        self.has_class_token = config.mixer not in POOLED
         if self.has_class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
             self.pos_embed = nn.Parameter(torch.zeros(1, config.grid_size**2 + 1, dim))
@@ -94,6 +101,25 @@ def _mixer(config: ModelConfig, block: int) -> nn.Module:
             bias = conv_bias(config.bias_kind, config.num_heads, sides, config.temperature, straight_through=single)
         return AFTConv(config.embed_dim, config.num_heads, bias, use_query=config.use_query, outside=config.outside)
     length = config.grid_size**2 + 1
+    if config.mixer in RIVALS:
+        return _rival(config, length)
     window = config.window_size if config.mixer == "aft_local" else None
     pair = None if config.mixer == "aft_simple" else pair_bias(config.bias_kind, length, config.bias_rank, window)
     return AFTFull(config.embed_dim, pair, window_size=window, use_query=config.use_query)
+
+
+def _rival(config: ModelConfig, length: int) -> nn.Module:
+    """A mixer of Tables 1, 2, 4 and 7 that is neither AFT nor plain softmax attention."""
+    dim, heads, side = config.embed_dim, config.num_heads, config.grid_size
+    if config.mixer == "synthesizer":
+        return Synthesizer(dim, heads, length)
+    if config.mixer == "linear_attention":
+        return LinearAttention(dim, heads)
+    if config.mixer == "performer":
+        return performer(dim, heads)
+    if config.mixer == "reformer":
+        return Reformer(dim, heads, bucket_size=config.window_size)
+    if config.mixer == "lambda":
+        return Lambda(dim, heads, side)
+    pattern = "local2d" if config.mixer == "local_attention" else "strided"
+    return sparse_attention(pattern, dim, heads, (side, side), config.window_size)

@@ -136,8 +136,8 @@ def beyond(image: Tensor, radius: list[int]) -> Tensor:
     """Sum of everything outside the window around each position of `n h y x`."""
     rows, cols = image.shape[2:]
     if rows > 1 and rows * cols <= SMALL_GRID:
-        near = [1.0 - _band(size, r, image) for size, r in zip((rows, cols), radius, strict=True)]
-        return (image.flatten(2) @ (1.0 - torch.kron(*near))).view(image.shape)
+        sides_near = [1.0 - _band(size, r, image) for size, r in zip((rows, cols), radius, strict=True)]
+        return (image.flatten(2) @ (1.0 - torch.kron(*sides_near))).view(image.shape)
     sides = _far(image, radius[1])
     if rows == 1:
         return sides
