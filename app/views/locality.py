@@ -40,8 +40,8 @@ def by_layer(series: Sequence[tuple[str, np.ndarray]], *, name: str, height: int
                 hovertemplate="layer mean %{y:.3g}<extra>" + label + "</extra>",
             )
         )
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "entrywidth": 200}
     theme.layout(theme.axes(figure), height=height, legend=legend, margin={"l": 60, "r": 16, "t": 44, "b": 44})
-    figure.update_xaxes(title="layer", dtick=1, showgrid=False)
+    figure.update_xaxes(title="layer", dtick=1, showgrid=False, zeroline=False)
     figure.update_yaxes(title=name, rangemode="tozero")
     return figure

@@ -12,6 +12,13 @@ CLICK_POINTS = 6000
 """Most invisible points laid over a mosaic to take clicks (a heat map's own clicks do not reach Streamlit)."""
 
 
+TILE = 150
+"""Largest side of a map in a mosaic, in pixels."""
+SIDES = 140
+"""Pixels beside a mosaic for its axis and colour bar."""
+MARGIN = {"l": 48, "r": 8, "t": 12, "b": 48}
+
+
 class Cell(NamedTuple):
     """One value of a stack: a layer, a head, and an offset or position."""
 
@@ -24,8 +31,8 @@ class Cell(NamedTuple):
 def cell_text(stack: MapStack, cell: Cell) -> str:
     """A cell in words: layer, head and its offset or position."""
     if stack.by_offset:
-        return f"layer {cell.layer}, head {cell.head}, offset Δy {cell.y:+d}, Δx {cell.x:+d}"
-    return f"layer {cell.layer}, head {cell.head}, row {cell.y}, column {cell.x}"
+        return f"Layer {cell.layer}, head {cell.head}, offset Δy {cell.y:+d}, Δx {cell.x:+d}"
+    return f"Layer {cell.layer}, head {cell.head}, row {cell.y}, column {cell.x}"
 
 
 def mosaic(
@@ -35,8 +42,7 @@ def mosaic(
     per_head: bool = False,
     first_head: int = 0,
     marked: Cell | None = None,
-    width: int = 560,
-    title: str | None = None,
+    width: int = 600,
 ) -> go.Figure:
     """Every map of a stack in one figure: layers down, heads across, zero in the middle of the colours.
 
@@ -53,20 +59,21 @@ def mosaic(
             top, left = layer * (rows + gap), head * (columns + gap)
             canvas[top : top + rows, left : left + columns] = shown[layer, head]
     limit = 1.0 if per_head else bound or stack.bound()
-    unit = "share of the<br>head's peak" if per_head else stack.unit
+    unit = "share of the head's peak" if per_head else stack.unit
     figure = go.Figure(_heatmap(canvas, limit, unit))
     figure.add_trace(_click_points(stack, gap, first_head))
     if marked is not None:
         _outline(figure, stack, gap, first_head, marked)
-    tile = (width - 150) / stack.heads
-    height = int(np.clip(tile * stack.layers * (rows + gap) / (columns + gap), 180, 900)) + 90
-    theme.layout(figure, title=title, height=height, clickmode="event+select", showlegend=False)
+    tile = min((width - SIDES) / stack.heads, TILE)
+    height = int(np.clip(tile * stack.layers * (rows + gap) / (columns + gap), 120, 1200))
+    theme.layout(figure, height=height + 64, clickmode="event+select", showlegend=False, margin=MARGIN)
     every = max(1, -(-stack.heads * 34 // width))
     figure.update_xaxes(
         tickvals=[h * (columns + gap) + (columns - 1) / 2 for h in range(0, stack.heads, every)],
         ticktext=[str(first_head + h) for h in range(0, stack.heads, every)],
         title={"text": "head", "standoff": 6, "font": {"color": theme.MUTED}},
         constrain="domain",
+        constraintoward="left",
         range=[-0.5 - gap / 2, canvas.shape[1] - 0.5 + gap / 2],
         **_BARE,
     )
@@ -75,6 +82,7 @@ def mosaic(
         ticktext=[str(n) for n in range(stack.layers)],
         title={"text": "layer", "standoff": 6, "font": {"color": theme.MUTED}},
         constrain="domain",
+        constraintoward="top",
         scaleanchor="x",
         range=[canvas.shape[0] - 0.5 + gap / 2, -0.5 - gap / 2],
         **_BARE,
@@ -89,7 +97,6 @@ def enlarged(
     *,
     bound: float | None = None,
     marked: tuple[int, int] | None = None,
-    title: str | None = None,
     height: int = 340,
 ) -> go.Figure:
     """One map with axes in offsets or positions; a click selects a cell as in `mosaic`.
@@ -111,10 +118,14 @@ def enlarged(
         figure.add_shape(
             type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": theme.INK, "width": 2.5}
         )
-    theme.layout(figure, title=title, height=height, clickmode="event+select", showlegend=False)
+    theme.layout(figure, height=height, clickmode="event+select", showlegend=False, margin=MARGIN)
     name = ("Δx (patches)", "Δy (patches)") if stack.by_offset else ("column (patches)", "row (patches)")
     figure.update_xaxes(
-        title={"text": name[0], "standoff": 4}, constrain="domain", range=[xs[0] - 0.5, xs[-1] + 0.5], **_BARE
+        title={"text": name[0], "standoff": 4},
+        constrain="domain",
+        constraintoward="left",
+        range=[xs[0] - 0.5, xs[-1] + 0.5],
+        **_BARE,
     )
     figure.update_yaxes(
         title={"text": name[1], "standoff": 4},

@@ -83,3 +83,8 @@ def shared_bound(*stacks: MapStack) -> float:
 def shared_frame(*stacks: MapStack) -> tuple[int, int]:
     """The smallest frame (rows, columns) that holds every stack's."""
     return max(stack.frame[0] for stack in stacks), max(stack.frame[1] for stack in stacks)
+
+
+def nearest_frame(*stacks: MapStack) -> tuple[int, int]:
+    """The largest frame (rows, columns) that every stack has values on."""
+    return min(stack.frame[0] for stack in stacks), min(stack.frame[1] for stack in stacks)

@@ -4,7 +4,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-FONT = "Source Sans 3, Source Sans Pro, Segoe UI, Helvetica, Arial, sans-serif"
+FONT = "Source Sans, Source Sans Pro, Segoe UI, Helvetica, Arial, sans-serif"
 INK, MUTED, GRID, PAPER = "#1f2933", "#66727f", "#e4e7eb", "#ffffff"
 SERIES = ("#2f6db3", "#d1603d", "#3a8f6b", "#8a5fb0", "#b8892b", "#4b5c6b")
 """Line and bar colours, told apart by colour-blind readers too."""
@@ -47,11 +47,11 @@ def axes(figure: go.Figure, **extra: Any) -> go.Figure:
 
 
 def colorbar(title: str, *, ticks: tuple[list[float], list[str]] | None = None) -> dict[str, Any]:
-    """A thin vertical colour bar with its unit above it."""
+    """A thin vertical colour bar with its unit beside it."""
     bar: dict[str, Any] = {
-        "title": {"text": title, "side": "top", "font": {"size": 12, "color": MUTED}},
+        "title": {"text": title, "side": "right", "font": {"size": 12, "color": MUTED}},
         "thickness": 10,
-        "len": 0.9,
+        "len": 1.0,
         "outlinewidth": 0,
         "tickfont": {"size": 11, "color": MUTED},
         "xpad": 6,

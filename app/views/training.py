@@ -45,7 +45,7 @@ def curves(rows: Rows, *, epochs: int | None = None, width: int = 1000) -> go.Fi
     lines = -(-len(panels) // columns)
     titles = [f"{title} ({unit})" if unit else title for title, unit, _ in panels]
     figure = make_subplots(
-        lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.28 / max(lines, 1)
+        lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.22 / max(lines, 1)
     )
     for i, (title, _, names) in enumerate(panels):
         where = {"row": i // columns + 1, "col": i % columns + 1}
@@ -53,10 +53,17 @@ def curves(rows: Rows, *, epochs: int | None = None, width: int = 1000) -> go.Fi
         for j, name in enumerate(names):
             points = [(row.get("epoch", n), row[name] * scale) for n, row in enumerate(rows) if name in row]
             figure.add_trace(_line(name, points, j, len(names)), **where)
-    theme.layout(theme.axes(figure), height=60 + 250 * lines, hovermode="x unified", showlegend=False)
-    figure.update_layout(margin={"l": 50, "r": 20, "t": 50, "b": 44})
+    for name, color in (("training", theme.SERIES[0]), ("held out", theme.SERIES[1])):
+        line = {"color": color, "width": 2}
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name, showlegend=True))
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yref": "container", "yanchor": "top"}
+    theme.layout(theme.axes(figure), height=80 + 230 * lines, hovermode="x unified", legend=legend)
+    figure.update_layout(margin={"l": 50, "r": 20, "t": 64, "b": 44})
     figure.update_annotations(font={"size": 14, "color": theme.INK})
-    figure.update_xaxes(title="epoch", range=[-0.3, max(epochs or 1, len(rows)) - 0.7], showgrid=False)
+    figure.update_xaxes(range=[-0.3, max(epochs or 1, len(rows)) - 0.7], showgrid=False, zeroline=False)
+    figure.update_yaxes(rangemode="tozero")
+    for place in range(max(0, len(panels) - columns), len(panels)):
+        figure.update_xaxes(title="epoch", row=place // columns + 1, col=place % columns + 1)
     return figure
 
 
@@ -74,4 +81,5 @@ def _line(name: str, points: list[tuple[float, float]], index: int, count: int) 
         line={"color": color, "width": 2},
         marker={"size": 5},
         hovertemplate="%{y:.4g}<extra>" + name + "</extra>",
+        showlegend=False,
     )

@@ -1,0 +1,153 @@
+"""The only place of the app that caches: checkpoints, data and analyses, keyed by path and revision."""
+
+import math
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+import torch
+import yaml
+from torch import Tensor
+
+from aft_lens.checkpoint import CONFIG, WEIGHTS, Checkpoint, list_checkpoints, load_checkpoint, revision
+from aft_lens.data import DataSource, load_data
+from analyses.attention import AttentionMaps, attention_maps
+from analyses.bias import BiasMaps, position_bias_maps
+from analyses.keys import KeyMaps, key_maps
+from analyses.pruning import PruneLadder, prune_to_indexing
+from app.serve import ROOTS_VARIABLE
+
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
+BATCH = 64
+"""Images a batch; latencies are measured on one batch."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Hooks are set on a shared model while it runs: two sessions must not run one model at once."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint as the pickers list it."""
+
+    label: str
+    path: Path
+    revision: str
+    mixer: str
+    line: str
+    """Its architecture and data in a line."""
+    pruned: bool = False
+    """Whether its biases are indexed already."""
+    problem: str = ""
+    """Why it cannot be read; empty for one that can."""
+
+
+def roots() -> list[Path]:
+    """Folders searched: AFT_LENS_ROOTS if set, else checkpoints/ and runs/ here, and the shipped checkpoints."""
+    given = os.environ.get(ROOTS_VARIABLE)
+    if given:
+        return [Path(part) for part in given.split(os.pathsep) if part]
+    here = [Path("checkpoints"), Path("runs")]
+    return here if here[0].resolve() == SHIPPED or not SHIPPED.is_dir() else [*here, SHIPPED]
+
+
+def catalogue() -> dict[str, Entry]:
+    """Every checkpoint below the roots by label: its folder's name, with its parent's where two share one."""
+    paths = [path for root in roots() for path in list_checkpoints(root)]
+    names = [path.name for path in paths]
+    found: dict[str, Entry] = {}
+    for path in paths:
+        label = path.name if names.count(path.name) == 1 else "/".join(path.parts[-2:])
+        found.setdefault(label, _entry(label, str(path), _stamp(path)))
+    return found
+
+
+@st.cache_resource(max_entries=8, show_spinner="Loading the checkpoint …")
+def checkpoint(path: str, revision: str) -> Checkpoint:
+    """A loaded checkpoint; errors as in `load_checkpoint`."""
+    return load_checkpoint(path)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the images …")
+def data(name: str, img_size: int) -> DataSource:
+    """A data set as its models see it; errors as in `load_data`."""
+    return load_data(name, img_size=img_size)
+
+
+def data_of(entry: Entry) -> DataSource:
+    """The data set that a checkpoint was trained on."""
+    record = checkpoint(str(entry.path), entry.revision).data
+    return data(record["name"], record["img_size"])
+
+
+def batches(source: DataSource, images: int) -> list[tuple[Tensor, Tensor]]:
+    """The first `images` test images with their labels, in batches of `BATCH`."""
+    count = min(images, len(source.test))
+    result = []
+    for start in range(0, count, BATCH):
+        pairs = [source.test[i] for i in range(start, min(start + BATCH, count))]
+        result.append((torch.stack([image for image, _ in pairs]), torch.tensor([int(label) for _, label in pairs])))
+    return result
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def bias_maps(path: str, revision: str) -> BiasMaps:
+    """exp(w) − 1 of a checkpoint by layer and head."""
+    with _ONE_AT_A_TIME:
+        return position_bias_maps(checkpoint(path, revision).model)
+
+
+@st.cache_data(max_entries=16, show_spinner="Averaging attention over the images …")
+def relative_maps(path: str, revision: str, images: int) -> AttentionMaps:
+    """Relative attention of a ViT over the first test images of its data."""
+    loaded = checkpoint(path, revision)
+    source = data(loaded.data["name"], loaded.data["img_size"])
+    with _ONE_AT_A_TIME:
+        return attention_maps(loaded.model, batches(source, images))
+
+
+@st.cache_data(max_entries=64, show_spinner="Reading the keys …")
+def keys_of(path: str, revision: str, image: Any) -> KeyMaps:
+    """Keys, prediction and attribution for one normalised image, given as an array `c y x` to be hashed."""
+    with _ONE_AT_A_TIME:
+        return key_maps(checkpoint(path, revision).model, torch.from_numpy(image))
+
+
+@st.cache_resource(max_entries=16, show_spinner="Pruning and measuring …")
+def pruned(path: str, revision: str, keep: int, images: int) -> PruneLadder:
+    """The ladder of a checkpoint at `keep` offsets a head, measured on test images, one latency batch of `BATCH`."""
+    loaded = checkpoint(path, revision)
+    source = data(loaded.data["name"], loaded.data["img_size"])
+    with _ONE_AT_A_TIME:
+        return prune_to_indexing(loaded.model, batches(source, images), keep, batch_sizes=(BATCH,))
+
+
+def positions(entry: Entry) -> int:
+    """Patches of the model's grid."""
+    return checkpoint(str(entry.path), entry.revision).config.grid_size ** 2
+
+
+def _stamp(path: Path) -> tuple[float, ...]:
+    """Times and sizes of the files that make a revision, so that unchanged ones are not hashed again."""
+    try:
+        files = [(path / part).stat() for part in (WEIGHTS, CONFIG)]
+    except OSError:
+        return (math.nan,)
+    return tuple(number for file in files for number in (file.st_mtime, file.st_size))
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _entry(label: str, path: str, stamp: tuple[float, ...]) -> Entry:
+    """A checkpoint's entry from its configuration alone."""
+    try:
+        record = yaml.safe_load((Path(path) / CONFIG).read_text())
+        model, source = record["model"], record.get("data", {}).get("name", "unknown data")
+        side = model["window_size"]
+        kind = f", {side} × {side} window" if model["mixer"] == "aft_conv" else ""
+        kept = ", pruned to indexing" if model.get("keep") else ""
+        name = {"attention": "ViT"}.get(model["mixer"], model["mixer"].replace("aft_", "AFT-"))
+        line = f"{name}{kept} · {model['depth']} layers × {model['num_heads']} heads{kind} · {source}"
+        return Entry(label, Path(path), revision(path), model["mixer"], line, bool(kept))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+        return Entry(label, Path(path), "", "", "", problem=f"{type(error).__name__}: {error}")

@@ -1,0 +1,26 @@
+"""The Streamlit app's entry: page settings and navigation. Run it with `aft-lens app`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+PAGES = Path(__file__).parent / "pages"
+STYLE = """<style>
+.block-container {padding-top: 2.6rem; padding-bottom: 3rem; max-width: 1500px;}
+h1 {font-size: 1.9rem !important; padding-bottom: 0 !important;}
+[data-testid="stMetricValue"] {font-size: 1.6rem;}
+</style>"""
+
+st.set_page_config(page_title="AFT Lens", page_icon=":material/center_focus_strong:", layout="wide")
+st.html(STYLE)
+page = st.navigation(
+    [
+        st.Page(PAGES / "compare.py", title="Compare", icon=":material/compare:", default=True),
+        st.Page(PAGES / "keys.py", title="Keys", icon=":material/key:"),
+        st.Page(PAGES / "attention.py", title="Attention", icon=":material/visibility:"),
+        st.Page(PAGES / "pruning.py", title="Pruning", icon=":material/content_cut:"),
+        st.Page(PAGES / "training.py", title="Training", icon=":material/show_chart:"),
+    ],
+    position="top",
+)
+page.run()

@@ -1,0 +1,49 @@
+"""Pruning: cut every head of an AFT-conv to k offsets and measure what that costs and saves."""
+
+import streamlit as st
+
+from aft_lens.checkpoint import load_checkpoint
+from app import loaders
+from app.views import ladder
+from app.widgets import chart, entries_or_stop, heading, in_words, pick
+
+heading(
+    "Pruning",
+    "Every head keeps its k strongest offsets; the layer becomes pooling and indexing, with the same outputs as the "
+    "masked convolution.",
+)
+entries = {label: entry for label, entry in entries_or_stop(("aft_conv",)).items() if not entry.pruned}
+if not entries:
+    st.info("Every AFT-conv checkpoint here is pruned already. Train one: `aft-lens train --recipe digits-single`")
+    st.stop()
+left, right = st.columns([3, 2], gap="large")
+with left:
+    entry = pick("Model", "model", entries, prefer=("digits-single", "digits-entropy"))
+with right, in_words():
+    window = load_checkpoint(entry.path).config.window_size
+    keep = st.slider("Offsets kept a head (k)", 1, min(window**2, 25), 1, key="keep", bind="query-params")
+with in_words(), st.container():
+    images = len(loaders.data_of(entry).test)
+    result = loaders.pruned(str(entry.path), entry.revision, keep, images)
+    dense, masked, indexed = result.rows[0], result.rows[1], result.rows[-1]
+    columns = st.columns(4)
+    columns[0].metric(
+        "Accuracy, indexed",
+        f"{indexed.accuracy:.1%}",
+        f"{100 * indexed.difference:+.2f} points" if indexed.difference else None,
+    )
+    columns[1].metric("max |Δlogit| to masked", f"{result.max_logit_difference:.1e}")
+    columns[2].metric("Size", f"{indexed.bytes / 1024:,.0f} KiB", f"{indexed.bytes / dense.bytes - 1:+.0%}", "inverse")
+    columns[3].metric(
+        "Latency",
+        f"{indexed.latency_mean_ms:.1f} ms",
+        f"{indexed.latency_mean_ms / dense.latency_mean_ms - 1:+.0%}",
+        "inverse",
+    )
+    chart(ladder.ladder(result), "ladder", "Accuracy, size and latency of the dense, masked and indexed model")
+    st.table(ladder.table_rows(result.rows))
+    st.caption(
+        f"Measured here on {result.images} test images; latency is one forward pass of {loaders.BATCH} images on the "
+        "CPU. Differences are to the dense model on the same images."
+    )
+    st.code(f"aft-lens prune --checkpoint {entry.path} --keep {keep}", language="bash")

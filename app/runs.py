@@ -1,0 +1,105 @@
+"""Runs on disk, in progress or finished: where their numbers are and how far they have come."""
+
+import csv
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aft_lens.checkpoint import CONFIG, METRICS, WEIGHTS
+
+STALE_SECONDS = 600.0
+"""A run whose numbers have not changed for this long is taken to have stopped."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with metrics, and a checkpoint once it has ended."""
+
+    label: str
+    path: Path
+    in_progress: bool
+    epochs: int | None
+    """Epochs it will have; None if its recipe does not say."""
+
+
+def find_runs(roots: Sequence[Path]) -> dict[str, Run]:
+    """Every folder with metrics below the roots by label, those in progress first, then the latest."""
+    files = {file.resolve(): file for root in roots for file in root.rglob(METRICS) if not _hidden(file, root)}
+    runs: dict[str, Run] = {}
+    for file in sorted(files.values(), key=lambda file: file.stat().st_mtime, reverse=True):
+        label = file.parent.name if file.parent.name not in runs else "/".join(file.parts[-3:-1])
+        runs[label] = describe(label, file.parent)
+    return dict(sorted(runs.items(), key=lambda item: not item[1].in_progress))
+
+
+def describe(label: str, path: Path) -> Run:
+    """The state of a run as its files are now."""
+    recent = time.time() - (path / METRICS).stat().st_mtime < STALE_SECONDS
+    return Run(label, path, recent and not (path / WEIGHTS).is_file(), _epochs(path))
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """One row an epoch from metrics.csv: rows of one epoch are joined, blank and unfinished cells left out."""
+    epochs: dict[int, dict[str, float]] = {}
+    with (path / METRICS).open(newline="") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            values = {key: value for key, cell in row.items() if key and (value := _number(cell)) is not None}
+            epoch = int(values.get("epoch", number))
+            epochs.setdefault(epoch, {"epoch": float(epoch)}).update(values)
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def headline(rows: Sequence[dict[str, float]], epochs: int | None) -> list[tuple[str, str]]:
+    """Up to four (name, text) pairs for the top of the page: the epoch and the last accuracy, loss and entropy."""
+    last: dict[str, float] = {}
+    for row in rows:
+        last.update(row)
+    done = int(last.get("epoch", 0)) + 1
+    found = [("Epochs", f"{done} of {epochs}" if epochs else str(done))]
+    for word, scale, form in (
+        ("accuracy", 100.0, "{:.1f} %"),
+        ("loss", 1.0, "{:.3f}"),
+        ("entropy", 1.0, "{:.2f} nats"),
+    ):
+        names = [name for name in last if word in name.lower()]
+        held_out = [name for name in names if any(part in name.lower() for part in ("test", "val"))]
+        for name in (held_out or names)[-1:]:
+            title = name.replace("_", " ").replace("/", " ").capitalize()
+            found.append((title, form.format(scale * last[name])))
+    return found[:4]
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    """Whether a file lies in a folder that is being written or replaced."""
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _number(cell: Any) -> float | None:
+    """A cell's number; None for a blank one or a line that is still being written."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def _epochs(path: Path) -> int | None:
+    """Epochs of the recipe in config.yaml, wherever in it they stand."""
+    try:
+        record = yaml.safe_load((path / CONFIG).read_text())
+    except (OSError, yaml.YAMLError):
+        return None
+    return _find_epochs(record)
+
+
+def _find_epochs(record: Any) -> int | None:
+    """The first `epochs` or `max_epochs` in nested mappings."""
+    if not isinstance(record, dict):
+        return None
+    for name in ("epochs", "max_epochs"):
+        if isinstance(record.get(name), int):
+            return int(record[name])
+    return next((found for part in record.values() if (found := _find_epochs(part))), None)

@@ -1,0 +1,98 @@
+"""Streamlit pieces that several pages share: headings, pickers, charts that answer clicks, errors in words."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from app.loaders import Entry, catalogue, roots
+from app.views.mosaic import Cell
+
+CHART = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
+
+
+def heading(title: str, text: str) -> None:
+    """A page's title and one line on what it shows."""
+    st.title(title, anchor=False)
+    st.caption(text)
+
+
+def entries_or_stop(kinds: Sequence[str] = ()) -> dict[str, Entry]:
+    """The checkpoints by label, those whose mixer is in `kinds` if given; with none, say what to run and stop."""
+    listed = catalogue()
+    found = {label: entry for label, entry in listed.items() if not entry.problem}
+    for entry in listed.values():
+        if entry.problem:
+            st.warning(f"`{entry.path}` is left out: its config.yaml cannot be read ({entry.problem}).")
+    if not found:
+        places = ", ".join(f"`{path}`" for path in roots())
+        st.info(
+            f"**There are no checkpoints yet** in {places}.\n\nTrain one (about a minute on two cores), then reload:"
+        )
+        st.code("aft-lens train --recipe digits-single\naft-lens app", language="bash")
+        st.stop()
+    fitting = {label: entry for label, entry in found.items() if not kinds or entry.mixer in kinds}
+    if not fitting:
+        st.info(f"None of the {len(found)} checkpoints has {' or '.join(kinds)}, which this page looks at. Train one:")
+        recipe = "digits-vit" if "attention" in kinds else "digits-single"
+        st.code(f"aft-lens train --recipe {recipe}", language="bash")
+        st.stop()
+    return fitting
+
+
+def pick(label: str, key: str, entries: dict[str, Entry], prefer: Sequence[str] = ()) -> Entry:
+    """A select box over checkpoints, kept in the URL under `key`; starts at the first of `prefer` there is."""
+    labels = list(entries)
+    start = next((labels.index(name) for name in prefer if name in labels), 0)
+    chosen = st.selectbox(label, labels, index=start, key=key, bind="query-params")
+    entry = entries[chosen or labels[start]]
+    st.caption(entry.line)
+    return entry
+
+
+def chart(figure: go.Figure, key: str, description: str) -> None:
+    """Show a figure over the full width; `description` is read out by screen readers."""
+    st.plotly_chart(figure, key=key, theme=None, width="stretch", config=CHART, alt=description)
+
+
+def clickable(figure: go.Figure, key: str, description: str, parameter: str = "cell") -> None:
+    """Show a figure whose clicked cell goes into the URL under `parameter`, to be read with `clicked`."""
+
+    def remember() -> None:
+        """Copy a click into the URL; a click that takes a selection back changes nothing."""
+        points = st.session_state[key]["selection"]["points"]
+        if points and "customdata" in points[0]:
+            data = points[0]["customdata"]
+            values = [data[str(i)] for i in range(4)] if isinstance(data, dict) else data[:4]
+            st.query_params[parameter] = ".".join(str(int(value)) for value in values)
+
+    st.plotly_chart(
+        figure,
+        key=key,
+        theme=None,
+        width="stretch",
+        config=CHART,
+        alt=description,
+        on_select=remember,
+        selection_mode="points",
+    )
+
+
+def clicked(parameter: str = "cell") -> Cell | None:
+    """The cell in the URL (layer.head.y.x); None if there is none or it is no cell."""
+    parts = st.query_params.get(parameter, "").split(".")
+    try:
+        return Cell(*(int(part) for part in parts))
+    except (ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Show an expected failure (a damaged checkpoint, missing data, an unfit image) as a sentence, not a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        st.error(text or f"{type(error).__name__} without a message", icon=":material/error:")
