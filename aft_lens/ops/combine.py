@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SAFE_DENOMINATOR = {torch.float32: 1e-25, torch.float64: 1e-250}
-"""Below this a denominator may have lost terms to underflow (float32 ends near 1e-38, float64 near 1e-308)."""
-LARGEST_EXPONENT = {torch.float32: 60.0, torch.float64: 600.0}
-"""A causal block clamps log-weights above its reference here; the targets that would read one are redone wider."""
+SAFE_DENOMINATOR = {torch.float32: 1e-18, torch.float64: 1e-180}
+"""Below this a denominator may have lost terms that count: factors under 1e-38 (1e-308) are gone, times at most
+e^`LARGEST_EXPONENT` and some 10^4 sources they stay 10^-7 of it."""
+LARGEST_EXPONENT = {torch.float32: 20.0, torch.float64: 250.0}
+"""A causal block clamps keys above its reference here; the targets that would read one are redone wider."""
 
 
 class FactorizedBias(NamedTuple):

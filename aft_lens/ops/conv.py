@@ -31,7 +31,7 @@ def aft_conv(
     rest of the grid by 0/1 bands; not causal), "banded" (1-D chunks), "rowwise" (exact for any finite input, holds
     h x T x T) or "auto", the fastest as measured. Sums in float32 or wider and returns the value's dtype. Raises
     ValueError on an even window, a wrong dimension, or an unknown option, and FloatingPointError where key and
-    bias peak more than 600 nats apart.
+    bias peak more than 400 nats apart.
     """
     grid = key.shape[2:]
     check_outside(outside)

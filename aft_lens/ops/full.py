@@ -26,7 +26,7 @@ def aft_full(
     forward and backward. `key_mask` is True where a source may be read; `query=None` leaves the gate out
     (Table 12). Sums in float32 or wider, in float64 for targets whose key and bias peak far apart; a later source
     never moves a bit of an earlier causal target. Raises ValueError on a bias of the wrong shape or a target with
-    no source, FloatingPointError where peaks are more than 600 nats apart.
+    no source, FloatingPointError where peaks are more than 400 nats apart.
     """
     _check_bias(position_bias, key.shape[1])
     spec = Spec("rows", (key.shape[1],), causal=causal)

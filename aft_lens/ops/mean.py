@@ -1,10 +1,10 @@
 """The weighted mean of every operator as one differentiable op that a compiler sees whole.
 
 `weighted_mean` sums in the input's dtype (float32 or float64), looks for denominators so small that terms may
-have been lost (key and bias peaking at sources far apart), and redoes exactly those targets in float64, whose
-exponent range holds any keys and biases within 600 nats. Other targets keep their bits. The look is one
-comparison; on a GPU it waits for the result once a call, except while a CUDA graph is captured, where float64 is
-used throughout.
+have been lost (key and bias peaking at sources far apart), and redoes exactly those targets in float64, which
+holds any keys and biases that peak within 400 nats of each other (causal: and no key more than 250 nats above
+those before it). Other targets keep their bits. The look is one comparison; on a GPU it waits for the result once
+a call, except while a CUDA graph is captured, where float64 is used throughout.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,8 @@ def _exact(
         return num, den
     if bool((gone & lost).any()):
         raise FloatingPointError(
-            "key and position_bias must not peak more than 600 nats apart at different sources, got keys in "
+            "key and position_bias must not peak more than 400 nats apart at different sources (causal: no key more "
+            "than 250 nats above those before it), got keys in "
             f"[{key[key.isfinite()].min():.3g}, {key.max():.3g}]; scale the key projection down, or use "
             'aft_conv(..., implementation="rowwise")'
         )
