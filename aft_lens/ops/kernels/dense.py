@@ -1,0 +1,127 @@
+"""AFT-conv on small grids as a custom operator: launches of the fused and exact kernels."""
+
+import torch
+import triton
+from torch import Tensor
+
+from aft_lens.ops.kernels.dense_backward import diagonal_kernel, pair_kernel, source_kernel
+from aft_lens.ops.kernels.dense_forward import expand_kernel, forward_kernel
+from aft_lens.ops.kernels.exact import exact_backward_kernel, exact_forward_kernel
+from aft_lens.ops.kernels.launch import Geometry, channel_leading, dot_dtype, empty_channel_leading, strides
+from aft_lens.ops.kernels.tiles import SAFE_RANGE
+
+
+@torch.library.custom_op("aft_lens::dense_forward", mutates_args=())
+def dense_forward(
+    query: Tensor | None, key: Tensor, value: Tensor, w: Tensor,
+    query_bias: Tensor | None, value_bias: Tensor | None, grid: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Mix: y `b h c t`, 1 / den `h b t`, max key `h b` and e^(w - a) `h t t_pad`."""
+    geometry = Geometry.of(grid, w)
+    b, h, c, t = value.shape
+    y = empty_channel_leading(value)
+    kernel_dtype = dot_dtype(value.dtype)
+    inverse = torch.empty(h, b, t, dtype=kernel_dtype, device=value.device)
+    top = torch.empty(h, b, dtype=torch.float32, device=value.device)
+    e = torch.empty(h, t, geometry.padded, dtype=kernel_dtype, device=value.device)
+    expand_kernel[(h, triton.cdiv(t, 16))](
+        w, e, t, geometry.padded, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block
+    )
+    tiles = geometry.forward_tiles(b, h, c, value.dtype)
+    gated, biased = query is not None, query_bias is not None or value_bias is not None
+    q = query if gated else value
+    forward_kernel[(h * triton.cdiv(t, tiles.block_t) * tiles.c_splits, triton.cdiv(b, tiles.block_b * tiles.b_steps))](
+        q, key, value, e, y, inverse, top, query_bias, value_bias, b, c, h,
+        *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3),
+        t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps,
+        triton.cdiv(c, tiles.c_splits), tiles.c_splits, gated, biased, geometry.precision(value.dtype),
+        num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip
+    exact_forward_kernel[(h, b)](
+        q, key, value, w, y, query_bias, value_bias, c,
+        *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3),
+        t, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block, gated, biased, SAFE_RANGE,
+    )  # fmt: skip
+    return y, inverse, top, e
+
+
+@dense_forward.register_fake
+def _(query, key, value, w, query_bias, value_bias, grid):  # type: ignore[no-untyped-def]
+    b, h, _, t = value.shape
+    dtype = dot_dtype(value.dtype)
+    return (
+        empty_channel_leading(value),
+        value.new_empty(h, b, t, dtype=dtype),
+        value.new_empty(h, b, dtype=torch.float32),
+        value.new_empty(h, t, Geometry.of(grid, w).padded, dtype=dtype),
+    )
+
+
+@torch.library.custom_op("aft_lens::dense_backward", mutates_args=())
+def dense_backward(
+    dy: Tensor, query: Tensor | None, key: Tensor, value: Tensor, w: Tensor,
+    query_bias: Tensor | None, value_bias: Tensor | None,
+    y: Tensor, inverse: Tensor, top: Tensor, e: Tensor, grid: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients: query `b h c t` (empty without one), key `b h t`, value `b h c t`, w in float32."""
+    geometry = Geometry.of(grid, w)
+    b, h, c, t = value.shape
+    gated, biased = query is not None, query_bias is not None or value_bias is not None
+    q = query if gated else value
+    dy = channel_leading(dy)
+    dq = empty_channel_leading(value) if gated else value.new_empty(0)
+    dv = empty_channel_leading(value)
+    dk = torch.empty(h, b, t, dtype=key.dtype, device=key.device)
+    dnum = torch.empty(h, c, b, t, dtype=e.dtype, device=key.device)
+    dden = torch.empty(h, b, t, dtype=e.dtype, device=key.device)
+    tiles = geometry.backward_tiles(b, h, c, value.dtype)
+    precision = geometry.precision(value.dtype)
+    source_kernel[(h * triton.cdiv(t, tiles.block_t), triton.cdiv(b, tiles.block_b * tiles.b_steps))](
+        q, key, value, e, y, inverse, top, query_bias, value_bias, dy, dq, dk, dv, dnum, dden, b, c,
+        *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3), *strides(dy, 3),
+        t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps, gated, biased, precision,
+        num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip
+    pair = geometry.pair_tiles(b, h, c, value.dtype)
+    splits = triton.cdiv(b, pair.block_b * pair.b_steps)
+    de = torch.empty(splits, h, t, t, dtype=torch.float32, device=key.device)
+    pair_kernel[(h * triton.cdiv(t, pair.block_t) ** 2, splits)](
+        key, value, top, dnum, dden, de, b, c, h, *strides(key, 2), *strides(value, 3),
+        t, pair.block_t, pair.block_b, pair.b_steps, precision, num_warps=pair.warps, num_stages=pair.stages,
+    )  # fmt: skip
+    dw = torch.empty(w.shape, dtype=torch.float32, device=w.device)
+    diagonal_kernel[(h, geometry.window[0])](
+        w, de, dw, h, splits, *geometry.grid, *geometry.window, geometry.window_block,
+        triton.next_power_of_2(geometry.columns), SAFE_RANGE,
+    )  # fmt: skip
+    exact_backward_kernel[(h, b)](
+        q, key, value, w, query_bias, dy, dk, dv, dw, b, c,
+        *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(dy, 3),
+        t, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block, gated, biased, SAFE_RANGE,
+    )  # fmt: skip
+    return dq, dk.transpose(0, 1), dv, dw
+
+
+@dense_backward.register_fake
+def _(dy, query, key, value, w, query_bias, value_bias, y, inverse, top, e, grid):  # type: ignore[no-untyped-def]
+    b, h, _, t = value.shape
+    dq = value.new_empty(0) if query is None else empty_channel_leading(value)
+    dk = key.new_empty(h, b, t).transpose(0, 1)
+    return dq, dk, empty_channel_leading(value), w.new_empty(w.shape, dtype=torch.float32)
+
+
+def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    *tensors, grid = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.grid = grid
+
+
+def _backward(ctx, dy, *unused):  # type: ignore[no-untyped-def]
+    query, key, value, w, query_bias, value_bias, *saved = ctx.saved_tensors
+    dq, dk, dv, dw = dense_backward(dy, query, key, value, w, query_bias, value_bias, *saved, ctx.grid)
+    dqb = None if query_bias is None else dq.sum((0, 3)).to(query_bias.dtype)
+    dvb = None if value_bias is None else dv.sum((0, 3)).to(value_bias.dtype)
+    return dq if query is not None else None, dk, dv, dw.to(w.dtype), dqb, dvb, None
+
+
+dense_forward.register_autograd(_backward, setup_context=_setup)

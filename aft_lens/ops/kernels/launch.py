@@ -1,0 +1,107 @@
+"""Layouts, tile shapes and data types of the kernels."""
+
+import math
+from dataclasses import dataclass
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+LARGEST_DENSE = 256
+"""Most positions of a grid that the dense kernels take: e^(w - a) of a head must fit on chip."""
+
+
+def dot_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Operand type of the matrix units: bfloat16 for 16-bit inputs (its range holds e^-57), else float32."""
+    return torch.bfloat16 if dtype in (torch.bfloat16, torch.float16) else torch.float32
+
+
+def empty_channel_leading(value: Tensor) -> Tensor:
+    """An unwritten tensor of shape `b h c t` whose memory runs `h c b t`."""
+    b, h, c, t = value.shape
+    return value.new_empty(h, c, b, t).permute(2, 0, 1, 3)
+
+
+def channel_leading(tensor: Tensor) -> Tensor:
+    """The tensor itself if its last dimension is contiguous, else a copy laid out `h c b t`."""
+    if tensor.stride(-1) == 1:
+        return tensor
+    return (
+        torch.empty_like(tensor.permute(1, 2, 0, 3), memory_format=torch.contiguous_format)
+        .copy_(tensor.permute(1, 2, 0, 3))
+        .permute(2, 0, 1, 3)
+    )
+
+
+def strides(tensor: Tensor, count: int) -> tuple[int, ...]:
+    """The first `count` strides."""
+    return tuple(tensor.stride()[:count])
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Block shape and launch options of one kernel."""
+
+    block_b: int
+    block_t: int
+    b_steps: int = 1
+    c_splits: int = 1
+    warps: int = 8
+    stages: int = 2
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A grid and window as the kernels see them, 1-D ones with a leading side of 1."""
+
+    grid: tuple[int, int]
+    window: tuple[int, int]
+
+    @classmethod
+    def of(cls, grid: Sequence[int], w: Tensor) -> "Geometry":
+        """From the grid's sides and a bias `h *window`."""
+        sides = tuple(w.shape[1:])
+        return cls((1, *grid)[-2:], (1, *sides)[-2:])
+
+    @property
+    def columns(self) -> int:
+        """Positions in a row."""
+        return self.grid[1]
+
+    @property
+    def block(self) -> int:
+        """Positions of the grid rounded up to a tile."""
+        return max(16, 1 << (math.prod(self.grid) - 1).bit_length())
+
+    @property
+    def padded(self) -> int:
+        """Row length of the expanded weights: a multiple of 16, so that rows start on 16 bytes."""
+        return -(-math.prod(self.grid) // 16) * 16
+
+    @property
+    def window_block(self) -> int:
+        """Window size rounded up to a power of two."""
+        return 1 << max(0, (math.prod(self.window) - 1).bit_length())
+
+    @staticmethod
+    def precision(dtype: torch.dtype) -> str:
+        """Precision of float32 products."""
+        return "ieee" if dtype == torch.float32 else "tf32"
+
+    def forward_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> Tiles:
+        """Tiles of the fused forward."""
+        if dtype == torch.float32:
+            return Tiles(16, min(self.block, 32), warps=4, stages=1)
+        return Tiles(64, min(self.block, 128), b_steps=1, c_splits=1)
+
+    def backward_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> Tiles:
+        """Tiles of the gradients of query, key and value."""
+        if dtype == torch.float32:
+            return Tiles(16, min(self.block, 32), warps=4, stages=1)
+        return Tiles(64, min(self.block, 128))
+
+    def pair_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> Tiles:
+        """Tiles of the gradient of the expanded weights."""
+        if dtype == torch.float32:
+            return Tiles(16, min(self.block, 32), b_steps=max(1, b // 16), warps=4, stages=1)
+        return Tiles(64, min(self.block, 128), b_steps=max(1, -(-b // 64)))
