@@ -74,8 +74,8 @@ def aft_indexed(
         mean = rowwise(k, v, expand_offsets(w, offset, grid))
     elif form == "matmul":
         mean = _matmul(k, v, expand_offsets(w, offset, grid))
-    elif w.shape[1] == 0:
-        mean = _pool(k, v)
+    elif _in_place(key, value, position_bias, *(() if query is None else (query,))):
+        return _gather_in_place(query, k, v, w, offset, grid).reshape(value.shape).to(value.dtype)
     else:
         mean = _gather(k, v, w, offset, grid)
     return gate(query, mean.reshape(value.shape), value.dtype)
@@ -88,54 +88,63 @@ def _in_place(*tensors: Tensor) -> bool:
     return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 
-def _extra(w: Tensor) -> tuple[Tensor, Tensor]:
-    """e^(w - a) - e^-a, shape `h k`, and e^-a, shape `h 1`, with a = max(0, max w)."""
+def _factors(w: Tensor, offset: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    """With a = max(0, max w): e^-a, shape `h 1`; source places `k 1 h t`; e^(w - a) - e^-a on the grid, `k h t`."""
+    if not w.shape[1]:
+        empty = w.new_empty(0, len(w), grid.numel())
+        return w.new_ones(len(w), 1), empty.long().unsqueeze(1), empty
     shift = w.amax(1, keepdim=True).clamp(min=0.0).detach()
     scale = torch.exp(-shift)
     small = scale * torch.expm1(w.clamp(max=1.0))
-    return torch.where(w > 1.0, torch.exp(w - shift) - scale, small), scale
-
-
-def _pool(key: Tensor, value: Tensor) -> Tensor:
-    """The same weighted mean of all sources for every target, `b h c t`."""
-    return (value @ torch.softmax(key, -1).unsqueeze(-1)).expand(value.shape)
+    extra = torch.where(w > 1.0, torch.exp(w - shift) - scale, small)
+    flat, inside = source_index(offset, grid)
+    return scale, flat.transpose(0, 1).unsqueeze(1), (extra.unsqueeze(-1) * inside).transpose(0, 1)
 
 
 def _gather(key: Tensor, value: Tensor, w: Tensor, offset: Tensor, grid: torch.Size) -> Tensor:
     """Weighted mean `b h c t` from one pool and k gathers."""
-    extra, scale = _extra(w)
-    flat, inside = source_index(offset, grid)
-    index = flat.transpose(0, 1).unsqueeze(1)
-    factor = (extra.unsqueeze(-1) * inside).transpose(0, 1)
-    if _in_place(key, value, w):
-        mean = torch.empty_like(value)
-        size = max(1, CHUNK // value[0].numel())
-        for part in zip(key.split(size), value.split(size), mean.split(size)):
-            _gather_into(*part, index, factor, scale)
-        return mean
+    scale, index, factor = _factors(w, offset, grid)
     weight = torch.exp(key - key.amax(-1, keepdim=True).detach())
     pooled = (value * weight.unsqueeze(2)).sum(-1, keepdim=True)
-    shares = [weight.gather(2, i.expand(key.shape)) * f for i, f in zip(index, factor)]
-    den = (weight.sum(-1, keepdim=True) * scale + sum(shares)).unsqueeze(2)
+    den = (weight.sum(-1, keepdim=True) * scale).expand(key.shape)
+    shares = [weight.gather(2, index[i].expand(key.shape)) * factor[i] for i in range(w.shape[1])]
+    for share in shares:
+        den = den + share
+    den = den.unsqueeze(2)
     mean = (pooled * scale.view(-1, 1, 1)) / den
-    for i, share in zip(index, shares):
-        mean = torch.addcmul(mean, value.gather(3, i.unsqueeze(2).expand(value.shape)), share.unsqueeze(2) / den)
+    for i, share in enumerate(shares):
+        place = index[i].unsqueeze(2).expand(value.shape)
+        mean = torch.addcmul(mean, value.gather(3, place), share.unsqueeze(2) / den)
     return mean
 
 
-def _gather_into(key: Tensor, value: Tensor, mean: Tensor, index: Tensor, factor: Tensor, scale: Tensor) -> None:
-    """`_gather` for a few images, written into `mean`: fresh memory costs more than the arithmetic."""
-    weight = torch.sub(key, key.amax(-1, keepdim=True)).exp_()
-    buffer = value * weight.unsqueeze(2)
-    pooled = buffer.sum(-1, keepdim=True).mul_(scale.view(-1, 1, 1))
-    shares = weight.new_empty(len(index), *weight.shape)
-    inverse = torch.empty_like(weight).copy_((weight.sum(-1, keepdim=True) * scale).expand_as(weight))
-    for i, f, share in zip(index, factor, shares):
-        inverse.add_(torch.gather(weight, 2, i.expand(key.shape), out=share).mul_(f))
-    torch.mul(pooled, inverse.reciprocal_().unsqueeze(2), out=mean)
-    for i, share in zip(index, shares):
-        torch.gather(value, 3, i.unsqueeze(2).expand(value.shape), out=buffer)
-        mean.addcmul_(buffer, share.mul_(inverse).unsqueeze(2))
+def _gather_in_place(
+    query: Tensor | None, key: Tensor, value: Tensor, w: Tensor, offset: Tensor, grid: torch.Size
+) -> Tensor:
+    """`_gather` and the gate, a few images at a time in reused memory: fresh memory costs more than the sums."""
+    scale, index, factor = _factors(w, offset, grid)
+    mean = torch.empty_like(value)
+    size = min(len(value), max(1, CHUNK // max(1, value[0].numel())))
+    spare = torch.empty_like(value[:size])
+    weights, inverses = torch.empty_like(key[:size]), torch.empty_like(key[:size])
+    kept = key.new_empty(len(index), *weights.shape)
+    gates = [None] * len(value) if query is None else query.reshape(value.shape).split(size)
+    for k, v, out, q in zip(key.split(size), value.split(size), mean.split(size), gates):
+        b = len(k)
+        buffer, weight, inverse, shares = spare[:b], weights[:b], inverses[:b], kept[:, :b]
+        torch.sub(k, k.amax(-1, keepdim=True), out=weight).exp_()
+        torch.mul(v, weight.unsqueeze(2), out=buffer)
+        pooled = buffer.sum(-1, keepdim=True).mul_(scale.view(-1, 1, 1))
+        inverse.copy_((weight.sum(-1, keepdim=True) * scale).expand_as(inverse))
+        for i, f, share in zip(index, factor, shares):
+            inverse.add_(torch.gather(weight, 2, i.expand(k.shape), out=share).mul_(f))
+        torch.mul(pooled, inverse.reciprocal_().unsqueeze(2), out=out)
+        for i, share in zip(index, shares):
+            torch.gather(v, 3, i.unsqueeze(2).expand(v.shape), out=buffer)
+            out.addcmul_(buffer, share.mul_(inverse).unsqueeze(2))
+        if q is not None:
+            out.mul_(torch.sigmoid(q.to(out.dtype), out=buffer))
+    return mean
 
 
 def _matmul(key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
