@@ -17,6 +17,8 @@ def by_layer(series: Sequence[tuple[str, np.ndarray]], *, name: str, height: int
     for i, (label, values) in enumerate(series):
         color = theme.SERIES[i % len(theme.SERIES)]
         layers, heads = values.shape
+        known = np.isfinite(values)
+        mean = np.where(known, values, 0.0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
         shift = (i - (len(series) - 1) / 2) * 0.16
         figure.add_trace(
             go.Scatter(
@@ -32,7 +34,7 @@ def by_layer(series: Sequence[tuple[str, np.ndarray]], *, name: str, height: int
         figure.add_trace(
             go.Scatter(
                 x=np.arange(layers) + shift,
-                y=np.nanmean(values, 1),
+                y=mean,
                 mode="lines+markers",
                 line={"color": color, "width": 2},
                 marker={"size": 8, "color": color},
