@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.views import locality, training
+from app.views import locality, offsets, training
 from app.views.mosaic import CLICK_POINTS, Cell, cell_text, enlarged, mosaic
 from app.views.stack import MapStack, shared_bound, shared_frame
 
@@ -73,7 +73,7 @@ def test_enlarged_marks_an_offset_and_says_it(stack):
     figure = enlarged(stack, 2, 3, marked=(-1, 2))
     assert len(figure.layout.shapes) == 1
     assert len(enlarged(stack, 2, 3, marked=(-9, 2)).layout.shapes) == 0
-    assert cell_text(stack, Cell(2, 3, -1, 2)) == "layer 2, head 3, offset Δy -1, Δx +2"
+    assert cell_text(stack, Cell(2, 3, -1, 2)) == "Layer 2, head 3, offset Δy -1, Δx +2"
 
 
 def test_stack_refuses_another_shape():
@@ -89,7 +89,19 @@ def test_locality_has_a_line_and_dots_for_each_model():
 def test_curves_show_each_quantity_once():
     rows = [{"epoch": i, "train_loss": 1.0, "val_accuracy": 0.5, "entropy_0": 2.0, "entropy_1": 1.0} for i in range(3)]
     figure = training.curves(rows, epochs=10)
-    assert [trace.name for trace in figure.data] == ["train_loss", "val_accuracy", "entropy_0", "entropy_1"]
+    assert [trace.name for trace in figure.data][:-2] == ["train_loss", "val_accuracy", "entropy_0", "entropy_1"]
     assert tuple(figure.data[1].y) == (50.0,) * 3
     with pytest.raises(ValueError, match="at least one epoch"):
         training.curves([])
+
+
+def test_kept_offsets_have_a_panel_a_layer_and_a_dot_an_offset():
+    figure = offsets.kept_offsets([[[[0, 0]], [[1, -2]], [[1, -2]]], [[], [[0, 0], [3, 1]], []]])
+    assert [(trace.x, trace.y) for trace in figure.data] == [((0, -2), (0, 1)), ((0, 1), (0, 3))]
+    assert figure.data[0].customdata == ("0", "1, 2")
+    assert len(offsets.kept_offsets([[[]], [[]]]).data) == 2
+
+
+def test_locality_survives_a_layer_without_values():
+    values = np.array([[np.nan, np.nan], [1.0, np.nan]])
+    assert np.array_equal(locality.by_layer([("a", values)], name="d").data[1].y, [np.nan, 1.0], equal_nan=True)

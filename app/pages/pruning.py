@@ -4,7 +4,7 @@ import streamlit as st
 
 from aft_lens.checkpoint import load_checkpoint
 from app import loaders
-from app.views import ladder
+from app.views import ladder, offsets
 from app.widgets import chart, entries_or_stop, heading, in_words, pick
 
 heading(
@@ -46,4 +46,7 @@ with in_words(), st.container():
         f"Measured here on {result.images} test images; latency is one forward pass of {loaders.BATCH} images on the "
         "CPU. Differences are to the dense model on the same images."
     )
+    st.subheader("Where the kept offsets are", anchor=False)
+    st.caption("Δx to the right, Δy down, in patches; a larger dot is kept by more heads, blue is the position itself.")
+    chart(offsets.kept_offsets(result.offsets()), "offsets", "Kept offsets by layer")
     st.code(f"aft-lens prune --checkpoint {entry.path} --keep {keep}", language="bash")

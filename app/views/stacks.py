@@ -1,10 +1,10 @@
 """Result of an analysis to the stack of maps that the mosaics draw, all weights in one unit."""
 
 import numpy as np
-
 from analyses.attention import AttentionMaps
 from analyses.bias import BiasMaps
 from analyses.keys import KeyMaps
+
 from app.views.stack import MapStack
 
 EXCESS = "weight ÷ unbiased − 1"
