@@ -10,13 +10,13 @@ from typing import Any
 import streamlit as st
 import torch
 import yaml
+from analyses.attention import AttentionMaps, attention_maps
+from analyses.bias import BiasMaps, position_bias_maps
+from analyses.keys import KeyMaps, key_maps
 from torch import Tensor
 
 from aft_lens.checkpoint import CONFIG, WEIGHTS, Checkpoint, list_checkpoints, load_checkpoint, revision
 from aft_lens.data import DataSource, load_data
-from analyses.attention import AttentionMaps, attention_maps
-from analyses.bias import BiasMaps, position_bias_maps
-from analyses.keys import KeyMaps, key_maps
 from analyses.pruning import PruneLadder, prune_to_indexing
 from app.serve import ROOTS_VARIABLE
 

@@ -89,6 +89,7 @@ def inspect(shown: list[MapStack], cell: Cell, *, bound: float | None = None) ->
                 enlarged(stack, near.layer, near.head, bound=bound, marked=(cell.y, cell.x)),
                 f"enlarged-{i}",
                 f"Map of {stack.label}, layer {near.layer}, head {near.head}",
+                width=430,
             )
 
 
@@ -113,7 +114,7 @@ def keys(entry: Entry, picture: images.Chosen, side: str) -> None:
     cell = held(clicked(f"key-{side}"), stack)
     st.markdown(f"**{cell_text(stack, cell)}**")
     figure = enlarged(stack, cell.layer, cell.head, marked=(cell.y, cell.x), height=280)
-    clickable(figure, f"key-map-{side}", f"Keys of layer {cell.layer}, head {cell.head}", f"key-{side}")
+    clickable(figure, f"key-map-{side}", f"Keys of layer {cell.layer}, head {cell.head}", f"key-{side}", width=370)
 
 
 def head_window(*shown: MapStack) -> int:

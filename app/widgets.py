@@ -56,8 +56,13 @@ def chart(figure: go.Figure, key: str, description: str) -> None:
     st.plotly_chart(figure, key=key, theme=None, width="stretch", config=CHART, alt=description)
 
 
-def clickable(figure: go.Figure, key: str, description: str, parameter: str = "cell") -> None:
-    """Show a figure whose clicked cell goes into the URL under `parameter`, to be read with `clicked`."""
+def clickable(
+    figure: go.Figure, key: str, description: str, parameter: str = "cell", *, width: int | None = None
+) -> None:
+    """Show a figure whose clicked cell goes into the URL under `parameter`, to be read with `clicked`.
+
+    `width` is in pixels; None takes the whole column.
+    """
 
     def remember() -> None:
         """Copy a click into the URL; a click that takes a selection back changes nothing."""
@@ -71,7 +76,7 @@ def clickable(figure: go.Figure, key: str, description: str, parameter: str = "c
         figure,
         key=key,
         theme=None,
-        width="stretch",
+        width=width or "stretch",
         config=CHART,
         alt=description,
         on_select=remember,

@@ -64,7 +64,8 @@ def test_framing_keeps_offsets(stack):
 
 def test_bound_ignores_zeros_and_survives_none():
     sparse = np.zeros((1, 1, 11, 11))
-    assert MapStack(sparse, "u").bound() == 1.0
+    assert shared_bound(MapStack(sparse, "u")) == 1.0
+    assert shared_bound(MapStack(sparse, "u"), MapStack(sparse + 0.1, "u")) == pytest.approx(0.1)
     sparse[0, 0, 3, 3] = -4.0
     assert shared_bound(MapStack(sparse, "u"), MapStack(np.ones((1, 1, 3, 3)), "u")) == 4.0
 

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.views import theme
-from app.views.stack import MapStack
+from app.views.stack import MapStack, shared_bound
 
 CLICK_POINTS = 6000
 """Most invisible points laid over a mosaic to take clicks (a heat map's own clicks do not reach Streamlit)."""
@@ -58,7 +58,7 @@ def mosaic(
         for head in range(stack.heads):
             top, left = layer * (rows + gap), head * (columns + gap)
             canvas[top : top + rows, left : left + columns] = shown[layer, head]
-    limit = 1.0 if per_head else bound or stack.bound()
+    limit = 1.0 if per_head else bound or shared_bound(stack)
     unit = "share of the head's peak" if per_head else stack.unit
     figure = go.Figure(_heatmap(canvas, limit, unit))
     figure.add_trace(_click_points(stack, gap, first_head))

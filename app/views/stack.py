@@ -69,15 +69,15 @@ class MapStack:
         return replace(self, values=out)
 
     def bound(self) -> float:
-        """Symmetric colour bound: a high percentile of |value| over the values that are not zero."""
+        """Symmetric colour bound: a high percentile of |value| over the values that are not zero; 0 if all are."""
         size = np.abs(self.values[np.isfinite(self.values)])
         size = size[size > 0]
-        return float(np.percentile(size, CLIP_PERCENTILE)) if size.size else 1.0
+        return float(np.percentile(size, CLIP_PERCENTILE)) if size.size else 0.0
 
 
 def shared_bound(*stacks: MapStack) -> float:
-    """One symmetric colour bound for several stacks."""
-    return max((stack.bound() for stack in stacks), default=1.0)
+    """One symmetric colour bound for several stacks; 1 if all their values are zero."""
+    return max((stack.bound() for stack in stacks), default=0.0) or 1.0
 
 
 def shared_frame(*stacks: MapStack) -> tuple[int, int]:
