@@ -1,1 +1,15 @@
-"""Data sets by name and their transforms."""
+"""Data sets by name, as normalised tensors with fixed splits."""
+
+from aft_lens.data.load import DATASETS, load_data
+from aft_lens.data.source import DataSource, RepeatedAugmentation
+from aft_lens.data.transforms import AUGMENTATIONS, batch_transform, eval_transform
+
+__all__ = [
+    "AUGMENTATIONS",
+    "DATASETS",
+    "DataSource",
+    "RepeatedAugmentation",
+    "batch_transform",
+    "eval_transform",
+    "load_data",
+]
