@@ -34,7 +34,7 @@ def choose(entry: Entry) -> Chosen | None:
         )
     with what:
         if kind == SAMPLE:
-            count = len(loaders.data_of(entry).test)
+            count = len(test_items(entry))
             index = st.slider("Number", 0, count - 1, 0, key="i", bind="query-params")
             return Chosen(None, int(index), False)
         file = st.file_uploader("PNG, JPEG, WebP, BMP, GIF or TIFF", max_upload_size=MAX_BYTES // 2**20, key="file")
@@ -49,11 +49,16 @@ def choose(entry: Entry) -> Chosen | None:
     return Chosen(file.getvalue(), 0, bool(invert))
 
 
+def test_items(entry: Entry) -> Any:
+    """The test images of a checkpoint's data, by number."""
+    return loaders.data_of(entry).test
+
+
 def for_model(chosen: Chosen, entry: Entry) -> tuple[np.ndarray, np.ndarray, int | None]:
     """The model's input `c y x`, the same as a picture in 0..1 (`y x` or `y x c`), and the true class if known."""
     record: dict[str, Any] = loaders.checkpoint(str(entry.path), entry.revision).data
     if chosen.data is None:
-        test = loaders.data_of(entry).test
+        test = test_items(entry)
         image, label = test[min(chosen.index, len(test) - 1)]
         truth: int | None = int(label)
     else:

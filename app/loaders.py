@@ -23,6 +23,8 @@ from app.serve import ROOTS_VARIABLE
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 BATCH = 64
 """Images a batch; latencies are measured on one batch."""
+CALIBRATION = 512
+"""Validation images that a measured pruning criterion is computed on."""
 _ONE_AT_A_TIME = threading.Lock()
 """Hooks are set on a shared model while it runs: two sessions must not run one model at once."""
 
@@ -37,6 +39,8 @@ class Entry:
     mixer: str
     line: str
     """Its architecture and data in a line."""
+    window: int = 1
+    """Side of AFT-conv's window, in patches."""
     pruned: bool = False
     """Whether its biases are indexed already."""
     problem: str = ""
@@ -81,12 +85,13 @@ def data_of(entry: Entry) -> DataSource:
     return data(record["name"], record["img_size"])
 
 
-def batches(source: DataSource, images: int) -> list[tuple[Tensor, Tensor]]:
-    """The first `images` test images with their labels, in batches of `BATCH`."""
-    count = min(images, len(source.test))
+def batches(source: DataSource, images: int | None = None, split: str = "test") -> list[tuple[Tensor, Tensor]]:
+    """The first `images` images (all if None) of a split with their labels, in batches of `BATCH`."""
+    items: Any = getattr(source, split)
+    count = len(items) if images is None else min(images, len(items))
     result = []
     for start in range(0, count, BATCH):
-        pairs = [source.test[i] for i in range(start, min(start + BATCH, count))]
+        pairs = [items[i] for i in range(start, min(start + BATCH, count))]
         result.append((torch.stack([image for image, _ in pairs]), torch.tensor([int(label) for _, label in pairs])))
     return result
 
@@ -115,12 +120,19 @@ def keys_of(path: str, revision: str, image: Any) -> KeyMaps:
 
 
 @st.cache_resource(max_entries=16, show_spinner="Pruning and measuring …")
-def pruned(path: str, revision: str, keep: int, images: int) -> PruneLadder:
-    """The ladder of a checkpoint at `keep` offsets a head, measured on test images, one latency batch of `BATCH`."""
+def pruned(path: str, revision: str, keep: int, criterion: str) -> PruneLadder:
+    """The ladder of a checkpoint at `keep` offsets a head, chosen on validation and measured on all test images."""
     loaded = checkpoint(path, revision)
     source = data(loaded.data["name"], loaded.data["img_size"])
     with _ONE_AT_A_TIME:
-        return prune_to_indexing(loaded.model, batches(source, images), keep, batch_sizes=(BATCH,))
+        return prune_to_indexing(
+            loaded.model,
+            batches(source),
+            keep,
+            criterion=criterion,
+            calibration=batches(source, CALIBRATION, "val"),
+            batch_sizes=(BATCH,),
+        )
 
 
 def positions(entry: Entry) -> int:
@@ -142,12 +154,12 @@ def _entry(label: str, path: str, stamp: tuple[float, ...]) -> Entry:
     """A checkpoint's entry from its configuration alone."""
     try:
         record = yaml.safe_load((Path(path) / CONFIG).read_text())
-        model, source = record["model"], record.get("data", {}).get("name", "unknown data")
-        side = model["window_size"]
+        model, source = record["model"], record["data"]["name"]
+        side = int(model["window_size"])
         kind = f", {side} × {side} window" if model["mixer"] == "aft_conv" else ""
         kept = ", pruned to indexing" if model.get("keep") else ""
         name = {"attention": "ViT"}.get(model["mixer"], model["mixer"].replace("aft_", "AFT-"))
         line = f"{name}{kept} · {model['depth']} layers × {model['num_heads']} heads{kind} · {source}"
-        return Entry(label, Path(path), revision(path), model["mixer"], line, bool(kept))
+        return Entry(label, Path(path), revision(path), model["mixer"], line, side, bool(kept))
     except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         return Entry(label, Path(path), "", "", "", problem=f"{type(error).__name__}: {error}")

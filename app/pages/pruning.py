@@ -2,29 +2,38 @@
 
 import streamlit as st
 
-from aft_lens.checkpoint import load_checkpoint
 from app import loaders
 from app.views import ladder, offsets
 from app.widgets import chart, entries_or_stop, heading, in_words, pick
 
+CRITERIA = {
+    "magnitude": "largest |exp(w) − 1|",
+    "activation": "largest share of what the head reads",
+    "taylor": "largest first-order change of the loss",
+    "centre": "control: nearest to the target itself",
+    "random": "control: drawn at random",
+}
+"""What decides which offsets stay; the last two are controls that know nothing of the model."""
+
 heading(
     "Pruning",
-    "Every head keeps its k strongest offsets; the layer becomes pooling and indexing, with the same outputs as the "
+    "Every head keeps k offsets; the layer becomes pooling and indexing, with the same outputs as the "
     "masked convolution.",
 )
 entries = {label: entry for label, entry in entries_or_stop(("aft_conv",)).items() if not entry.pruned}
 if not entries:
     st.info("Every AFT-conv checkpoint here is pruned already. Train one: `aft-lens train --recipe digits-single`")
     st.stop()
-left, right = st.columns([3, 2], gap="large")
+left, middle, right = st.columns([3, 2, 3], gap="large")
 with left:
     entry = pick("Model", "model", entries, prefer=("digits-single", "digits-entropy"))
-with right, in_words():
-    window = load_checkpoint(entry.path).config.window_size
-    keep = st.slider("Offsets kept a head (k)", 1, min(window**2, 25), 1, key="keep", bind="query-params")
+with middle:
+    criterion = st.selectbox("Keep by", CRITERIA, key="by", bind="query-params")
+    st.caption(CRITERIA[str(criterion)])
+with right:
+    keep = st.slider("Offsets kept a head (k)", 0, min(entry.window**2, 25), 1, key="keep", bind="query-params")
 with in_words(), st.container():
-    images = len(loaders.data_of(entry).test)
-    result = loaders.pruned(str(entry.path), entry.revision, keep, images)
+    result = loaders.pruned(str(entry.path), entry.revision, keep, str(criterion))
     dense, masked, indexed = result.rows[0], result.rows[1], result.rows[-1]
     columns = st.columns(4)
     columns[0].metric(
@@ -49,4 +58,4 @@ with in_words(), st.container():
     st.subheader("Where the kept offsets are", anchor=False)
     st.caption("Δx to the right, Δy down, in patches; a larger dot is kept by more heads, blue is the position itself.")
     chart(offsets.kept_offsets(result.offsets()), "offsets", "Kept offsets by layer")
-    st.code(f"aft-lens prune --checkpoint {entry.path} --keep {keep}", language="bash")
+    st.code(f"aft-lens prune {entry.path} --keep {keep} --criterion {criterion}", language="bash")
