@@ -45,14 +45,24 @@ def gate(query: Tensor | None, mean: Tensor, dtype: torch.dtype) -> Tensor:
     return mean.to(dtype)
 
 
-def columns(key: Tensor, value: Tensor, reference: Tensor, limit: float | None = None) -> Tensor:
+def sums_buffer(value: Tensor, *, heads_last: bool) -> Tensor:
+    """An empty `h m c+1 s` for the columns or sums of `value`; `heads_last` lays it out as images `m c+1 h s`."""
+    h, m, c, *rest = value.shape
+    if heads_last:
+        return value.new_empty(m, c + 1, h, *rest).movedim(2, 0)
+    return value.new_empty(h, m, c + 1, *rest)
+
+
+def columns(
+    key: Tensor, value: Tensor, reference: Tensor, limit: float | None = None, *, heads_last: bool = False
+) -> Tensor:
     """e^(K - reference) V and, as the last of the c + 1 channels, e^(K - reference).
 
     Shapes: key `h m *s`, value `h m c *s`, reference broadcasts to key; result `h m c+1 *s`. `limit` clamps the
-    exponent.
+    exponent; `heads_last` as in `sums_buffer`.
     """
     c = value.shape[2]
-    out = value.new_empty(*value.shape[:2], c + 1, *value.shape[3:])
+    out = sums_buffer(value, heads_last=heads_last)
     weight = out[:, :, c]
     torch.sub(key, reference, out=weight)
     if limit is not None:
@@ -63,11 +73,13 @@ def columns(key: Tensor, value: Tensor, reference: Tensor, limit: float | None =
 
 
 def pull_columns(mixed: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of key and value from the gradient of `columns`."""
+    """Gradients of key and value from the gradient of `columns`, which is overwritten."""
     c = value.shape[2]
-    grad_value = gradient[:, :, :c] * mixed[:, :, c:]
-    grad_key = (grad_value * value).sum(2) + gradient[:, :, c] * mixed[:, :, c]
-    return grad_key, grad_value
+    weight, part = mixed[:, :, c:], gradient[:, :, :c]
+    grad_value = torch.mul(part, weight, out=torch.empty_like(value, memory_format=torch.contiguous_format))
+    grad_key = torch.mul(gradient[:, :, c], weight.squeeze(2))
+    torch.mul(grad_value, value, out=part)
+    return grad_key.add_(part.squeeze(2) if c == 1 else part.sum(2)), grad_value
 
 
 def finite(reference: Tensor, otherwise: Tensor | float = 0.0) -> Tensor:

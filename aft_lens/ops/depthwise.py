@@ -26,14 +26,14 @@ LONGEST_BAND = 512
 
 def sums(key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec) -> tuple[Tensor, Tensor]:
     """Numerator `h m c t` and denominator `h m t` from key `h m s` and value `h m c s`."""
-    h, m, c, length = value.shape
-    mixed = columns(key, value, finite(key.amax(-1, keepdim=True)))
+    c = value.shape[2]
+    mixed = columns(key, value, finite(key.amax(-1, keepdim=True)), heads_last=True)
     kernel, scale, mild = _kernel(bias[0], spec)
     image = _image(mixed, spec)
     out = _depthwise(image, kernel)
     if scale is not None:
         out.addcmul_(_total(image) if mild else beyond(image, _radius(kernel)), scale)
-    out = out.view(m * (c + 1), h, length).transpose(0, 1).view(h, m, c + 1, length)
+    out = _flat(out, mixed)
     return out[:, :, :c], out[:, :, c]
 
 
@@ -41,20 +41,18 @@ def pull(
     key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec, gradient: Tensor, *, with_bias: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Gradients of key, value and bias from the gradient of the sums, `h m c+1 t`."""
-    mixed = columns(key, value, finite(key.amax(-1, keepdim=True)))
+    mixed = columns(key, value, finite(key.amax(-1, keepdim=True)), heads_last=True)
     kernel, scale, mild = _kernel(bias[0], spec)
     image, back = _image(mixed, spec), _image(gradient, spec)
     moved = _depthwise(back, kernel.flip(1, 2))
     if scale is not None:
         moved.addcmul_(_total(back) if mild else beyond(back, _radius(kernel)), scale)
-    h = key.shape[0]
-    moved = moved.view(-1, h, key.shape[-1]).transpose(0, 1).view(gradient.shape)
-    grad_key, grad_value = pull_columns(mixed, value, moved)
-    if not with_bias:
-        return grad_key, grad_value, []
-    w = bias[0]
-    weight = torch.exp(w - _shift(w, spec)).view(kernel.shape)
-    return grad_key, grad_value, [(_correlate(image, back, _radius(kernel)) * weight).view(w.shape)]
+    grads = []
+    if with_bias:
+        w = bias[0]
+        weight = torch.exp(w - _shift(w, spec)).view(kernel.shape)
+        grads = [(_correlate(image, back, _radius(kernel)) * weight).view(w.shape)]
+    return *pull_columns(mixed, value, _flat(moved, mixed)), grads
 
 
 def _shift(w: Tensor, spec: Spec) -> Tensor:
@@ -80,9 +78,14 @@ def _kernel(w: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None, bool]:
 
 
 def _image(mixed: Tensor, spec: Spec) -> Tensor:
-    """`h m c t` as images `(m c) h y x`; a 1-D grid is one row."""
+    """`h m c t`, laid out with the heads last but one, as images `(m c) h y x`; a 1-D grid is one row."""
     rows = spec.grid[0] if len(spec.grid) == 2 else 1
-    return mixed.flatten(1, 2).transpose(0, 1).unflatten(-1, (rows, spec.grid[-1])).contiguous()
+    return mixed.movedim(0, 2).flatten(0, 1).unflatten(-1, (rows, spec.grid[-1]))
+
+
+def _flat(image: Tensor, like: Tensor) -> Tensor:
+    """Images back as `h m c t`."""
+    return image.flatten(2).unflatten(0, like.shape[1:3]).movedim(2, 0)
 
 
 def _radius(kernel: Tensor) -> list[int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aft_lens.ops import band, depthwise, rows
-from aft_lens.ops.combine import SAFE_DENOMINATOR, Spec
+from aft_lens.ops.combine import SAFE_DENOMINATOR, Spec, sums_buffer
 
 _FORMS = {"rows": rows, "matmul": rows, "convolution": depthwise, "band": band, "banded": band}
 
@@ -57,7 +57,7 @@ def _forward(
             return (num / den.unsqueeze(2)).to(value.dtype), torch.full_like(key, float("inf"))
         num, den = _sums(key, value, bias, spec)
         lost = den <= SAFE_DENOMINATOR[den.dtype]
-        mean = num / den.unsqueeze(2)
+        mean = torch.div(num, den.unsqueeze(2), out=torch.empty_like(value, memory_format=torch.contiguous_format))
         if not bool(lost.any()):
             return mean, den.contiguous()
         num, wide = _exact(key, value, bias, spec, lost)
@@ -77,10 +77,12 @@ def _pull(
     with_bias: bool,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
     c = value.shape[2]
-    sums = value.new_empty(*value.shape[:2], c + 1, value.shape[3])
-    torch.div(gradient, den.unsqueeze(2), out=sums[:, :, :c])
-    torch.sum(sums[:, :, :c] * mean, 2, out=sums[:, :, c])
-    sums[:, :, c].neg_()
+    sums = sums_buffer(value, heads_last=spec.form == "convolution")
+    num, total = sums[:, :, :c], sums[:, :, c]
+    torch.mul(gradient, mean, out=num)
+    torch.sum(num, 2, out=total)
+    total.div_(den).neg_()
+    torch.div(gradient, den.unsqueeze(2), out=num)
     return _FORMS[spec.form].pull(key, value, bias, spec, sums, with_bias=with_bias)
 
 

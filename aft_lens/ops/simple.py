@@ -1,10 +1,15 @@
 """AFT-simple: no position bias, one softmax over the sources (Eq. 5)."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from aft_lens.ops.combine import accumulate_dtype, first_key, gate
+
+CACHED_ELEMENTS = 2**17
+"""Elements of each tensor worked on at once on a CPU: the few buffers of a step fit its second-level cache."""
 
 
 def require_source(key_mask: Bool[Tensor, "b t"], *, causal: bool) -> None:
@@ -39,24 +44,56 @@ def aft_simple(
         weight = torch.exp(score - first_key(score.transpose(1, 2)).transpose(1, 2).detach())
         mean = ((weight * value).cumsum(1) / weight.cumsum(1)).to(dtype)
         return gate(query, mean, value.dtype)
-    mean = _PooledMean.apply(score, value.to(dtype))
-    return gate(query, mean.expand(value.shape), value.dtype)
+    if torch.compiler.is_compiling():
+        mean = (torch.softmax(score, dim=1) * value.to(dtype)).sum(1, keepdim=True)
+        return gate(query, mean.expand(value.shape), value.dtype)
+    wide = None if query is None else query.to(dtype)
+    return _Simple.apply(wide, score, value.to(dtype)).to(value.dtype)
 
 
-class _PooledMean(torch.autograd.Function):
-    """sum_s softmax(key)_s value_s over dim 1, `b 1 d`, with the softmax as all that backward keeps of the key."""
+def _images(x: Tensor) -> Iterator[slice]:
+    """Batches whose part of `x` stays in a CPU's cache; the whole batch elsewhere."""
+    size = max(1, CACHED_ELEMENTS // max(1, x[0].numel())) if x.device.type == "cpu" else len(x)
+    for start in range(0, len(x), size):
+        yield slice(start, start + size)
+
+
+class _Simple(torch.autograd.Function):
+    """sigmoid(query) sum_s softmax(key)_s value_s, a few images at a time through buffers that stay in the cache."""
 
     @staticmethod
-    def forward(ctx, key, value):
-        """Weights, then one contraction over the sources."""
-        weight = torch.softmax(key, dim=1)
-        mean = torch.einsum("btd,btd->bd", weight, value).unsqueeze(1)
-        ctx.save_for_backward(weight, value, mean)
-        return mean
+    def forward(ctx, query, key, value):
+        """Output `b t d`; keeps only the inputs and `b 1 d` statistics."""
+        peak = key.amax(1, keepdim=True)
+        total, mean = torch.empty_like(peak), torch.empty_like(peak)
+        out = torch.empty_like(value, memory_format=torch.contiguous_format)
+        for part in _images(key):
+            weight = torch.exp(key[part] - peak[part])
+            total[part] = weight.sum(1, keepdim=True)
+            mean[part] = weight.mul_(value[part]).sum(1, keepdim=True) / total[part]
+            if query is None:
+                out[part] = mean[part]
+            else:
+                torch.sigmoid(query[part], out=out[part]).mul_(mean[part])
+        ctx.save_for_backward(query, key, value, peak, total, mean)
+        return out
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
-        """d value = weight g; d key = weight g (value - mean)."""
-        weight, value, mean = ctx.saved_tensors
-        grad_value = weight * gradient
-        return grad_value * (value - mean), grad_value
+        """d value = p g, d key = p g (value - mean), p the softmax and g the mean's gradient."""
+        query, key, value, peak, total, mean = ctx.saved_tensors
+        like = torch.contiguous_format
+        grad_query = None if query is None else torch.empty_like(query, memory_format=like)
+        grad_key, grad_value = (torch.empty_like(x, memory_format=like) for x in (key, value))
+        for part in _images(key):
+            g = gradient[part]
+            if query is not None and grad_query is not None:
+                opened = torch.sigmoid(query[part])
+                g = g * opened
+                torch.mul(g, mean[part], out=grad_query[part]).mul_(opened.neg_().add_(1))
+            pooled = g.sum(1, keepdim=True) / total[part]
+            weight = torch.sub(key[part], peak[part], out=grad_value[part]).exp_()
+            weight.mul_(pooled)
+            torch.sub(value[part], mean[part], out=grad_key[part]).mul_(weight)
+        return grad_query, grad_key, grad_value
