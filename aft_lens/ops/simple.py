@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aft_lens.ops.combine import accumulate_dtype, first_key, gate
 
-CACHED_ELEMENTS = 2**17
+CACHED_ELEMENTS = 2**18
 """Elements of each tensor worked on at once on a CPU: the few buffers of a step fit its second-level cache."""
 
 
@@ -63,26 +63,23 @@ class _Simple(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value):
-        """Output `b t d`; keeps only the inputs and `b 1 d` statistics."""
-        peak = key.amax(1, keepdim=True)
-        total, mean = torch.empty_like(peak), torch.empty_like(peak)
+        """Output `b t d`; keeps only the inputs and the mean, `b 1 d`."""
+        mean = key.new_empty(len(key), 1, key.shape[2])
         out = torch.empty_like(value, memory_format=torch.contiguous_format)
         for part in _images(key):
-            weight = torch.exp(key[part] - peak[part])
-            total[part] = weight.sum(1, keepdim=True)
-            mean[part] = weight.mul_(value[part]).sum(1, keepdim=True) / total[part]
+            mean[part] = torch.softmax(key[part], 1).mul_(value[part]).sum(1, keepdim=True)
             if query is None:
                 out[part] = mean[part]
             else:
                 torch.sigmoid(query[part], out=out[part]).mul_(mean[part])
-        ctx.save_for_backward(query, key, value, peak, total, mean)
+        ctx.save_for_backward(query, key, value, mean)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         """d value = p g, d key = p g (value - mean), p the softmax and g the mean's gradient."""
-        query, key, value, peak, total, mean = ctx.saved_tensors
+        query, key, value, mean = ctx.saved_tensors
         like = torch.contiguous_format
         grad_query = None if query is None else torch.empty_like(query, memory_format=like)
         grad_key, grad_value = (torch.empty_like(x, memory_format=like) for x in (key, value))
@@ -91,9 +88,8 @@ class _Simple(torch.autograd.Function):
             if query is not None and grad_query is not None:
                 opened = torch.sigmoid(query[part])
                 g = g * opened
-                torch.mul(g, mean[part], out=grad_query[part]).mul_(opened.neg_().add_(1))
-            pooled = g.sum(1, keepdim=True) / total[part]
-            weight = torch.sub(key[part], peak[part], out=grad_value[part]).exp_()
-            weight.mul_(pooled)
+                moved = torch.mul(g, mean[part], out=grad_query[part])
+                moved.addcmul_(moved, opened, value=-1)
+            weight = torch.softmax(key[part], 1, out=grad_value[part]).mul_(g.sum(1, keepdim=True))
             torch.sub(value[part], mean[part], out=grad_key[part]).mul_(weight)
         return grad_query, grad_key, grad_value
