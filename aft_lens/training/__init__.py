@@ -1,1 +1,26 @@
-"""Recipes, the Lightning module and the sparsity terms."""
+"""Recipes, the LightningModule, sparsity in training, evaluation."""
+
+from aft_lens.training.evaluate import Evaluation, evaluate
+from aft_lens.training.recipe import (
+    DataRecipe,
+    OptimRecipe,
+    Recipe,
+    SparsityRecipe,
+    TrainerRecipe,
+    list_recipes,
+    recipe_path,
+)
+from aft_lens.training.run import train
+
+__all__ = [
+    "DataRecipe",
+    "Evaluation",
+    "OptimRecipe",
+    "Recipe",
+    "SparsityRecipe",
+    "TrainerRecipe",
+    "evaluate",
+    "list_recipes",
+    "recipe_path",
+    "train",
+]

@@ -1,0 +1,119 @@
+"""The LightningModule: loss, schedule and what is logged."""
+
+import math
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aft_lens.data import batch_transform
+from aft_lens.models import VisionModel
+from aft_lens.training.gumbel_health import single_positions
+from aft_lens.training.recipe import Recipe
+from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
+
+
+class Classifier(pl.LightningModule):
+    """Cross entropy plus Eq. 9, AdamW, warm-up and cosine by step.
+
+    Every epoch starts from a random state made of seed, epoch and rank, so that a resumed run draws what an
+    uninterrupted one draws.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.model = VisionModel(recipe.model)
+        if recipe.trainer.compile:
+            self.model.compile()
+        self._mix = batch_transform(recipe.model.num_classes, recipe.data.mixup, recipe.data.cutmix)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits."""
+        return self.model(images)
+
+    def on_train_epoch_start(self) -> None:
+        """Seed this epoch and process."""
+        torch.manual_seed((self.recipe.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set the temperature of this step and start its clock."""
+        self._started = time.perf_counter()
+        temperature = scheduled_temperature(self.recipe.sparsity, self.recipe.model.temperature, self._progress())
+        for bias in single_positions(self.model):
+            bias.temperature = temperature
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        images, labels = batch
+        targets = labels
+        if self._mix is not None:
+            images, targets = self._mix(images, labels)
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.data.label_smoothing)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        weight = self.recipe.sparsity.entropy_weight
+        self._log({"train_loss": loss.detach(), "train_accuracy": accuracy}, len(labels))
+        if weight:
+            entropy = torch.cat(bias_entropy(self.model)).mean()
+            self._log({"train_entropy": entropy.detach()}, len(labels))
+            loss = loss + weight * entropy
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log the speed of this step."""
+        rate = len(batch[1]) * self.trainer.world_size / (time.perf_counter() - self._started)
+        self.log("images_per_second", rate, on_step=False, on_epoch=True, prog_bar=True)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracy of one batch, hard positions."""
+        images, labels = batch
+        logits = self.model(images)
+        values = {
+            "val_loss": F.cross_entropy(logits, labels),
+            "val_accuracy": (logits.argmax(1) == labels).float().mean(),
+        }
+        self._log(values, len(labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the entropy of each layer's biases."""
+        layers = [entropy.mean().detach() for entropy in bias_entropy(self.model)]
+        if layers:
+            values = {f"entropy/layer_{i}": value for i, value in enumerate(layers)}
+            self.log_dict({**values, "entropy/mean": torch.stack(layers).mean()}, sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a decayed and a spared group, and the schedule by step."""
+        optim = self.recipe.optim
+        spared = ("position_bias", "pos_embed", "cls_token")
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        decayed = [p for name, p in named if p.ndim > 1 and not any(word in name for word in spared)]
+        chosen = {id(p) for p in decayed}
+        groups = [
+            {"params": decayed, "weight_decay": optim.weight_decay},
+            {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warmup = min(total - 1, round(total * optim.warmup_epochs / self.recipe.trainer.epochs))
+        floor = optim.min_lr / optim.lr
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            progress = (step - warmup) / max(1, total - warmup)
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _progress(self) -> float:
+        """Share of the run's steps that are done."""
+        return min(1.0, self.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
+
+    def _log(self, values: dict[str, Tensor], count: int) -> None:
+        """Log epoch means over all processes."""
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=count)

@@ -1,0 +1,68 @@
+"""The callback that keeps a run's checkpoint folder whole after every epoch."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from aft_lens.checkpoint import save_checkpoint
+from aft_lens.data import DataSource
+from aft_lens.layers.aft import AFTConv
+from aft_lens.training.classifier import Classifier
+from aft_lens.training.recipe import Recipe
+from aft_lens.training.sparsity import raw_bias
+
+SNAPSHOTS = 20
+"""Epochs at most, evenly spread, whose position biases are kept."""
+
+
+class CheckpointKeeper(pl.Callback):
+    """Write the run's folder after each epoch: weights (averaged ones under EMA), metrics, bias snapshots."""
+
+    def __init__(self, path: Path, recipe: Recipe, data: DataSource) -> None:
+        super().__init__()
+        self.path, self.recipe, self.data = path, recipe, data
+        self.rows: list[dict[str, float]] = []
+        self.snapshots: dict[int, dict[str, Tensor]] = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take this epoch's numbers and biases, and write."""
+        assert isinstance(pl_module, Classifier)
+        epoch = trainer.current_epoch
+        numbers = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": float(epoch), **numbers})
+        every = max(1, -(-self.recipe.trainer.epochs // SNAPSHOTS))
+        if epoch % every == 0 or epoch + 1 == self.recipe.trainer.epochs:
+            self.snapshots[epoch] = biases(pl_module)
+        if trainer.is_global_zero:
+            self.write(pl_module)
+
+    def write(self, module: Classifier) -> None:
+        """Replace the checkpoint folder by the present state."""
+        save_checkpoint(
+            self.path,
+            module.model,
+            data=self.data.record(),
+            recipe=asdict(self.recipe),
+            seed=self.recipe.seed,
+            metrics=self.rows,
+            snapshots=self.snapshots,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows and snapshots so far, for the resume file."""
+        return {"rows": self.rows, "snapshots": self.snapshots}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take rows and snapshots up again."""
+        self.rows, self.snapshots = state_dict["rows"], state_dict["snapshots"]
+
+
+@torch.no_grad()
+def biases(module: Classifier) -> dict[str, Tensor]:
+    """w of every AFT-conv layer before sampling, by the layer's name."""
+    found = ((name, raw_bias(part)) for name, part in module.model.named_modules() if isinstance(part, AFTConv))
+    return {f"{name}.position_bias": w.detach().cpu().clone() for name, w in found if w is not None}

@@ -1,0 +1,148 @@
+"""What a training run is made of, as frozen records that YAML recipes and flags fill."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aft_lens.models import ModelConfig
+
+SCHEDULES = ("fixed", "linear", "cosine", "exponential")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What is trained on. Raises ValueError on values that cannot be loaded."""
+
+    name: str = "digits"
+    """digits, fashion-mnist, cifar10, cifar100, imagenet or folder:PATH."""
+    root: str | None = None
+    """Folder of downloaded data; data/ if left out."""
+    augment: str = "none"
+    """Changes of single training images: none, shift, affine, flip-crop or deit."""
+    mixup: float = 0.0
+    """Beta parameter of Mixup over a batch; 0 is off."""
+    cutmix: float = 0.0
+    """Beta parameter of CutMix over a batch; 0 is off."""
+    label_smoothing: float = 0.0
+    """Share of each label spread over all classes, in [0, 1)."""
+    repeats: int = 1
+    """Times each drawn image appears in a row, newly augmented (repeated augmentation)."""
+    batch_size: int = 64
+    """Images a process and step."""
+    workers: int = 0
+    """Loader processes; 0 loads in the training process."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.batch_size < 1 or self.repeats < 1 or self.workers < 0:
+            raise ValueError(
+                f"data: batch_size and repeats must be 1 or more and workers 0 or more, "
+                f"got {self.batch_size}, {self.repeats} and {self.workers}"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"data.label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+
+@dataclass(frozen=True)
+class OptimRecipe:
+    """AdamW under a linear warm-up and a cosine. Raises ValueError on values that cannot train."""
+
+    lr: float = 1e-3
+    """Highest learning rate."""
+    min_lr: float = 1e-6
+    """Learning rate at the end."""
+    warmup_epochs: float = 2.0
+    """Epochs of linear growth from 0."""
+    weight_decay: float = 0.05
+    """Decay of matrices; biases, norms, embeddings and position biases have none."""
+    clip: float = 1.0
+    """Largest gradient norm of a step; 0 is off."""
+    accumulate: int = 1
+    """Batches summed into one step."""
+    ema: float = 0.0
+    """Decay of the exponential moving average of the weights, by step; 0 is off."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.lr <= 0 or self.min_lr < 0 or self.warmup_epochs < 0 or self.accumulate < 1 or not 0 <= self.ema < 1:
+            raise ValueError(
+                f"optim: lr > 0, min_lr and warmup_epochs >= 0, accumulate >= 1, ema in [0, 1); got {self}"
+            )
+
+
+@dataclass(frozen=True)
+class SparsityRecipe:
+    """How position biases are made sparse while training. Raises ValueError on an unknown schedule."""
+
+    entropy_weight: float = 0.0
+    """Weight of Eq. 9's entropy of softmax(w), in nats, averaged over layers and heads; 0 is off."""
+    temperature_schedule: str = "fixed"
+    """Eq. 10's temperature over the run: fixed (the paper), linear, cosine or exponential."""
+    temperature_end: float = 0.5
+    """Temperature at the end of a schedule that is not fixed."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.temperature_schedule not in SCHEDULES:
+            raise ValueError(
+                f"sparsity.temperature_schedule must be one of {SCHEDULES}, got {self.temperature_schedule!r}"
+            )
+        if self.temperature_end <= 0 or self.entropy_weight < 0:
+            raise ValueError(
+                f"sparsity: temperature_end must be above 0 and entropy_weight 0 or more, "
+                f"got {self.temperature_end} and {self.entropy_weight}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainerRecipe:
+    """Where and how long; the words are Lightning's Trainer's."""
+
+    epochs: int = 60
+    """Passes over the training split."""
+    accelerator: str = "auto"
+    """auto, cpu or gpu."""
+    devices: int | str = 1
+    """Processes of this machine, one a device, or auto for all."""
+    num_nodes: int = 1
+    """Machines."""
+    strategy: str = "auto"
+    """auto, ddp, ddp_find_unused_parameters_true, ..."""
+    precision: str = "32-true"
+    """32-true, bf16-mixed or 16-mixed."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    limit_batches: float | int = 1.0
+    """Training batches an epoch: a share (float) or a number (int), to try things."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.epochs < 1:
+            raise ValueError(f"trainer.epochs must be 1 or more, got {self.epochs}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One runnable experiment."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    sparsity: SparsityRecipe = field(default_factory=SparsityRecipe)
+    trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
+    seed: int = 0
+
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that ship, in alphabetical order."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a shipped recipe, or the file itself; ValueError (and which there are) if there is none."""
+    for path in (RECIPES / f"{name}.yaml", Path(name)):
+        if path.is_file():
+            return path
+    raise ValueError(f"recipe {name!r} is unknown; give a YAML file or one of: {', '.join(list_recipes())}")

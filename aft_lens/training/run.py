@@ -1,0 +1,125 @@
+"""Training a recipe: loaders, Trainer, logs, resuming."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning.pytorch as pl
+import yaml
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from aft_lens.checkpoint import CONFIG
+from aft_lens.data import DataSource, RepeatedAugmentation, load_data
+from aft_lens.training.classifier import Classifier
+from aft_lens.training.gumbel_health import GumbelHealth
+from aft_lens.training.keeper import CheckpointKeeper
+from aft_lens.training.recipe import Recipe
+
+EVAL_BATCH = 256
+"""Images a validation step."""
+
+
+def state_folder(path: Path) -> Path:
+    """Where a run keeps what only itself needs: its resume file and TensorBoard's logs."""
+    return path.with_name(f"{path.name}.state")
+
+
+def train(recipe: Recipe, path: Path | str, *, resume: bool = False, progress: bool = True) -> Path:
+    """Train a recipe into the checkpoint folder `path`, which is whole after every epoch, and return it.
+
+    `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
+    the same weights as a run without a break. Raises FileExistsError if `path` holds something and `resume` is
+    off, FileNotFoundError if there is nothing to resume, and ValueError if the recipe does not fit the data or
+    the interrupted run.
+    """
+    path = Path(path)
+    data = load_data(
+        recipe.data.name, root=recipe.data.root, img_size=recipe.model.img_size, augment=recipe.data.augment
+    )
+    _check(recipe, data)
+    last = _resume_file(path, recipe) if resume else None
+    if not resume and (path.exists() or state_folder(path).exists()):
+        raise FileExistsError(f"{path} holds a run; continue it with --resume, or choose another --name")
+    pl.seed_everything(recipe.seed, workers=True, verbose=False)
+    loader, val = _loaders(recipe, data)
+    trainer = _trainer(recipe, path, data, progress, len(loader))
+    trainer.fit(Classifier(recipe), loader, val, ckpt_path=last, weights_only=True)
+    return path
+
+
+def _check(recipe: Recipe, data: DataSource) -> None:
+    """ValueError where model and data do not fit."""
+    for field, expected in (("in_chans", data.in_chans), ("num_classes", len(data.classes))):
+        found = getattr(recipe.model, field)
+        if found != expected:
+            raise ValueError(f"model.{field} must be {expected} for data {data.name!r}, got {found}")
+
+
+def _resume_file(path: Path, recipe: Recipe) -> Path:
+    """The newest resume file of a run of this recipe."""
+    files = sorted((state_folder(path)).glob("epoch=*.ckpt"), key=lambda file: int(file.stem.split("=")[1]))
+    if not files:
+        raise FileNotFoundError(f"{path} has no run to resume; start it without --resume")
+    kept = yaml.safe_load((path / CONFIG).read_text())["recipe"]
+    mine = asdict(recipe)
+    mine["trainer"] = {**mine["trainer"], **_placement(kept["trainer"])}
+    different = [
+        f"{section}.{key}" if isinstance(value, dict) else section
+        for section, value in mine.items()
+        for key in (value if isinstance(value, dict) else [section])
+        if (value[key] if isinstance(value, dict) else value)
+        != (kept[section].get(key) if isinstance(value, dict) else kept[section])
+    ]
+    if different:
+        raise ValueError(f"{path} was trained with other values of {', '.join(different)}; resume with the same recipe")
+    return files[-1]
+
+
+def _placement(trainer: dict[str, object]) -> dict[str, object]:
+    """The Trainer's values that may change between a run and its continuation."""
+    keys = ("accelerator", "devices", "num_nodes", "strategy")
+    return {key: trainer[key] for key in keys}
+
+
+def _loaders(recipe: Recipe, data: DataSource) -> tuple[DataLoader, DataLoader]:
+    """Training and validation loaders."""
+    options = {"num_workers": recipe.data.workers, "persistent_workers": recipe.data.workers > 0}
+    repeats = recipe.data.repeats
+    sampler = RepeatedAugmentation(data.train, repeats) if repeats > 1 else None  # type: ignore[arg-type]
+    loader = DataLoader(
+        data.train, recipe.data.batch_size, shuffle=sampler is None, sampler=sampler, drop_last=True, **options
+    )
+    return loader, DataLoader(data.val, EVAL_BATCH, **options)
+
+
+def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, batches: int) -> pl.Trainer:
+    """Lightning's Trainer with everything a run keeps."""
+    state = state_folder(path)
+    callbacks: list[pl.Callback] = [GumbelHealth()]
+    if recipe.optim.ema:
+        callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema))
+    callbacks.append(CheckpointKeeper(path, recipe, data))
+    callbacks.append(
+        ModelCheckpoint(state, filename="{epoch}", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True)
+    )
+    if progress:
+        callbacks.append(TQDMProgressBar())
+    where = recipe.trainer
+    return pl.Trainer(
+        max_epochs=where.epochs,
+        accelerator=where.accelerator,
+        devices=where.devices,
+        num_nodes=where.num_nodes,
+        strategy=where.strategy,
+        precision=where.precision,  # type: ignore[arg-type]
+        limit_train_batches=where.limit_batches,
+        gradient_clip_val=recipe.optim.clip or None,
+        accumulate_grad_batches=recipe.optim.accumulate,
+        logger=TensorBoardLogger(state, name="", version="tensorboard"),
+        callbacks=callbacks,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=max(1, min(50, batches)),
+    )
