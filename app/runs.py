@@ -1,6 +1,7 @@
 """Runs on disk, in progress or finished: where their numbers are and how far they have come."""
 
 import csv
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from aft_lens.checkpoint import CONFIG, METRICS, WEIGHTS
+from aft_lens.checkpoint import CONFIG, METRICS
 
 STALE_SECONDS = 600.0
 """A run whose numbers have not changed for this long is taken to have stopped."""
@@ -37,19 +38,24 @@ def find_runs(roots: Sequence[Path]) -> dict[str, Run]:
 
 
 def describe(label: str, path: Path) -> Run:
-    """The state of a run as its files are now."""
-    recent = time.time() - (path / METRICS).stat().st_mtime < STALE_SECONDS
-    return Run(label, path, recent and not (path / WEIGHTS).is_file(), _epochs(path))
+    """The state of a run as its files are now: in progress while epochs are missing and something was written lately.
+
+    A run's folder is a whole checkpoint after every epoch; its logs between epochs are in `NAME.state` beside it.
+    """
+    files = [path / METRICS, *path.with_name(f"{path.name}.state").rglob("*")]
+    latest = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+    rows, epochs = read_rows(path), _epochs(path)
+    missing = epochs is not None and (not rows or rows[-1]["epoch"] + 1 < epochs)
+    return Run(label, path, missing and time.time() - latest < STALE_SECONDS, epochs)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
     """One row an epoch from metrics.csv: rows of one epoch are joined, blank and unfinished cells left out."""
     epochs: dict[int, dict[str, float]] = {}
-    with (path / METRICS).open(newline="") as file:
-        for number, row in enumerate(csv.DictReader(file)):
-            values = {key: value for key, cell in row.items() if key and (value := _number(cell)) is not None}
-            epoch = int(values.get("epoch", number))
-            epochs.setdefault(epoch, {"epoch": float(epoch)}).update(values)
+    for number, row in enumerate(csv.DictReader(io.StringIO(_read(path / METRICS), newline=""))):
+        values = {key: value for key, cell in row.items() if key and (value := _number(cell)) is not None}
+        epoch = int(values.get("epoch", number))
+        epochs.setdefault(epoch, {"epoch": float(epoch)}).update(values)
     return [epochs[epoch] for epoch in sorted(epochs)]
 
 
@@ -71,6 +77,15 @@ def headline(rows: Sequence[dict[str, float]], epochs: int | None) -> list[tuple
             title = name.replace("_", " ").replace("/", " ").capitalize()
             found.append((title, form.format(scale * last[name])))
     return found[:4]
+
+
+def _read(file: Path) -> str:
+    """A file's text, read again for a moment where its folder is just being replaced by the next epoch's."""
+    for _ in range(20):
+        if file.is_file():
+            break
+        time.sleep(0.05)
+    return file.read_text()
 
 
 def _hidden(file: Path, root: Path) -> bool:

@@ -88,9 +88,17 @@ def test_locality_has_a_line_and_dots_for_each_model():
 
 
 def test_curves_show_each_quantity_once():
-    rows = [{"epoch": i, "train_loss": 1.0, "val_accuracy": 0.5, "entropy_0": 2.0, "entropy_1": 1.0} for i in range(3)]
+    rows = [
+        {"epoch": i, "train_loss": 1.0, "val_accuracy": 0.5, "entropy/layer_0": 2.0, "gumbel/margin": 1.0}
+        for i in range(3)
+    ]
     figure = training.curves(rows, epochs=10)
-    assert [trace.name for trace in figure.data][:-2] == ["train_loss", "val_accuracy", "entropy_0", "entropy_1"]
+    assert [trace.name for trace in figure.data][:-2] == [
+        "train_loss",
+        "val_accuracy",
+        "entropy/layer_0",
+        "gumbel/margin",
+    ]
     assert tuple(figure.data[1].y) == (50.0,) * 3
     with pytest.raises(ValueError, match="at least one epoch"):
         training.curves([])

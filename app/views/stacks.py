@@ -34,8 +34,11 @@ def of_keys(result: KeyMaps, label: str) -> MapStack:
 
 
 def mean_distance(stack: MapStack) -> np.ndarray:
-    """Mean distance (in patches) of the offsets, each weighed by |value|, `layer head`; NaN for a map of zeros."""
-    weight = np.abs(np.nan_to_num(stack.values))
+    """Mean distance (in patches) of the offsets that weigh more than zero, by that much, `layer head`.
+
+    The same for exp(w) − 1 and for attention in excess of uniform; NaN where no offset weighs more than zero.
+    """
+    weight = np.nan_to_num(stack.values).clip(min=0.0)
     rows, columns = stack.frame
     y, x = np.arange(rows) - rows // 2, np.arange(columns) - columns // 2
     distance = np.hypot(y[:, None], x[None, :])

@@ -9,11 +9,14 @@ from app.views import theme
 
 Rows = Sequence[Mapping[str, float]]
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Loss", "nats", ("loss",)),
-    ("Accuracy", "%", ("accuracy",)),
+    ("Loss", "nats", ("_loss",)),
+    ("Accuracy", "%", ("train_accuracy", "val_accuracy", "test_accuracy")),
     ("Entropy of the position biases", "nats", ("entropy",)),
-    ("Margin between the first and second offset", "w", ("margin",)),
-    ("Heads that changed their offset", "heads an epoch", ("switch",)),
+    ("Accuracy with sampled and with hard positions", "%", ("soft_accuracy", "hard_accuracy")),
+    ("Margin between the first and the second offset", "w", ("margin",)),
+    ("Heads that changed their offset", "heads an epoch", ("switches",)),
+    ("Heads that repeat an offset or keep the target", "heads", ("duplicate", "centre_only")),
+    ("Probability of the chosen offset", "softmax of w", ("confidence",)),
     ("Temperature", "τ", ("temperature",)),
     ("Learning rate", "", ("lr", "learning_rate")),
 )
@@ -47,9 +50,9 @@ def curves(rows: Rows, *, epochs: int | None = None, width: int = 1000) -> go.Fi
     figure = make_subplots(
         lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.22 / max(lines, 1)
     )
-    for i, (title, _, names) in enumerate(panels):
+    for i, (_, unit, names) in enumerate(panels):
         where = {"row": i // columns + 1, "col": i % columns + 1}
-        scale = 100.0 if title == "Accuracy" else 1.0
+        scale = 100.0 if unit == "%" else 1.0
         for j, name in enumerate(names):
             points = [(row.get("epoch", n), row[name] * scale) for n, row in enumerate(rows) if name in row]
             figure.add_trace(_line(name, points, j, len(names)), **where)
@@ -68,17 +71,20 @@ def curves(rows: Rows, *, epochs: int | None = None, width: int = 1000) -> go.Fi
 
 
 def _line(name: str, points: list[tuple[float, float]], index: int, count: int) -> go.Scatter:
-    """One curve; validation is orange, training blue, the layers of one quantity fade from dark to light."""
-    held_out = any(word in name.lower() for word in ("val", "test"))
-    color = theme.SERIES[1] if held_out else theme.SERIES[0]
-    opacity = 1.0 if count <= 3 else 1.0 - 0.65 * index / (count - 1)
+    """One curve: held-out numbers orange, training blue; of several, layers fade and the others say their name."""
+    split = next((i for i, words in enumerate((("train",), ("val", "test"))) if name.lower().startswith(words)), None)
+    layers = "layer" in name
+    color = theme.SERIES[split if split is not None else (0 if layers else 2 * (index % 3))]
+    label = "" if split is not None or layers or count == 1 else name.rpartition("/")[2].replace("_", " ")
     return go.Scatter(
         x=[x for x, _ in points],
         y=[y for _, y in points],
-        mode="lines+markers" if len(points) < 30 else "lines",
+        mode="lines+text" if label else ("lines+markers" if len(points) < 30 else "lines"),
+        text=["", *[""] * (len(points) - 2), label] if len(points) > 1 else [label],
+        textposition="top left",
         name=name,
-        opacity=opacity,
-        line={"color": color, "width": 2},
+        opacity=1.0 - 0.7 * index / count if layers else 1.0,
+        line={"color": color, "width": 1.5 if layers else 2},
         marker={"size": 5},
         hovertemplate="%{y:.4g}<extra>" + name + "</extra>",
         showlegend=False,
