@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from aft_lens.data import batch_transform
@@ -58,8 +59,8 @@ class Classifier(pl.LightningModule):
         weight = self.recipe.sparsity.entropy_weight
         self._log({"train_loss": loss.detach(), "train_accuracy": accuracy}, len(labels))
         if weight:
-            entropy = torch.cat(bias_entropy(self.model)).mean()
-            self._log({"train_entropy": entropy.detach()}, len(labels))
+            entropy = torch.cat(bias_entropy(self.model)).sum()
+            self._log({"train_entropy_sum": entropy.detach()}, len(labels))
             loss = loss + weight * entropy
         return loss
 
@@ -72,7 +73,7 @@ class Classifier(pl.LightningModule):
         """Loss and accuracy of one batch, hard positions."""
         images, labels = batch
         logits = self.model(images)
-        values = {
+        values: dict[str, Tensor] = {
             "val_loss": F.cross_entropy(logits, labels),
             "val_accuracy": (logits.argmax(1) == labels).float().mean(),
         }
@@ -85,7 +86,7 @@ class Classifier(pl.LightningModule):
             values = {f"entropy/layer_{i}": value for i, value in enumerate(layers)}
             self.log_dict({**values, "entropy/mean": torch.stack(layers).mean()}, sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a decayed and a spared group, and the schedule by step."""
         optim = self.recipe.optim
         spared = ("position_bias", "pos_embed", "cls_token")

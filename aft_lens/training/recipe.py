@@ -74,7 +74,7 @@ class SparsityRecipe:
     """How position biases are made sparse while training. Raises ValueError on an unknown schedule."""
 
     entropy_weight: float = 0.0
-    """Weight of Eq. 9's entropy of softmax(w), in nats, averaged over layers and heads; 0 is off."""
+    """Weight of Eq. 9's entropy of softmax(w), in nats, summed over layers and heads (the paper: 0.001); 0 is off."""
     temperature_schedule: str = "fixed"
     """Eq. 10's temperature over the run: fixed (the paper), linear, cosine or exponential."""
     temperature_end: float = 0.5

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import yaml
@@ -84,7 +85,7 @@ def _placement(trainer: dict[str, object]) -> dict[str, object]:
 
 def _loaders(recipe: Recipe, data: DataSource) -> tuple[DataLoader, DataLoader]:
     """Training and validation loaders."""
-    options = {"num_workers": recipe.data.workers, "persistent_workers": recipe.data.workers > 0}
+    options: dict[str, Any] = {"num_workers": recipe.data.workers, "persistent_workers": recipe.data.workers > 0}
     repeats = recipe.data.repeats
     sampler = RepeatedAugmentation(data.train, repeats) if repeats > 1 else None  # type: ignore[arg-type]
     loader = DataLoader(
