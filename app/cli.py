@@ -1,0 +1,175 @@
+"""The `aft-lens` command: one subcommand a job, analyses loaded only when asked for."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from aft_lens.checkpoint import list_checkpoints, load_checkpoint, read_metrics
+from aft_lens.data import DATASETS, load_data
+from aft_lens.models import list_models, model_config
+from aft_lens.training import Recipe, evaluate, list_recipes, recipe_path, train
+
+ANALYSES = {
+    "bias": ("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
+    "keys": ("analyses.keys", "key feature maps of an image beside an attribution"),
+    "attention": ("analyses.attention", "relative attention of a ViT"),
+    "locality": ("analyses.locality", "how local heads are, with baselines"),
+    "explain": ("analyses.explain", "how much of a head position explains"),
+    "match": ("analyses.match", "which heads of two models correspond"),
+    "transfer": ("analyses.transfer", "start an AFT-conv from a ViT"),
+    "prune": ("analyses.pruning", "prune position biases to indexing"),
+    "bench": ("analyses.bench", "measure operators and models"),
+    "study": ("analyses.study", "train and test the paper's claims"),
+    "app": ("app.serve", "serve the Streamlit app"),
+    "demo": ("app.demo", "train, prune, compare, report and serve"),
+}
+"""Module and help of each command that a module's `command` answers; those not installed are left out."""
+CHECKPOINT_ROOTS = (Path("checkpoints"), Path("runs"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; 0 if it worked, 2 with a line on stderr if the input was at fault."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    own: dict[str, tuple[Callable[[list[str]], None], str]] = {
+        "train": (_train, "train a recipe"),
+        "evaluate": (_evaluate, "accuracy and loss of a checkpoint"),
+        "list": (_list, "models, data sets, recipes and checkpoints"),
+    }
+    found = {name: entry for name, entry in ANALYSES.items() if find_spec(entry[0]) is not None}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: aft-lens COMMAND [OPTIONS]; `aft-lens COMMAND --help` shows a command's options\n")
+        for name, (_, words) in {**own, **found}.items():
+            print(f"  {name:<10} {words}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    try:
+        if name in own:
+            own[name][0](rest)
+        elif name in found:
+            _dispatch(name, rest)
+        else:
+            raise ValueError(f"command {name!r} is unknown; choose one of: {', '.join([*own, *found])}")
+    except ModuleNotFoundError as error:
+        print(f"aft-lens {name}: {error.name} is not installed; run: pip install 'aft-lens[app]'", file=sys.stderr)
+        return 2
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        print(f"aft-lens {name}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _dispatch(name: str, arguments: list[str]) -> None:
+    """Run the `command` function of an analysis with its arguments parsed from its signature."""
+    command = import_module(ANALYSES[name][0]).command
+    parser = ArgumentParser(prog=f"aft-lens {name}", description=(command.__doc__ or "").strip().split("\n")[0])
+    parser.add_function_arguments(command, as_positional=True, fail_untyped=True)
+    arguments = ["--serve=false" if word == "--no-serve" else word for word in arguments]
+    command(**vars(parser.instantiate_classes(parser.parse_args(arguments))))
+
+
+def _parser(command: str, description: str) -> ArgumentParser:
+    return ArgumentParser(prog=f"aft-lens {command}", description=description)
+
+
+def train_parser() -> ArgumentParser:
+    """The parser of `aft-lens train`, whose options are the fields of `Recipe`."""
+    parser = _parser("train", "Train a recipe; its fields are options, e.g. --model.depth 6 --seed 1.")
+    parser.add_argument("--recipe", action=ActionConfigFile, help="a shipped recipe's name, or a YAML file")
+    parser.add_argument("--name", type=str | None, default=None, help="folder below --out; default: the recipe's name")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept")
+    parser.add_argument("--resume", type=bool, default=False, nargs="?", const=True, help="go on with a broken run")
+    parser.add_class_arguments(Recipe, as_group=False)
+    return parser
+
+
+def _recipe_files(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Arguments with recipe names turned into files, and the name a run gets by default."""
+    out, name = list(arguments), None
+    for i, word in enumerate(arguments):
+        flag, _, value = word.partition("=")
+        if flag == "--recipe" and value:
+            name = value
+            out[i] = f"--recipe={recipe_path(value)}"
+        elif word == "--recipe" and i + 1 < len(arguments):
+            name = arguments[i + 1]
+            out[i + 1] = str(recipe_path(name))
+    return out, Path(name).stem if name else None
+
+
+def _train(arguments: list[str]) -> None:
+    """aft-lens train."""
+    arguments, default = _recipe_files(arguments)
+    parser = train_parser()
+    chosen = parser.instantiate_classes(parser.parse_args(arguments))
+    if default is None and chosen.name is None:
+        raise ValueError(f"give --recipe with one of: {', '.join(list_recipes())}; or --name for a run of your own")
+    recipe = Recipe(
+        model=chosen.model, data=chosen.data, optim=chosen.optim, sparsity=chosen.sparsity, trainer=chosen.trainer,
+        seed=chosen.seed,
+    )  # fmt: skip
+    name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
+    path = train(recipe, Path(chosen.out) / str(name), resume=bool(chosen.resume))
+    last = read_metrics(path)[-1]
+    print(
+        f"wrote {path}: " + ", ".join(f"{key} {last[key]:.4g}" for key in ("val_accuracy", "val_loss") if key in last)
+    )
+
+
+def _evaluate(arguments: list[str]) -> None:
+    """aft-lens evaluate."""
+    parser = _parser("evaluate", "Accuracy and loss with 95 % intervals, and accuracy by class.")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint folder")
+    parser.add_argument("--data", type=str | None, default=None, help="data set; default: the one it was trained on")
+    parser.add_argument("--root", type=str | None, default=None, help="folder of downloaded data")
+    parser.add_argument("--split", type=str, default="test", choices=["train", "val", "test"])
+    parser.add_argument("--device", type=str, default="cpu")
+    chosen = parser.parse_args(arguments)
+    checkpoint = load_checkpoint(chosen.checkpoint, chosen.device)
+    name = chosen.data or checkpoint.data["name"]
+    data = load_data(name, root=chosen.root, img_size=checkpoint.data["img_size"])
+    if len(data.classes) != checkpoint.config.num_classes or data.in_chans != checkpoint.config.in_chans:
+        raise ValueError(
+            f"data {name!r} has {len(data.classes)} classes and {data.in_chans} channels, the model "
+            f"{checkpoint.config.num_classes} and {checkpoint.config.in_chans}; choose --data that fits"
+        )
+    result = evaluate(checkpoint.model, getattr(data, chosen.split), data.classes, device=chosen.device)
+    low, high = result.accuracy_interval
+    print(f"{chosen.checkpoint} on {name} ({chosen.split}, {result.images} images; intervals 95 %)")
+    print(f"accuracy  {100 * result.accuracy:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]")
+    print(f"loss      {result.loss:6.4f}    [{result.loss_interval[0]:.4f}, {result.loss_interval[1]:.4f}]")
+    for label, count, accuracy in result.by_class:
+        print(f"  {label:<20} {100 * accuracy:6.2f} %  of {count}")
+
+
+def _list(arguments: list[str]) -> None:
+    """aft-lens list."""
+    parser = _parser("list", "What there is to train, load and look at.")
+    parser.add_argument("--root", type=list[Path], default=list(CHECKPOINT_ROOTS), help="folders with checkpoints")
+    chosen = parser.parse_args(arguments)
+    print("models")
+    for name in list_models():
+        config = model_config(name)
+        print(
+            f"  {name:<26} {config.mixer:<10} "
+            f"width {config.embed_dim:<4} depth {config.depth:<3} heads {config.num_heads}"
+        )
+    print("data sets\n  " + "\n  ".join(DATASETS))
+    print("recipes")
+    for name in list_recipes():
+        print(f"  {name:<26} {recipe_path(name).read_text().splitlines()[0].lstrip('# ')}")
+    print("checkpoints")
+    for path in (path for root in chosen.root for path in list_checkpoints(root)):
+        record = yaml.safe_load((path / "config.yaml").read_text())
+        rows = read_metrics(path)
+        accuracy = rows[-1].get("val_accuracy") if rows else None
+        score = "" if accuracy is None else f"val accuracy {100 * accuracy:.1f} %"
+        print(f"  {path!s:<32} {record['model']['mixer']:<10} {record['data'].get('name', '?'):<14} {score}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
