@@ -1,0 +1,110 @@
+"""Time and memory of forward plus backward, measured the same way for every contestant."""
+
+import ctypes
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+FLUSH_BYTES = 2**26
+"""Written between two timings, so that none finds its inputs in the cache that the one before left."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Something to measure: a function and its differentiable inputs."""
+
+    run: Callable[..., Tensor]
+    inputs: Sequence[Tensor]
+
+    def __call__(self) -> None:
+        """One forward and backward pass with a cotangent of ones; gradients are dropped."""
+        out = self.run(*self.inputs)
+        torch.autograd.grad(out, self.inputs, torch.ones_like(out))
+
+
+def interleaved(contests: Mapping[str, Contest], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each contest in each of `rounds` rounds, after two that do not count.
+
+    All contests take turns, so that a slower spell of the machine falls on all.
+    """
+    flush = torch.zeros(FLUSH_BYTES // 4)
+    times: dict[str, list[float]] = {name: [] for name in contests}
+    for step in range(rounds + 2):
+        for name, contest in contests.items():
+            flush.add_(1)
+            start = time.perf_counter()
+            contest()
+            if step >= 2:
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def ratio(times: Mapping[str, Sequence[float]], one: str, other: str) -> float:
+    """Median over rounds of the time of `one` over that of `other` in the same round."""
+    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
+
+def median_ms(contest: Contest, seconds: float, most: int = 15) -> float:
+    """Median milliseconds of as many runs as `seconds` allow, at least one, after one that does not count."""
+    contest()
+    times: list[float] = []
+    while not times or (sum(times) < seconds and len(times) < most):
+        start = time.perf_counter()
+        contest()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e3
+
+
+def peak_bytes(contest: Contest) -> int:
+    """Largest number of live bytes from PyTorch's CPU allocator during a pass, above the inputs.
+
+    Outputs, gradients and everything kept for backward count; the inputs do not. Sums the allocations and
+    releases that the profiler records.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+        contest()
+    result = record.profiler.kineto_results if record.profiler else None
+    if result is None:
+        raise RuntimeError("the profiler recorded nothing: this PyTorch was built without Kineto")
+    events = [(event.start_ns(), event.nbytes()) for event in result.events() if event.name() == "[memory]"]
+    live = peak = 0
+    for _, size in sorted(events, key=lambda event: event[0]):
+        live += size
+        peak = max(peak, live)
+    return peak
+
+
+def peak_resident(contest: Contest) -> int | None:
+    """Growth of the process's peak resident memory in a pass, in bytes, libraries' own buffers included.
+
+    Linux alone: freed memory is handed back, the high-water mark reset and read again; None elsewhere.
+    """
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not sys.platform.startswith("linux") or not os.access(clear, os.W_OK):
+        return None
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    clear.write_text("5")
+    before = _field(status, "VmRSS")
+    contest()
+    return _field(status, "VmHWM") - before
+
+
+def _field(status: Path, name: str) -> int:
+    line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def exponent(lengths: Sequence[int], values: Sequence[float]) -> float:
+    """Slope of log(value) over log(length), by least squares."""
+    return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])

@@ -1,0 +1,75 @@
+"""Every form at every shape: is the one that `auto` takes the fastest?"""
+
+import statistics
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+from torch import Tensor
+
+from aft_lens.ops import FactorizedBias, aft_local, full
+from aft_lens.ops.conv import choose_form
+from analyses.bench.contests import conv, leaf, tokens
+from analyses.bench.measure import Contest, interleaved
+
+GRIDS = [((8, 8), 4, 7), ((14, 14), 8, 7), ((14, 14), 8, 11), ((28, 28), 2, 11), ((28, 28), 2, 25)]
+"""Grid, batch and window of the 2-D shapes, each with few, some and many heads."""
+HEADS = (6, 32, 384)
+LINES = [(196, 8, 5), (196, 8, 31), (196, 8, 129), (1024, 2, 5), (1024, 2, 65), (1024, 2, 257), (4096, 1, 33)]
+"""Length, batch and window of the 1-D shapes, 32 heads."""
+LOCALS = [(196, 8, 8), (196, 8, 64), (196, 8, 128), (1024, 2, 32), (1024, 2, 256), (1024, 2, 512), (3072, 1, 256)]
+"""Length, batch and window size of AFT-local."""
+
+
+def form_table(rounds: int, *, quick: bool = False) -> list[dict[str, Any]]:
+    """A row a shape: milliseconds of each form, the one that auto takes, the best, and auto's time over it."""
+    rows = []
+    for grid, batch, window in GRIDS[:1] if quick else GRIDS:
+        for heads in HEADS:
+            for causal in (False, True):
+                forms = ["matmul"] if causal else ["matmul", "convolution"]
+                rows.append(_conv_row(grid, batch, window, heads, causal, forms, rounds))
+    for length, batch, window in LINES[:1] if quick else LINES:
+        for causal in (False, True):
+            forms = ["matmul", "banded"] if causal else ["matmul", "banded", "convolution"]
+            rows.append(_conv_row((length,), batch, window, 32, causal, forms, rounds))
+    for length, batch, window in LOCALS[:1] if quick else LOCALS:
+        for causal in (False, True):
+            rows.append(_local_row(length, batch, window, causal, rounds))
+    return rows
+
+
+def _conv_row(
+    grid: tuple[int, ...], batch: int, window: int, heads: int, causal: bool, forms: list[str], rounds: int
+) -> dict[str, Any]:
+    size = (window,) * len(grid)
+    auto = choose_form(grid, size, causal=causal, device="cpu")
+    shape = f"conv grid {'x'.join(map(str, grid))} window {window} heads {heads} batch {batch}{' causal' * causal}"
+    make = partial(conv, batch, grid, heads=heads, window=window, causal=causal)
+    return _row(shape, auto, {form: make(form=form) for form in forms}, rounds)
+
+
+def _local_row(length: int, batch: int, window: int, causal: bool, rounds: int) -> dict[str, Any]:
+    """AFT-local with the band of chunks or every pair, by moving the crossover out of the way."""
+
+    def make(share: float) -> Contest:
+        class Held(Contest):
+            def __call__(self) -> None:
+                with patch.object(full, "BAND_SHARE", share):
+                    super().__call__()
+
+        def run(query: Tensor, key: Tensor, value: Tensor, u: Tensor, v: Tensor) -> Tensor:
+            return aft_local(query, key, value, FactorizedBias(u, v), window, causal=causal)
+
+        return Held(run, [*tokens(batch, length), leaf(length, 128, scale=0.1), leaf(length, 128, scale=0.1)])
+
+    auto = "band" if full.BAND_SHARE * window < length else "rows"
+    shape = f"local length {length} window {window} batch {batch}{' causal' * causal}"
+    return _row(shape, auto, {"band": make(0.0), "rows": make(float("inf"))}, rounds)
+
+
+def _row(shape: str, auto: str, contests: dict[str, Contest], rounds: int) -> dict[str, Any]:
+    times = interleaved(contests, rounds)
+    medians = {form: statistics.median(values) for form, values in times.items()}
+    best = min(medians, key=lambda form: medians[form])
+    return {"shape": shape, "ms": medians, "auto": auto, "best": best, "auto_over_best": medians[auto] / medians[best]}
