@@ -4,12 +4,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from analyses.bench.figure import draw_curves
 
-__all__ = ["command", "draw_curves"]
-
-
-def command(what: Literal["ops", "gpu"] = "ops", *, out: Path | None = None, quick: bool = False) -> None:
+def command(what: Literal["ops", "gpu"], *, out: Path | None = None, quick: bool = False) -> None:
     """Measure, print and save.
 
     Args:
