@@ -22,9 +22,9 @@ class DataSource:
     in_chans: int
     img_size: int
     """Side of the square images, in pixels."""
-    train: Dataset[tuple[Tensor, int]]
-    val: Dataset[tuple[Tensor, int]]
-    test: Dataset[tuple[Tensor, int]]
+    train: "Images | Transformed"
+    val: "Images | Transformed"
+    test: "Images | Transformed"
     split: str
     """How the splits were made, in words."""
 

@@ -1,1 +1,23 @@
 """Reading tensors out of models."""
+
+from aft_lens.extraction.hooks import hook_points, run_with_cache, unfused, watch
+from aft_lens.extraction.offsets import fold_offsets, targets_per_offset, unfold_offsets
+from aft_lens.extraction.own import OwnReader
+from aft_lens.extraction.reader import AttentionReader
+from aft_lens.extraction.relative import RelativeSums, as_reader, relative_attention, stream_relative
+
+__all__ = [
+    "AttentionReader",
+    "OwnReader",
+    "RelativeSums",
+    "as_reader",
+    "fold_offsets",
+    "hook_points",
+    "relative_attention",
+    "run_with_cache",
+    "stream_relative",
+    "targets_per_offset",
+    "unfold_offsets",
+    "unfused",
+    "watch",
+]

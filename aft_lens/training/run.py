@@ -87,7 +87,7 @@ def _loaders(recipe: Recipe, data: DataSource) -> tuple[DataLoader, DataLoader]:
     """Training and validation loaders."""
     options: dict[str, Any] = {"num_workers": recipe.data.workers, "persistent_workers": recipe.data.workers > 0}
     repeats = recipe.data.repeats
-    sampler = RepeatedAugmentation(data.train, repeats) if repeats > 1 else None  # type: ignore[arg-type]
+    sampler = RepeatedAugmentation(data.train, repeats) if repeats > 1 else None
     loader = DataLoader(
         data.train, recipe.data.batch_size, shuffle=sampler is None, sampler=sampler, drop_last=True, **options
     )

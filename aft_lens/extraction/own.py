@@ -1,0 +1,59 @@
+"""Our own ViT as an attention reader."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+from aft_lens.extraction.hooks import unfused
+from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.layers.attention import Attention
+from aft_lens.models import VisionModel
+
+
+class OwnReader(AttentionReader):
+    """Reads `hook_attention` of a `VisionModel` whose mixer is softmax attention.
+
+    Raises ValueError on another mixer: an AFT has position biases (`aft-lens bias`), not attention weights.
+    """
+
+    def __init__(self, model: VisionModel, source: str = "model") -> None:
+        layers = [block.get_submodule("mixer") for block in model.blocks]
+        if not all(isinstance(layer, Attention) for layer in layers):
+            raise ValueError(
+                f"model {source} mixes with {model.config.mixer}, which has no attention weights; use `aft-lens bias` "
+                "or `aft-lens keys` for it, or give a ViT"
+            )
+        size, side = model.config.img_size, model.config.grid_size
+        super().__init__(
+            source,
+            model,
+            layers,
+            grid=(side, side),
+            prefix=1,
+            num_heads=model.config.num_heads,
+            image_size=(size, size),
+            in_chans=model.config.in_chans,
+        )
+
+    @contextmanager
+    def exposed(self, sink: AttentionSink) -> Iterator[None]:
+        """Unfuse every layer and read its weights at `hook_attention`."""
+
+        def read(number: int) -> Callable[[nn.Module, object, Tensor], None]:
+            return lambda _module, _inputs, output: sink(number, output)
+
+        with ExitStack() as stack:
+            stack.enter_context(unfused(self.model))
+            for number, layer in enumerate(self.layers):
+                handle = layer.get_submodule("hook_attention").register_forward_hook(read(number))
+                stack.callback(handle.remove)
+            yield
+
+    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
+        """proj(attention @ value) with the layer's own value and output projections."""
+        module = self.layers[layer]
+        assert isinstance(module, Attention)
+        b, t, d = x.shape
+        value = module.qkv(x)[..., 2 * d :].reshape(b, t, module.num_heads, -1).transpose(1, 2)
+        return module.proj(spread(attention, value))

@@ -1,0 +1,145 @@
+"""A ViT of any library as a stack of attention layers over one grid: read its weights, check them, replace them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+AttentionSink = Callable[[int, Tensor], None]
+"""Called with a layer's number and its weights, `b h t s`, prefix tokens first."""
+AttentionEdit = Callable[[int, Tensor], Tensor]
+"""Given a layer's number and its weights, returns the weights to use."""
+TOLERANCE = 1e-4
+"""Largest error of a recomputed output, as a fraction of the output's largest entry (at least 1)."""
+
+
+class AttentionReader(ABC):
+    """One library's ViT: its attention modules, its token layout, and how an output follows from the weights.
+
+    `layers` are the attention modules in order, `grid` the patches (rows, columns), `prefix` the tokens before them
+    (class, distillation, registers). Subclasses say how to expose the weights and how to mix with given ones.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        model: nn.Module,
+        layers: Sequence[nn.Module],
+        *,
+        grid: tuple[int, int],
+        prefix: int,
+        num_heads: int,
+        image_size: tuple[int, int],
+        in_chans: int = 3,
+    ) -> None:
+        if not layers:
+            raise ValueError(f"model {source}: no attention layers were found")
+        self.source = source
+        self.model = model
+        self.layers = list(layers)
+        self.grid = grid
+        self.prefix = prefix
+        self.num_heads = num_heads
+        self.image_size = image_size
+        self.in_chans = in_chans
+
+    @abstractmethod
+    def exposed(self, sink: AttentionSink) -> AbstractContextManager[None]:
+        """Inside the block, forward passes are unfused and every layer's weights go to `sink`."""
+
+    @abstractmethod
+    def mix(self, layer: int, x: Float[Tensor, "b t d"], attention: Float[Tensor, "b h t s"]) -> Tensor:
+        """The output of attention module `layer` for its input x, were its weights `attention`."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Run the model; the class logits, or the library's main output where it has no classifier."""
+        return _tensor(self.model(images))
+
+    @contextmanager
+    def edited(self, edit: AttentionEdit) -> Iterator[None]:
+        """Inside the block, every layer mixes with `edit(layer, weights)` in place of its own weights."""
+        current: dict[int, Tensor] = {}
+
+        def replace(number: int) -> Callable[..., Any]:
+            def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+                attention = current.pop(number)
+                changed = edit(number, attention)
+                if changed is attention:
+                    return output
+                mixed = self.mix(number, _input(args, kwargs), changed)
+                return (mixed, *output[1:]) if isinstance(output, tuple) else mixed
+
+            return hook
+
+        with ExitStack() as stack:
+            for number, module in enumerate(self.layers):
+                stack.callback(module.register_forward_hook(replace(number), with_kwargs=True).remove)
+            stack.enter_context(self.exposed(current.__setitem__))
+            yield
+
+    @torch.no_grad()
+    def verify(self, images: Tensor, tolerance: float = TOLERANCE) -> float:
+        """Recompute every attention output from the extracted weights and return the largest relative error.
+
+        The model first runs as it is (fused where it is), then exposed; each layer's own output must equal `mix` of
+        its own input and the extracted weights. Raises RuntimeError if a layer's weights never came, are of the wrong
+        shape or do not reproduce its output.
+        """
+        seen: dict[int, tuple[Tensor, Tensor]] = {}
+        weights: dict[int, Tensor] = {}
+
+        def remember(number: int) -> Callable[..., None]:
+            def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+                seen[number] = (_input(args, kwargs), _tensor(output))
+
+            return hook
+
+        with ExitStack() as stack:
+            for number, module in enumerate(self.layers):
+                stack.callback(module.register_forward_hook(remember(number), with_kwargs=True).remove)
+            self.logits(images)
+        with self.exposed(weights.__setitem__):
+            self.logits(images)
+        tokens = self.prefix + self.grid[0] * self.grid[1]
+        expected = (len(images), self.num_heads, tokens, tokens)
+        worst = 0.0
+        for number in range(len(self.layers)):
+            if number not in weights or number not in seen:
+                raise RuntimeError(f"{self.source}: the weights of attention layer {number} never came by")
+            if tuple(weights[number].shape) != expected:
+                raise RuntimeError(
+                    f"{self.source}: weights of layer {number} have shape {tuple(weights[number].shape)}, expected "
+                    f"{expected} for grid {self.grid} and {self.prefix} prefix tokens; give `grid` and `prefix`"
+                )
+            x, output = seen[number]
+            error = (self.mix(number, x, weights[number]) - output).abs().max().item()
+            worst = max(worst, error / max(1.0, output.abs().max().item()))
+        if not worst <= tolerance:
+            raise RuntimeError(f"{self.source}: outputs recomputed from the weights differ by {worst:.2g}, more than "
+                               f"{tolerance:.2g}; this model does more with its weights than was looked for")  # fmt: skip
+        return worst
+
+
+def spread(attention: Float[Tensor, "b h t s"], value: Float[Tensor, "b h s c"]) -> Float[Tensor, "b t d"]:
+    """Mix the values of each head with its weights and lay the heads side by side."""
+    mixed = attention.to(value.dtype) @ value
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _tensor(output: Any) -> Tensor:
+    """The main tensor of a module's output."""
+    if isinstance(output, Tensor):
+        return output
+    logits = getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor) else output[0]
+
+
+def _input(args: Any, kwargs: Any) -> Tensor:
+    """The hidden states that a module was called with."""
+    if args:
+        return args[0]
+    return next(kwargs[name] for name in ("hidden_states", "x", "query") if name in kwargs)

@@ -1,0 +1,131 @@
+"""Relative attention: weights averaged over images and targets, by offset (Fig. 1 left, Fig. 5), streamed."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from aft_lens.extraction.offsets import fold_offsets, targets_per_offset
+from aft_lens.extraction.own import OwnReader
+from aft_lens.extraction.reader import AttentionReader
+from aft_lens.models import VisionModel
+
+VERIFIED_IMAGES = 2
+"""Images of the first batch on which the extraction is checked against the model's own outputs."""
+
+
+@dataclass(frozen=True)
+class RelativeSums:
+    """Sums over images and targets by offset, patch tokens alone; what every average is made from."""
+
+    total: Float[Tensor, "layer head dy dx"]
+    """Sum of the attention over all images and targets, float64."""
+    resampled: Float[Tensor, "r layer head dy dx"]
+    """The same for r Poisson bootstrap samples of the images (r may be 0)."""
+    weight: Float[Tensor, "r"]
+    """Images in each bootstrap sample, counted with their multiplicity."""
+    images: int
+    grid: tuple[int, int]
+    error: float
+    """Largest relative error of a block output recomputed from the extracted weights."""
+
+    def average(self, *, border_corrected: bool = True) -> Float[Tensor, "layer head dy dx"]:
+        """Mean attention by offset.
+
+        Border-corrected, an offset is averaged over the targets that have a source there; else over all targets,
+        as in the paper, which fades the far offsets.
+        """
+        return self.total / (self.images * self._targets(border_corrected))
+
+    def resampled_average(self, *, border_corrected: bool = True) -> Float[Tensor, "r layer head dy dx"]:
+        """`average` of every bootstrap sample."""
+        count = self.weight.clamp(min=1).reshape(-1, 1, 1, 1, 1)
+        return self.resampled / (count * self._targets(border_corrected))
+
+    def _targets(self, border_corrected: bool) -> Tensor:
+        count = targets_per_offset(self.grid)
+        return count if border_corrected else torch.full_like(count, self.grid[0] * self.grid[1])
+
+
+def as_reader(model: VisionModel | AttentionReader) -> AttentionReader:
+    """A reader of the model; one that is a reader already is returned as it is."""
+    return model if isinstance(model, AttentionReader) else OwnReader(model)
+
+
+@torch.no_grad()
+def stream_relative(
+    model: VisionModel | AttentionReader,
+    batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
+    *,
+    resamples: int = 0,
+    seed: int = 0,
+    progress: bool = False,
+) -> RelativeSums:
+    """Sum a ViT's attention by offset over batches of images, in memory that does not grow with their number.
+
+    A batch is a tensor `b c y x`, or a tuple that starts with one. Class and other prefix tokens are dropped as
+    targets and as sources. Every batch is folded to offsets at once, layer by layer, as its weights come by; the
+    extraction is verified on the first images (see `AttentionReader.verify`). With `resamples`, that many Poisson
+    bootstrap samples of the images are summed along. The model runs in evaluation mode and is put back after.
+    Raises ValueError on an empty `batches`, and RuntimeError if a layer's weights never came or fail verification.
+    """
+    reader = as_reader(model)
+    depth, (rows, columns) = len(reader.layers), reader.grid
+    shape = (depth, reader.num_heads, 2 * rows - 1, 2 * columns - 1)
+    total = torch.zeros(shape, dtype=torch.float64)
+    resampled = torch.zeros(resamples, *shape, dtype=torch.float64)
+    weight = torch.zeros(resamples, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    images, error = 0, 0.0
+    calls = [0] * depth
+    share = torch.zeros(resamples, 0)
+
+    def add(layer: int, attention: Tensor) -> None:
+        calls[layer] += 1
+        patches = attention[:, :, reader.prefix :, reader.prefix :]
+        if resamples:
+            folded = fold_offsets(patches.float(), reader.grid)
+            total[layer] += folded.sum(0).double().cpu()
+            resampled[:, layer] += torch.einsum("rb,bhyx->rhyx", share.to(folded), folded).double().cpu()
+        else:
+            total[layer] += fold_offsets(patches.float().sum(0), reader.grid).double().cpu()
+
+    training = reader.model.training
+    reader.model.eval()
+    device = next(reader.model.parameters()).device
+    try:
+        for number, batch in enumerate(tqdm(batches, "relative attention", disable=not progress, file=sys.stderr)):
+            image = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
+            if number == 0:
+                error = reader.verify(image[:VERIFIED_IMAGES])
+            share = torch.poisson(torch.ones(resamples, len(image)), generator=generator)
+            weight += share.sum(1).double()
+            images += len(image)
+            with reader.exposed(add):
+                reader.logits(image)
+            if min(calls) != number + 1 or max(calls) != number + 1:
+                raise RuntimeError(f"{reader.source}: attention layers fired {calls} times in {number + 1} batches")
+    finally:
+        reader.model.train(training)
+    if not images:
+        raise ValueError("batches must hold at least one image, got none")
+    return RelativeSums(total, resampled, weight, images, reader.grid, error)
+
+
+def relative_attention(
+    model: VisionModel | AttentionReader,
+    batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
+    *,
+    border_corrected: bool = True,
+    progress: bool = False,
+) -> Float[Tensor, "layer head dy dx"]:
+    """Average a ViT's attention over images and targets by offset, shape `layer head 2H-1 2W-1`, float64.
+
+    See `stream_relative` for the batches, what is dropped and what is raised, and `RelativeSums.average` for the
+    border correction (False: the paper's plain average over all targets).
+    """
+    return stream_relative(model, batches, progress=progress).average(border_corrected=border_corrected)

@@ -1,0 +1,141 @@
+"""Position-bias maps: exp(w) - 1 by layer and head (Fig. 6-8), or by target for AFT-full and AFT-local (Fig. 3)."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from jsonargparse import auto_cli
+
+from aft_lens.checkpoint import load_checkpoint
+from aft_lens.layers.aft import AFTConv, AFTFull
+from aft_lens.layers.position_bias import Indexed
+from aft_lens.models import VisionModel
+from analyses.figures import rounded, save_mosaic, table
+
+TARGETS = 3
+"""AFT-full: targets drawn along each side of the grid."""
+
+
+@dataclass(frozen=True)
+class BiasMaps:
+    """What a model's position biases do to the weights of its sources."""
+
+    maps: Float[np.ndarray, "layer head y x"]
+    """exp(w) - 1: 0 leaves a source its pooled weight. By offset from the target for AFT-conv; over the whole grid
+    for a few targets in the place of heads for AFT-full and AFT-local."""
+    entropy: Float[np.ndarray, "layer head"]
+    """Entropy of softmax(w) over the map, in nats; log(positions) where w is flat."""
+    mean_distance: Float[np.ndarray, "layer head"]
+    """Distance from the target in patches, averaged with weights |exp(w) - 1|; NaN where all are 0."""
+    kind: str
+    """"offset" (AFT-conv) or "target" (AFT-full, AFT-local)."""
+
+    @property
+    def uniform_entropy(self) -> float:
+        """Entropy of a flat w, in nats."""
+        return math.log(self.maps.shape[2] * self.maps.shape[3])
+
+    def save(self, out: Path) -> list[Path]:
+        """Write bias.json, .png, .svg and .html into a folder and return their paths."""
+        record = {
+            "kind": self.kind,
+            "entropy_nats": rounded(self.entropy),
+            "mean_distance_patches": [
+                [None if math.isnan(v) else v for v in row] for row in rounded(self.mean_distance)
+            ],
+            "uniform_entropy_nats": self.uniform_entropy,
+        }
+        return save_mosaic(
+            self.maps, out, "bias", title="Position biases", unit="exp(w) − 1", record=record,
+            column="head" if self.kind == "offset" else "target", centred=self.kind == "offset",
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def position_bias_maps(model: VisionModel) -> BiasMaps:
+    """Read the biases a model uses at inference: hard ones for single-position heads.
+
+    Raises ValueError for a model without position biases.
+    """
+    was_training = model.training
+    model.eval()
+    mixers: list[Any] = [block.mixer for block in model.blocks]
+    try:
+        if all(isinstance(mixer, AFTConv) for mixer in mixers):
+            w = torch.stack([_window(mixer, model.config.window_size) for mixer in mixers])
+            centre = torch.tensor([[side // 2 for side in w.shape[2:]]]).expand(w.shape[1], 2)
+            kind = "offset"
+        elif all(isinstance(mixer, AFTFull) and mixer.position_bias is not None for mixer in mixers):
+            w, centre = _targets(model)
+            kind = "target"
+        else:
+            raise ValueError(
+                f"model mixes with {model.config.mixer}, which has no position biases; "
+                "use `aft-lens attention` for a ViT"
+            )
+    finally:
+        model.train(was_training)
+    w = w.float().cpu()
+    maps = torch.expm1(w)
+    log = torch.log_softmax(w.flatten(2), -1)
+    y, x = torch.meshgrid(torch.arange(w.shape[2]), torch.arange(w.shape[3]), indexing="ij")
+    distance = ((y - centre[:, 0, None, None]) ** 2 + (x - centre[:, 1, None, None]) ** 2).float().sqrt()
+    weight = maps.abs()
+    mean = (weight * distance).sum((2, 3)) / weight.sum((2, 3))
+    return BiasMaps(maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), kind)
+
+
+def _window(mixer: AFTConv, side: int) -> torch.Tensor:
+    """w of a layer on its window, `h y x`."""
+    bias = mixer.position_bias
+    return bias.window((side, side)) if isinstance(bias, Indexed) else bias()
+
+
+def _targets(model: VisionModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """w of a few targets over the grid, `layer target y x`, and where the targets lie, `target 2`."""
+    side = model.config.grid_size
+    steps = torch.linspace(0, side - 1, min(TARGETS, side)).round().long()
+    place = torch.cartesian_prod(steps, steps).reshape(-1, 2)
+    rows = 1 + place[:, 0] * side + place[:, 1]
+    mixers: list[Any] = [block.mixer for block in model.blocks]
+    dense = [mixer.position_bias() for mixer in mixers]
+    return torch.stack([w[rows][:, 1:].reshape(-1, side, side) for w in dense]), place
+
+
+def command(checkpoint: Path, out: Path | None = None) -> None:
+    """Print entropy and mean distance of the position biases by layer, and save the maps.
+
+    Args:
+        checkpoint: A folder with an AFT checkpoint.
+        out: Folder for bias.json, .png, .svg and .html; reports/NAME if left out.
+    """
+    result = position_bias_maps(load_checkpoint(checkpoint).model)
+    print(f"{checkpoint}: exp(w) - 1 by {result.kind}; entropy of a flat w is {result.uniform_entropy:.3f} nats")
+    rows = [
+        [
+            str(i),
+            f"{entropy.mean():.3f}",
+            f"{np.exp(entropy).mean():.1f}",
+            _number(distance),
+            f"{np.abs(maps).max():.3f}",
+        ]
+        for i, (entropy, distance, maps) in enumerate(zip(result.entropy, result.mean_distance, result.maps))
+    ]
+    print(
+        table(["layer", "entropy (nats)", "effective positions", "mean distance (patches)", "max |exp(w) - 1|"], rows)
+    )
+    for path in result.save(out or Path("reports") / checkpoint.name):
+        print(f"wrote {path}")
+
+
+def _number(distance: np.ndarray) -> str:
+    """Mean over heads that have a distance."""
+    return "-" if np.isnan(distance).all() else f"{np.nanmean(distance):.2f}"
+
+
+if __name__ == "__main__":
+    auto_cli(command)
