@@ -10,19 +10,18 @@ from typing import Any
 import streamlit as st
 import torch
 import yaml
+from torch import Tensor
+
+from aft_lens.checkpoint import CONFIG, WEIGHTS, Checkpoint, list_checkpoints, load_checkpoint, read_snapshots, revision
+from aft_lens.data import DataSource, load_data
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
 from analyses.keys import KeyMaps, key_maps
-from torch import Tensor
-
-from aft_lens.checkpoint import CONFIG, WEIGHTS, Checkpoint, list_checkpoints, load_checkpoint, revision
-from aft_lens.data import DataSource, load_data
 from analyses.pruning import PruneLadder, prune_to_indexing
+from app.batches import BATCH, batches
 from app.serve import ROOTS_VARIABLE
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
-BATCH = 64
-"""Images a batch; latencies are measured on one batch."""
 CALIBRATION = 512
 """Validation images that a measured pruning criterion is computed on."""
 _ONE_AT_A_TIME = threading.Lock()
@@ -85,17 +84,6 @@ def data_of(entry: Entry) -> DataSource:
     return data(record["name"], record["img_size"])
 
 
-def batches(source: DataSource, images: int | None = None, split: str = "test") -> list[tuple[Tensor, Tensor]]:
-    """The first `images` images (all if None) of a split with their labels, in batches of `BATCH`."""
-    items: Any = getattr(source, split)
-    count = len(items) if images is None else min(images, len(items))
-    result = []
-    for start in range(0, count, BATCH):
-        pairs = [items[i] for i in range(start, min(start + BATCH, count))]
-        result.append((torch.stack([image for image, _ in pairs]), torch.tensor([int(label) for _, label in pairs])))
-    return result
-
-
 @st.cache_data(max_entries=32, show_spinner=False)
 def bias_maps(path: str, revision: str) -> BiasMaps:
     """exp(w) − 1 of a checkpoint by layer and head."""
@@ -135,9 +123,10 @@ def pruned(path: str, revision: str, keep: int, criterion: str) -> PruneLadder:
         )
 
 
-def positions(entry: Entry) -> int:
-    """Patches of the model's grid."""
-    return checkpoint(str(entry.path), entry.revision).config.grid_size ** 2
+@st.cache_data(max_entries=4, show_spinner=False)
+def snapshots(path: str, written: float) -> dict[int, dict[str, Tensor]]:
+    """Position biases by epoch and layer of a run whose metrics were written at `written`."""
+    return read_snapshots(path)
 
 
 def _stamp(path: Path) -> tuple[float, ...]:

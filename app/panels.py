@@ -5,6 +5,7 @@ import streamlit as st
 
 from app import images, loaders
 from app.loaders import Entry
+from app.runs import Run
 from app.views import keys as key_views
 from app.views import locality, stacks
 from app.views.mosaic import Cell, cell_text, enlarged, mosaic
@@ -26,7 +27,7 @@ def stack_of(entry: Entry, images: int = IMAGES) -> MapStack:
     path, version = str(entry.path), entry.revision
     if entry.mixer == "attention":
         maps = loaders.relative_maps(path, version, images)
-        return stacks.of_attention(maps, entry.label, loaders.positions(entry))
+        return stacks.of_attention(maps, entry.label)
     if entry.mixer == "aft_simple":
         raise ValueError(f"{entry.label} is AFT-simple: it has no position bias to show. Pick another checkpoint.")
     return stacks.of_bias(loaders.bias_maps(path, version), entry.label)
@@ -45,52 +46,71 @@ def compare(first: Entry, second: Entry) -> None:
             key="scale",
             bind="query-params",
         )
-    with near:
-        frame = st.segmented_control(
-            "Offsets", [NEAR, ALL], default=NEAR, required=True, key="offsets", bind="query-params"
-        )
-    sides = (shared_frame if frame == ALL else nearest_frame)(*pair)
-    pair = [stack.framed(*sides) for stack in pair]
+    if all(stack.by_offset for stack in pair):
+        with near:
+            frame = st.segmented_control(
+                "Offsets", [NEAR, ALL], default=NEAR, required=True, key="offsets", bind="query-params"
+            )
+        sides = (shared_frame if frame == ALL else nearest_frame)(*pair)
+        pair = [stack.framed(*sides) for stack in pair]
     with heads:
         start = head_window(*pair)
-    cell = held(clicked(), pair[0])
-    both = shared_bound(*pair)
+    bound = shared_bound(*pair) if scale == SHARED else None
     for column, stack, key in zip(st.columns(2, gap="medium"), pair, ("left", "right"), strict=True):
         with column:
-            shown = stack.select_heads(min(start, max(0, stack.heads - 1)), HEADS_SHOWN)
+            from_head = start if start < stack.heads else 0
             figure = mosaic(
-                shown,
-                bound=both if scale == SHARED else None,
+                stack.select_heads(from_head, HEADS_SHOWN),
+                bound=bound,
                 per_head=scale == EACH_HEAD,
-                first_head=start,
-                marked=cell,
+                first_head=from_head,
+                marked=chosen_cell(stack),
             )
-            clickable(figure, f"mosaic-{key}", f"{stack.unit} of {stack.label} by layer and head")
-    inspect(pair, cell, bound=both if scale == SHARED else None)
-    st.subheader("How far each layer looks", anchor=False)
-    series = [(f"{stack.label}", stacks.mean_distance(stack)) for stack in pair]
-    chart(
-        locality.by_layer(series, name="mean distance (patches)"), "distance", "Mean distance of the offsets by layer"
-    )
+            name = f"{stack.unit} of {stack.label} by layer and {stack.column}"
+            clickable(figure, f"mosaic-{key}", name, parameter_of(stack))
+    inspect(pair, bound=bound)
+    distances(pair)
 
 
-def inspect(shown: list[MapStack], cell: Cell, *, bound: float | None = None) -> None:
+def inspect(shown: list[MapStack], *, bound: float | None = None) -> None:
     """The map of the clicked layer and head enlarged in each stack, with the value at the clicked place."""
-    st.subheader(cell_text(shown[0], cell), anchor=False)
-    for i, (column, stack) in enumerate(zip(st.columns(len(shown), gap="medium"), shown, strict=True)):
+    cells = [chosen_cell(stack) for stack in shown]
+    if len({stack.by_offset for stack in shown}) == 1:
+        cells = cells[:1] * len(shown)
+    st.subheader(cell_text(shown[0], cells[0]), anchor=False)
+    for i, (column, stack, cell) in enumerate(zip(st.columns(len(shown), gap="medium"), shown, cells, strict=True)):
         with column:
             near = within(cell, stack)
             place = stack.cell(cell.y, cell.x)
             value = stack.values[near.layer, near.head][place] if place is not None else np.nan
             text = f"{value:.4g}" if np.isfinite(value) else "none: outside its window"
-            instead = "" if near[:2] == cell[:2] else f" (its layer {near.layer}, head {near.head})"
+            instead = "" if near == cells[0] else f" ({cell_text(stack, near)})"
             st.markdown(f"**{stack.label}**{instead}: {stack.unit} = **{text}**")
             clickable(
                 enlarged(stack, near.layer, near.head, bound=bound, marked=(cell.y, cell.x)),
                 f"enlarged-{i}",
-                f"Map of {stack.label}, layer {near.layer}, head {near.head}",
+                f"Map of {stack.label}, layer {near.layer}, {stack.column} {near.head}",
+                parameter_of(stack),
                 width=430,
             )
+
+
+def distances(shown: list[MapStack]) -> None:
+    """Mean distance by layer of the stacks that have one."""
+    series = [(stack.label, stack.distance) for stack in shown if stack.distance is not None]
+    st.subheader("How far each layer looks", anchor=False)
+    st.caption("Mean distance from the target: of |exp(w) − 1| for AFT, of the attention itself for a ViT.")
+    chart(locality.by_layer(series, name="mean distance (patches)"), "distance", "Mean distance by layer")
+
+
+def chosen_cell(stack: MapStack) -> Cell:
+    """The cell in the URL held inside the stack, or the strongest one of its first head before any click."""
+    return within(clicked(parameter_of(stack)) or strongest(stack), stack)
+
+
+def parameter_of(stack: MapStack) -> str:
+    """The URL's name for a stack's cell: offsets and positions are told apart."""
+    return "cell" if stack.by_offset else "place"
 
 
 def keys(entry: Entry, picture: images.Chosen, side: str) -> None:
@@ -111,10 +131,22 @@ def keys(entry: Entry, picture: images.Chosen, side: str) -> None:
         chart(figure, f"probabilities-{side}", "Most probable classes")
     stack = stacks.of_keys(result, entry.label)
     clickable(mosaic(stack.select_heads(0, HEADS_SHOWN)), f"keys-{side}", f"Keys of {entry.label}", f"key-{side}")
-    cell = held(clicked(f"key-{side}"), stack)
+    cell = within(clicked(f"key-{side}") or strongest(stack), stack)
     st.markdown(f"**{cell_text(stack, cell)}**")
     figure = enlarged(stack, cell.layer, cell.head, marked=(cell.y, cell.x), height=280)
     clickable(figure, f"key-map-{side}", f"Keys of layer {cell.layer}, head {cell.head}", f"key-{side}", width=370)
+
+
+def snapshots(run: Run) -> None:
+    """The position biases as they were after an epoch, coloured alike at every epoch; nothing if none were kept."""
+    kept = stacks.of_snapshots(loaders.snapshots(str(run.path), run.written), run.label)
+    if len(kept) < 2:
+        return
+    st.subheader("How the position biases grew", anchor=False)
+    epochs = sorted(kept)
+    epoch = st.select_slider("After epoch", epochs, value=epochs[-1], key="epoch")
+    figure = mosaic(kept[int(epoch)].select_heads(0, HEADS_SHOWN), bound=shared_bound(*kept.values()), width=1200)
+    chart(figure, "snapshot", f"exp(w) − 1 of {run.label} after epoch {epoch}")
 
 
 def head_window(*shown: MapStack) -> int:
@@ -138,11 +170,6 @@ def strongest(stack: MapStack) -> Cell:
     size = np.abs(np.nan_to_num(stack.values[0, 0]))
     row, column = np.unravel_index(int(size.argmax()), size.shape)
     return Cell(0, 0, *stack.coordinates(int(row), int(column)))
-
-
-def held(cell: Cell | None, stack: MapStack) -> Cell:
-    """The clicked cell held inside the stack, or the strongest one of its first head before any click."""
-    return within(cell or strongest(stack), stack)
 
 
 def within(cell: Cell, stack: MapStack) -> Cell:

@@ -25,6 +25,8 @@ class Run:
     in_progress: bool
     epochs: int | None
     """Epochs it will have; None if its recipe does not say."""
+    written: float = 0.0
+    """When its numbers were written last, in seconds since 1970."""
 
 
 def find_runs(roots: Sequence[Path]) -> dict[str, Run]:
@@ -46,7 +48,7 @@ def describe(label: str, path: Path) -> Run:
     latest = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
     rows, epochs = read_rows(path), _epochs(path)
     missing = epochs is not None and (not rows or rows[-1]["epoch"] + 1 < epochs)
-    return Run(label, path, missing and time.time() - latest < STALE_SECONDS, epochs)
+    return Run(label, path, missing and time.time() - latest < STALE_SECONDS, epochs, latest)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

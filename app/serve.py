@@ -27,8 +27,8 @@ _SETTINGS: Mapping[str, str] = {
 }
 
 
-def command(root: list[Path] | None = None, port: int = 8501, address: str = "localhost") -> int:
-    """Serve the app until it is interrupted and return its exit status.
+def command(root: list[Path] | None = None, port: int = 8501, address: str = "localhost") -> None:
+    """Serve the app until it is interrupted. Raises ValueError on a missing root or a port in use.
 
     Args:
         root: Folders searched for checkpoints and runs; checkpoints/ and runs/ if left out.
@@ -37,16 +37,17 @@ def command(root: list[Path] | None = None, port: int = 8501, address: str = "lo
     """
     missing = [str(path) for path in root or [] if not path.is_dir()]
     if missing:
-        raise SystemExit(f"root must be existing folders, got {', '.join(missing)}; `aft-lens list` shows checkpoints")
+        raise ValueError(f"root must be existing folders, got {', '.join(missing)}; `aft-lens list` shows checkpoints")
     port = port or free_port()
     if taken(address, port):
-        raise SystemExit(f"port {port} is in use; choose another with --port, or --port 0 for a free one")
+        raise ValueError(f"port {port} is in use; choose another with --port, or --port 0 for a free one")
     print(f"AFT Lens is at {url(address, port)}  (Ctrl-C stops it)", flush=True)
     process = start(root, port, address)
     try:
-        return process.wait()
+        if status := process.wait():
+            raise ValueError(f"the server ended with status {status}; its last lines above say why")
     except KeyboardInterrupt:
-        return 0
+        print("stopped", flush=True)
     finally:
         stop(process)
 
@@ -95,4 +96,4 @@ def taken(address: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(jsonargparse.auto_cli(command))
+    jsonargparse.auto_cli(command)

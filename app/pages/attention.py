@@ -3,9 +3,9 @@
 import streamlit as st
 
 from app import loaders, panels
-from app.views import locality, stacks
+from app.views import stacks
 from app.views.mosaic import mosaic
-from app.widgets import chart, clickable, clicked, entries_or_stop, heading, in_words, pick
+from app.widgets import clickable, entries_or_stop, heading, in_words, pick
 
 heading(
     "Attention",
@@ -21,22 +21,14 @@ with right:
     unit = st.selectbox("Value", ["Excess over uniform", "Attention"], key="unit", bind="query-params")
 with in_words():
     result = loaders.relative_maps(str(entry.path), entry.revision, int(images))
-    positions = loaders.positions(entry) if unit != "Attention" else None
-    stack = stacks.of_attention(result, entry.label, positions)
+    stack = stacks.of_attention(result, entry.label, excess=unit != "Attention")
     start = panels.head_window(stack)
-    cell = panels.held(clicked(), stack)
     wide, narrow = st.columns([3, 2], gap="medium")
     with wide:
         shown = stack.select_heads(start, panels.HEADS_SHOWN)
-        figure = mosaic(shown, first_head=start, marked=cell, width=820)
+        figure = mosaic(shown, first_head=start, marked=panels.chosen_cell(stack), width=820)
         clickable(figure, "mosaic-attention", f"Relative attention of {entry.label} by layer and head")
-        st.caption(f"Averaged over {result.images} images.")
+        st.caption(f"Averaged over {result.images} images; zero is what uniform attention would be.")
     with narrow:
-        panels.inspect([stack], cell)
-    st.subheader("How far each layer looks", anchor=False)
-    maps = stacks.of_attention(result, entry.label)
-    chart(
-        locality.by_layer([(entry.label, stacks.mean_distance(maps))], name="mean distance (patches)"),
-        "distance",
-        "Mean attention distance by layer",
-    )
+        panels.inspect([stack])
+    panels.distances([stack])

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import loaders
+from app import loaders, panels
 from app.runs import describe, find_runs, headline, read_rows
 from app.views.training import curves
 from app.widgets import chart, heading, in_words
@@ -44,3 +44,5 @@ def progress() -> None:
 
 
 progress()
+with in_words():
+    panels.snapshots(run)

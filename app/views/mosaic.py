@@ -31,8 +31,8 @@ class Cell(NamedTuple):
 def cell_text(stack: MapStack, cell: Cell) -> str:
     """A cell in words: layer, head and its offset or position."""
     if stack.by_offset:
-        return f"Layer {cell.layer}, head {cell.head}, offset Δy {cell.y:+d}, Δx {cell.x:+d}"
-    return f"Layer {cell.layer}, head {cell.head}, row {cell.y}, column {cell.x}"
+        return f"Layer {cell.layer}, {stack.column} {cell.head}, offset Δy {cell.y:+d}, Δx {cell.x:+d}"
+    return f"Layer {cell.layer}, {stack.column} {cell.head}, row {cell.y}, column {cell.x}"
 
 
 def mosaic(
@@ -71,7 +71,7 @@ def mosaic(
     figure.update_xaxes(
         tickvals=[h * (columns + gap) + (columns - 1) / 2 for h in range(0, stack.heads, every)],
         ticktext=[str(first_head + h) for h in range(0, stack.heads, every)],
-        title={"text": "head", "standoff": 6, "font": {"color": theme.MUTED}},
+        title={"text": stack.column, "standoff": 6, "font": {"color": theme.MUTED}},
         constrain="domain",
         constraintoward="left",
         range=[-0.5 - gap / 2, canvas.shape[1] - 0.5 + gap / 2],
@@ -199,7 +199,7 @@ def _invisible(xs: np.ndarray, ys: np.ndarray, cells: list[Cell], values: np.nda
         unselected=hidden,
         customdata=[[*cell, float(value)] for cell, value in zip(cells, values, strict=True)],
         hovertemplate=(
-            "layer %{customdata[0]}, head %{customdata[1]}<br>"
+            f"layer %{{customdata[0]}}, {stack.column} %{{customdata[1]}}<br>"
             + place
             + "<br><b>%{customdata[4]:.4g}</b><extra></extra>"
         ),

@@ -20,6 +20,10 @@ class MapStack:
     """True if y and x are offsets (Δy, Δx) around the middle, False if they are positions of the grid."""
     label: str = ""
     """The model's name."""
+    column: str = "head"
+    """What the columns are: heads, or the targets that AFT-full's maps are drawn for."""
+    distance: np.ndarray | None = None
+    """Mean distance from the target in patches, `layer head`, where the analysis gives it."""
 
     def __post_init__(self) -> None:
         """Raise ValueError unless the values are `layer head y x`."""

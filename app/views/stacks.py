@@ -1,30 +1,34 @@
 """Result of an analysis to the stack of maps that the mosaics draw, all weights in one unit."""
 
+from collections.abc import Mapping
+
 import numpy as np
+from torch import Tensor
+
 from analyses.attention import AttentionMaps
 from analyses.bias import BiasMaps
 from analyses.keys import KeyMaps
-
 from app.views.stack import MapStack
-
-EXCESS = "weight ÷ unbiased − 1"
-"""exp(w) − 1 is how much heavier an offset weighs than without a bias; attention × positions − 1 is the same."""
 
 
 def of_bias(result: BiasMaps, label: str) -> MapStack:
-    """exp(w) − 1 by offset, the paper's Fig. 6 to 8 (for AFT-full by offset, averaged as the analysis says)."""
-    return MapStack(result.maps, "exp(w) − 1", label=label)
+    """exp(w) − 1: by offset for AFT-conv (Fig. 6 to 8), over the grid for a few targets for AFT-full (Fig. 3)."""
+    by_offset = result.kind == "offset"
+    return MapStack(
+        result.maps,
+        "exp(w) − 1",
+        by_offset,
+        label,
+        "head" if by_offset else "target",
+        result.mean_distance,
+    )
 
 
-def of_attention(result: AttentionMaps, label: str, positions: int | None = None) -> MapStack:
-    """Relative attention by offset; given the grid's `positions`, as excess over uniform attention.
-
-    Uniform attention weighs each of n positions 1/n, so n × attention − 1 is 0 for it: the same scale as
-    exp(w) − 1, where 0 means that an offset weighs no more than any other.
-    """
-    if positions is None:
-        return MapStack(result.maps, "mean attention", label=label)
-    return MapStack(result.maps * positions - 1.0, "n × attention − 1", label=label)
+def of_attention(result: AttentionMaps, label: str, *, excess: bool = True) -> MapStack:
+    """Relative attention by offset (Fig. 1, left), as excess over uniform attention: the scale of exp(w) − 1."""
+    if not excess:
+        return MapStack(result.maps, "mean attention", label=label, distance=result.mean_distance)
+    return MapStack(result.excess, "n × attention − 1", label=label, distance=result.mean_distance)
 
 
 def of_keys(result: KeyMaps, label: str) -> MapStack:
@@ -33,14 +37,10 @@ def of_keys(result: KeyMaps, label: str) -> MapStack:
     return MapStack(centred, "K − mean", by_offset=False, label=label)
 
 
-def mean_distance(stack: MapStack) -> np.ndarray:
-    """Mean distance (in patches) of the offsets that weigh more than zero, by that much, `layer head`.
-
-    The same for exp(w) − 1 and for attention in excess of uniform; NaN where no offset weighs more than zero.
-    """
-    weight = np.nan_to_num(stack.values).clip(min=0.0)
-    rows, columns = stack.frame
-    y, x = np.arange(rows) - rows // 2, np.arange(columns) - columns // 2
-    distance = np.hypot(y[:, None], x[None, :])
-    total = weight.sum((2, 3))
-    return np.where(total > 0, (weight * distance).sum((2, 3)) / np.where(total > 0, total, 1.0), np.nan)
+def of_snapshots(snapshots: Mapping[int, Mapping[str, Tensor]], label: str) -> dict[int, MapStack]:
+    """exp(w) − 1 of AFT-conv by epoch, from the position biases (`h y x` a layer) that a run kept."""
+    return {
+        epoch: MapStack(np.stack([np.expm1(w.double().numpy()) for w in biases.values()]), "exp(w) − 1", label=label)
+        for epoch, biases in snapshots.items()
+        if biases
+    }

@@ -11,7 +11,7 @@ Rows = Sequence[Mapping[str, float]]
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Loss", "nats", ("_loss",)),
     ("Accuracy", "%", ("train_accuracy", "val_accuracy", "test_accuracy")),
-    ("Entropy of the position biases", "nats", ("entropy",)),
+    ("Entropy of the position biases", "nats", ("entropy/",)),
     ("Accuracy with sampled and with hard positions", "%", ("soft_accuracy", "hard_accuracy")),
     ("Margin between the first and the second offset", "w", ("margin",)),
     ("Heads that changed their offset", "heads an epoch", ("switches",)),

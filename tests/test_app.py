@@ -1,0 +1,199 @@
+"""Every page of the app on every shipped checkpoint, on none, and on broken ones; links reproduce views."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from aft_lens.checkpoint import list_checkpoints, save_checkpoint
+from aft_lens.models import create_model
+from app.runs import find_runs, headline, read_rows
+from app.serve import ROOTS_VARIABLE
+
+APP = Path(__file__).parents[1] / "app"
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+PAGES = ("compare", "keys", "attention", "pruning", "training")
+CHECKPOINTS = [path.name for path in list_checkpoints(SHIPPED) if not path.parent.name.startswith(".")]
+DIGITS = {
+    "name": "digits",
+    "classes": [str(i) for i in range(10)],
+    "mean": [0.3],
+    "std": [0.37],
+    "in_chans": 1,
+    "img_size": 8,
+}
+pytestmark = pytest.mark.filterwarnings("default")
+"""Streamlit's own threads warn (missing script context, deprecated calls); the app's errors are asserted on instead."""
+
+
+def page(name, **query):
+    test = AppTest.from_file(str(APP / "pages" / f"{name}.py"), default_timeout=120)
+    for key, value in query.items():
+        test.query_params[key] = value
+    return test.run()
+
+
+def assert_well(test):
+    assert not test.exception, [item.value for item in test.exception]
+    assert not test.error, [item.value for item in test.error]
+    assert test.title
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory):
+    """Untrained checkpoints of every mixer, with biases that are not all zero."""
+    root = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    rows = [{"epoch": i, "train_loss": 2.0 - i / 4, "val_accuracy": i / 4, "entropy": 3.0 - i} for i in range(3)]
+    small = {"depth": 2, "embed_dim": 16, "num_heads": 2}
+    models = {
+        "conv": create_model("aft_conv_digits", **small),
+        "single": create_model("aft_conv_digits", position_bias="single", **small),
+        "vit": create_model("vit_digits", **small),
+        "full": create_model("aft_full_digits", **small | {"num_heads": 1}),
+        "local": create_model("aft_full_digits", mixer="aft_local", **small | {"num_heads": 1}),
+        "simple": create_model("aft_full_digits", mixer="aft_simple", **small | {"num_heads": 1}),
+    }
+    for name, model in models.items():
+        for key, parameter in model.named_parameters():
+            if key.endswith("gamma"):
+                torch.nn.init.normal_(parameter)
+        save_checkpoint(root / name, model, data=DIGITS, recipe={"epochs": 3}, seed=0, metrics=rows)
+    return root
+
+
+@pytest.fixture
+def tiny(tiny_root, monkeypatch):
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tiny_root))
+    return tiny_root
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_no_page_fails_on_a_shipped_checkpoint(name, monkeypatch):
+    monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
+    for test in (page("compare", a=name, b=name), page("training", run=name)):
+        assert_well(test)
+    for where, key in (("keys", "ka"), ("attention", "vit"), ("pruning", "model")):
+        assert_well(page(where, **{key: name}))
+
+
+@pytest.mark.parametrize("name", ["conv", "single", "vit", "full", "local"])
+def test_compare_takes_any_two_mixers(tiny, name):
+    test = page("compare", a=name, b="vit")
+    assert_well(test)
+    assert test.selectbox(key="a").value == name
+
+
+def test_a_mixer_without_bias_is_answered_in_words(tiny):
+    test = page("compare", a="simple", b="conv")
+    assert not test.exception
+    assert "no position bias" in test.error[0].value
+
+
+@pytest.mark.parametrize("name", ["conv", "single"])
+def test_keys_of_a_sample(tiny, name):
+    test = page("keys", ka=name, kb="conv", i="7")
+    assert_well(test)
+    assert test.slider(key="i").value == 7
+
+
+def test_attention_changes_with_its_widgets(tiny):
+    test = page("attention")
+    assert_well(test)
+    test.selectbox(key="unit").select("Attention").run()
+    assert_well(test)
+
+
+def test_pruning_reports_parity(tiny):
+    test = page("pruning", model="conv")
+    assert_well(test)
+    parity = next(metric for metric in test.metric if "logit" in metric.label)
+    assert float(parity.value) <= 1e-5
+    assert_well(test.slider(key="keep").set_value(3).run())
+
+
+def test_link_marks_a_cell(tiny):
+    test = page("compare", a="conv", b="vit", cell="1.1.-2.3")
+    assert_well(test)
+    assert test.subheader[0].value == "Layer 1, head 1, offset Δy -2, Δx +3"
+
+
+@pytest.mark.parametrize("query", [{"a": "gone", "scale": "odd"}, {"cell": "1.x"}, {"cell": "99.99.99.99"}])
+def test_a_bad_link_falls_back(tiny, query):
+    assert_well(page("compare", **query))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_without_checkpoints_the_command_is_shown(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    test = page(name)
+    assert_well(test)
+    assert "aft-lens train" in test.code[0].value
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_broken_checkpoints_are_answered_in_words(name, tiny_root, tmp_path, monkeypatch):
+    for broken in ("conv", "vit"):
+        shutil.copytree(tiny_root / broken, tmp_path / broken)
+        (tmp_path / broken / "model.safetensors").write_bytes(b"damaged")
+    shutil.copytree(tiny_root / "single", tmp_path / "single")
+    (tmp_path / "single" / "config.yaml").write_text("- no\n- mapping\n")
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    test = page(name)
+    assert not test.exception
+    if name != "training":
+        assert "left out" in test.warning[0].value
+        assert "damaged" in test.error[0].value
+
+
+def test_replaced_checkpoint_is_read_again(tiny_root, tmp_path, monkeypatch):
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    shutil.copytree(tiny_root / "conv", tmp_path / "model")
+    before = page("compare", a="model", b="model", cell="0.0.0.0").markdown[0].value
+    shutil.copy(tiny_root / "conv" / "card.md", tmp_path / "model" / "card.md")
+    torch.manual_seed(5)
+    model = create_model("aft_conv_digits", depth=2, embed_dim=16, num_heads=2)
+    for key, parameter in model.named_parameters():
+        if key.endswith("gamma"):
+            torch.nn.init.constant_(parameter, 2.0)
+    save_checkpoint(tmp_path / "model", model, data=DIGITS, recipe={}, seed=5, metrics=[])
+    assert page("compare", a="model", b="model", cell="0.0.0.0").markdown[0].value != before
+
+
+def test_main_lists_every_page(tiny):
+    test = AppTest.from_file(str(APP / "main.py"), default_timeout=120).run()
+    assert_well(test)
+    for name in PAGES[1:]:
+        assert_well(test.switch_page(f"pages/{name}.py").run())
+
+
+def test_upload_is_read_and_refused_in_words(tiny):
+    test = page("keys", image="Upload")
+    assert_well(test)
+    uploader = test.get("file_uploader")[0]
+    uploader.set_value(("note.txt.png", b"I am no image", "image/png")).run()
+    assert "not an image" in test.error[0].value
+
+
+def test_run_in_progress(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.csv").write_text("epoch,train_loss,val_accuracy\n0,2.0,\n0,,0.5\n1,1.0,0.7\n1,")
+    (run / "config.yaml").write_text("recipe:\n  trainer:\n    epochs: 4\n")
+    found = find_runs([tmp_path])["run"]
+    assert found.in_progress
+    assert found.epochs == 4
+    rows = read_rows(run)
+    assert rows == [
+        {"epoch": 0.0, "train_loss": 2.0, "val_accuracy": 0.5},
+        {"epoch": 1.0, "train_loss": 1.0, "val_accuracy": 0.7},
+    ]
+    assert headline(rows, 4)[:2] == [("Epochs", "2 of 4"), ("Val accuracy", "70.0 %")]
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    assert_well(page("training"))
+    long_ago = 1_600_000_000
+    os.utime(run / "metrics.csv", (long_ago, long_ago))
+    assert not find_runs([tmp_path])["run"].in_progress
