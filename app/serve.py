@@ -1,11 +1,13 @@
 """`aft-lens app`: serve the Streamlit app over folders of checkpoints and runs."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 
 import jsonargparse
 
@@ -43,6 +45,7 @@ def command(root: list[Path] | None = None, port: int = 8501, address: str = "lo
         raise ValueError(f"port {port} is in use; choose another with --port, or --port 0 for a free one")
     print(f"AFT Lens is at {url(address, port)}  (Ctrl-C stops it)", flush=True)
     process = start(root, port, address)
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         if status := process.wait():
             raise ValueError(f"the server ended with status {status}; its last lines above say why")
@@ -50,6 +53,12 @@ def command(root: list[Path] | None = None, port: int = 8501, address: str = "lo
         print("stopped", flush=True)
     finally:
         stop(process)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Turn SIGTERM into an exit that stops the server too."""
+    raise SystemExit(128 + number)
 
 
 def start(

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 def page(name, **query):
-    test = AppTest.from_file(str(APP / "pages" / f"{name}.py"), default_timeout=120)
+    test = AppTest.from_file(str(APP / "screens" / f"{name}.py"), default_timeout=120)
     for key, value in query.items():
         test.query_params[key] = value
     return test.run()
@@ -167,7 +167,7 @@ def test_main_lists_every_page(tiny):
     test = AppTest.from_file(str(APP / "main.py"), default_timeout=120).run()
     assert_well(test)
     for name in PAGES[1:]:
-        assert_well(test.switch_page(f"pages/{name}.py").run())
+        assert_well(test.switch_page(f"screens/{name}.py").run())
 
 
 def test_upload_is_read_and_refused_in_words(tiny):

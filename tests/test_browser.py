@@ -136,6 +136,11 @@ def click_cell(page: Page, chart: int, x: float, y: float) -> None:
     page.mouse.click(*place)
 
 
+def test_a_link_to_a_page_may_be_the_first_request(page, address):
+    open_page(page, address, "training", "Training")
+    expect(page.get_by_role("link", name="Compare")).to_be_visible()
+
+
 def test_compare_click_reads_an_offset(page, address):
     open_page(page, address, "", "Compare")
     expect(page.locator(".js-plotly-plot")).to_have_count(5)

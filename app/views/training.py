@@ -12,10 +12,10 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Loss", "nats", ("_loss",)),
     ("Accuracy", "%", ("train_accuracy", "val_accuracy", "test_accuracy")),
     ("Entropy of the position biases", "nats", ("entropy/",)),
-    ("Accuracy with sampled and with hard positions", "%", ("soft_accuracy", "hard_accuracy")),
-    ("Margin between the first and the second offset", "w", ("margin",)),
-    ("Heads that changed their offset", "heads an epoch", ("switches",)),
-    ("Heads that repeat an offset or keep the target", "heads", ("duplicate", "centre_only")),
+    ("Accuracy, validation", "%", ("soft_accuracy", "hard_accuracy")),
+    ("First less second offset", "w", ("margin",)),
+    ("Heads that changed their offset", "since the epoch before", ("switches",)),
+    ("Wasted heads", "heads", ("duplicate", "centre_only")),
     ("Probability of the chosen offset", "softmax of w", ("confidence",)),
     ("Temperature", "τ", ("temperature",)),
     ("Learning rate", "", ("lr", "learning_rate")),
@@ -46,7 +46,7 @@ def curves(rows: Rows, *, epochs: int | None = None, width: int = 1000) -> go.Fi
     panels = panel_columns(rows)
     columns = 2 if width >= 700 else 1
     lines = -(-len(panels) // columns)
-    titles = [f"{title} ({unit})" if unit else title for title, unit, _ in panels]
+    titles = [_title(*panel) for panel in panels]
     figure = make_subplots(
         lines, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.22 / max(lines, 1)
     )
@@ -70,22 +70,43 @@ def curves(rows: Rows, *, epochs: int | None = None, width: int = 1000) -> go.Fi
     return figure
 
 
+def _title(title: str, unit: str, names: Sequence[str]) -> str:
+    """A panel's title with its unit; several curves that are neither splits nor layers are named in their colours."""
+    text = f"{title} ({unit})" if unit else title
+    named = [(name, _color(name, i)) for i, name in enumerate(names) if _split(name) is None and "layer" not in name]
+    if len(named) < 2:
+        return text
+    words = [f"<span style='color:{color}'>{_word(name)}</span>" for name, color in named]
+    return f"{text}: {', '.join(words)}"
+
+
+def _word(name: str) -> str:
+    """A column's name as a word, without its group."""
+    return name.rpartition("/")[2].replace("_", " ")
+
+
+def _split(name: str) -> int | None:
+    """0 for a training number, 1 for a held-out one, None for the others."""
+    return next((i for i, words in enumerate((("train",), ("val", "test"))) if name.lower().startswith(words)), None)
+
+
+def _color(name: str, index: int) -> str:
+    """Training blue, held out orange, layers blue, others by their place."""
+    split = _split(name)
+    return theme.SERIES[split if split is not None else (0 if "layer" in name else index % len(theme.SERIES))]
+
+
 def _line(name: str, points: list[tuple[float, float]], index: int, count: int) -> go.Scatter:
-    """One curve: held-out numbers orange, training blue; of several, layers fade and the others say their name."""
-    split = next((i for i, words in enumerate((("train",), ("val", "test"))) if name.lower().startswith(words)), None)
+    """One curve; the layers of one quantity fade from dark to light."""
     layers = "layer" in name
-    color = theme.SERIES[split if split is not None else (0 if layers else 2 * (index % 3))]
-    label = "" if split is not None or layers or count == 1 else name.rpartition("/")[2].replace("_", " ")
     return go.Scatter(
         x=[x for x, _ in points],
         y=[y for _, y in points],
-        mode="lines+text" if label else ("lines+markers" if len(points) < 30 else "lines"),
-        text=["", *[""] * (len(points) - 2), label] if len(points) > 1 else [label],
-        textposition="top left",
+        mode="lines+markers" if len(points) < 30 else "lines",
         name=name,
         opacity=1.0 - 0.7 * index / count if layers else 1.0,
-        line={"color": color, "width": 1.5 if layers else 2},
-        marker={"size": 5},
+        line={"color": _color(name, index), "width": 1.5 if layers else 2},
+        marker={"size": 4},
         hovertemplate="%{y:.4g}<extra>" + name + "</extra>",
         showlegend=False,
     )
