@@ -14,7 +14,8 @@ def test_digits_split_is_fixed_stratified_and_disjoint():
     assert [len(part) for part in (first.train, first.val, first.test)] == [1257, 180, 360]
     assert torch.equal(first.test.images, again.test.images)
     counts = torch.bincount(first.test.labels)
-    assert counts.min() >= 34 and counts.max() <= 38
+    assert counts.min() >= 34
+    assert counts.max() <= 38
     rows = [{image.numpy().tobytes() for image in part.images} for part in (first.train, first.val, first.test)]
     assert len(set.union(*rows)) == 1797
 

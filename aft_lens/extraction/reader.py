@@ -119,8 +119,10 @@ class AttentionReader(ABC):
             error = (self.mix(number, x, weights[number]) - output).abs().max().item()
             worst = max(worst, error / max(1.0, output.abs().max().item()))
         if not worst <= tolerance:
-            raise RuntimeError(f"{self.source}: outputs recomputed from the weights differ by {worst:.2g}, more than "
-                               f"{tolerance:.2g}; this model does more with its weights than was looked for")  # fmt: skip
+            raise RuntimeError(
+                f"{self.source}: outputs recomputed from the weights differ by {worst:.2g}, more than "
+                f"{tolerance:.2g}; this model does more with its weights than was looked for"
+            )
         return worst
 
 

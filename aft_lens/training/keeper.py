@@ -11,6 +11,7 @@ from torch import Tensor
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import DataSource
 from aft_lens.layers.aft import AFTConv
+from aft_lens.models import VisionModel
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.recipe import Recipe
 from aft_lens.training.sparsity import raw_bias
@@ -20,31 +21,39 @@ SNAPSHOTS = 20
 
 
 class CheckpointKeeper(pl.Callback):
-    """Write the run's folder after each epoch: weights (averaged ones under EMA), metrics, bias snapshots."""
+    """Write the run's folder after each epoch: weights (averaged ones under EMA), metrics, bias snapshots.
+
+    It must stand before the EMA callback, whose averaged weights are in the module only while it is validated.
+    """
 
     def __init__(self, path: Path, recipe: Recipe, data: DataSource) -> None:
         super().__init__()
         self.path, self.recipe, self.data = path, recipe, data
         self.rows: list[dict[str, float]] = []
         self.snapshots: dict[int, dict[str, Tensor]] = {}
+        self.model = VisionModel(recipe.model)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy the weights that were validated: under EMA the averaged ones, before they are swapped back."""
+        assert isinstance(pl_module, Classifier)
+        self.model.load_state_dict(pl_module.model.state_dict())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take this epoch's numbers and biases, and write."""
-        assert isinstance(pl_module, Classifier)
         epoch = trainer.current_epoch
         numbers = {key: float(value) for key, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": float(epoch), **numbers})
         every = max(1, -(-self.recipe.trainer.epochs // SNAPSHOTS))
         if epoch % every == 0 or epoch + 1 == self.recipe.trainer.epochs:
-            self.snapshots[epoch] = biases(pl_module)
+            self.snapshots[epoch] = biases(self.model)
         if trainer.is_global_zero:
-            self.write(pl_module)
+            self.write()
 
-    def write(self, module: Classifier) -> None:
+    def write(self) -> None:
         """Replace the checkpoint folder by the present state."""
         save_checkpoint(
             self.path,
-            module.model,
+            self.model,
             data=self.data.record(),
             recipe=asdict(self.recipe),
             seed=self.recipe.seed,
@@ -62,7 +71,7 @@ class CheckpointKeeper(pl.Callback):
 
 
 @torch.no_grad()
-def biases(module: Classifier) -> dict[str, Tensor]:
+def biases(model: VisionModel) -> dict[str, Tensor]:
     """w of every AFT-conv layer before sampling, by the layer's name."""
-    found = ((name, raw_bias(part)) for name, part in module.model.named_modules() if isinstance(part, AFTConv))
+    found = ((name, raw_bias(part)) for name, part in model.named_modules() if isinstance(part, AFTConv))
     return {f"{name}.position_bias": w.detach().cpu().clone() for name, w in found if w is not None}

@@ -112,7 +112,7 @@ class TrainerRecipe:
     compile: bool = False
     """Compile the model with torch.compile."""
     limit_batches: float | int = 1.0
-    """Training batches an epoch: a share (float) or a number (int), to try things."""
+    """Training and validation batches an epoch: a share (float) or a number (int), to try things."""
 
     def __post_init__(self) -> None:
         """Check every value."""

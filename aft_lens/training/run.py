@@ -1,5 +1,6 @@
 """Training a recipe: loaders, Trainer, logs, resuming."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.keeper import CheckpointKeeper
 from aft_lens.training.recipe import Recipe
 
+PLACEMENT = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy"))
+"""What may change when a run goes on: where it trains."""
 EVAL_BATCH = 256
 """Images a validation step."""
 
@@ -44,7 +47,7 @@ def train(recipe: Recipe, path: Path | str, *, resume: bool = False, progress: b
         raise FileExistsError(f"{path} holds a run; continue it with --resume, or choose another --name")
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
     loader, val = _loaders(recipe, data)
-    trainer = _trainer(recipe, path, data, progress, len(loader))
+    trainer = _trainer(recipe, path, data, progress)
     trainer.fit(Classifier(recipe), loader, val, ckpt_path=last, weights_only=True)
     return path
 
@@ -63,24 +66,23 @@ def _resume_file(path: Path, recipe: Recipe) -> Path:
     if not files:
         raise FileNotFoundError(f"{path} has no run to resume; start it without --resume")
     kept = yaml.safe_load((path / CONFIG).read_text())["recipe"]
-    mine = asdict(recipe)
-    mine["trainer"] = {**mine["trainer"], **_placement(kept["trainer"])}
-    different = [
-        f"{section}.{key}" if isinstance(value, dict) else section
-        for section, value in mine.items()
-        for key in (value if isinstance(value, dict) else [section])
-        if (value[key] if isinstance(value, dict) else value)
-        != (kept[section].get(key) if isinstance(value, dict) else kept[section])
-    ]
+    different = [key for key, value in _values(asdict(recipe)).items() if _values(kept).get(key) != value]
     if different:
         raise ValueError(f"{path} was trained with other values of {', '.join(different)}; resume with the same recipe")
     return files[-1]
 
 
-def _placement(trainer: dict[str, object]) -> dict[str, object]:
-    """The Trainer's values that may change between a run and its continuation."""
-    keys = ("accelerator", "devices", "num_nodes", "strategy")
-    return {key: trainer[key] for key in keys}
+def _values(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Every value by its dotted name but those that may change between a run and its continuation."""
+    plain = json.loads(json.dumps(recipe))
+    flat = {
+        f"{section}.{key}": value
+        for section, fields in plain.items()
+        if isinstance(fields, dict)
+        for key, value in fields.items()
+    }
+    flat["seed"] = plain.get("seed")
+    return {key: value for key, value in flat.items() if key not in PLACEMENT}
 
 
 def _loaders(recipe: Recipe, data: DataSource) -> tuple[DataLoader, DataLoader]:
@@ -94,13 +96,13 @@ def _loaders(recipe: Recipe, data: DataSource) -> tuple[DataLoader, DataLoader]:
     return loader, DataLoader(data.val, EVAL_BATCH, **options)
 
 
-def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, batches: int) -> pl.Trainer:
+def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool) -> pl.Trainer:
     """Lightning's Trainer with everything a run keeps."""
     state = state_folder(path)
     callbacks: list[pl.Callback] = [GumbelHealth()]
+    callbacks.append(CheckpointKeeper(path, recipe, data))
     if recipe.optim.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema))
-    callbacks.append(CheckpointKeeper(path, recipe, data))
     callbacks.append(
         ModelCheckpoint(state, filename="{epoch}", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True)
     )
@@ -115,6 +117,7 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, batch
         strategy=where.strategy,
         precision=where.precision,  # type: ignore[arg-type]
         limit_train_batches=where.limit_batches,
+        limit_val_batches=where.limit_batches,
         gradient_clip_val=recipe.optim.clip or None,
         accumulate_grad_batches=recipe.optim.accumulate,
         logger=TensorBoardLogger(state, name="", version="tensorboard"),
@@ -122,5 +125,5 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, batch
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=max(1, min(50, batches)),
+        log_every_n_steps=1,
     )

@@ -29,7 +29,7 @@ def dense_forward(
     )
     tiles = geometry.forward_tiles(b, h, c, value.dtype)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
-    q = query if gated else value
+    q = value if query is None else query
     forward_kernel[(h * triton.cdiv(t, tiles.block_t) * tiles.c_splits, triton.cdiv(b, tiles.block_b * tiles.b_steps))](
         q, key, value, e, y, inverse, top, query_bias, value_bias, b, c, h,
         *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3),
@@ -46,7 +46,7 @@ def dense_forward(
 
 
 @dense_forward.register_fake
-def _(query, key, value, w, query_bias, value_bias, grid):  # type: ignore[no-untyped-def]
+def _(query, key, value, w, query_bias, value_bias, grid):
     b, h, _, t = value.shape
     dtype = dot_dtype(value.dtype)
     return (
@@ -67,7 +67,7 @@ def dense_backward(
     geometry = Geometry.of(grid, w)
     b, h, c, t = value.shape
     gated, biased = query is not None, query_bias is not None or value_bias is not None
-    q = query if gated else value
+    q = value if query is None else query
     dy = channel_leading(dy)
     dq = empty_channel_leading(value) if gated else value.new_empty(0)
     dv = empty_channel_leading(value)
@@ -103,20 +103,20 @@ def dense_backward(
 
 
 @dense_backward.register_fake
-def _(dy, query, key, value, w, query_bias, value_bias, y, inverse, top, e, grid):  # type: ignore[no-untyped-def]
+def _(dy, query, key, value, w, query_bias, value_bias, y, inverse, top, e, grid):
     b, h, _, t = value.shape
     dq = value.new_empty(0) if query is None else empty_channel_leading(value)
     dk = key.new_empty(h, b, t).transpose(0, 1)
     return dq, dk, empty_channel_leading(value), w.new_empty(w.shape, dtype=torch.float32)
 
 
-def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _setup(ctx, inputs, output):
     *tensors, grid = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.grid = grid
 
 
-def _backward(ctx, dy, *unused):  # type: ignore[no-untyped-def]
+def _backward(ctx, dy, *unused):
     query, key, value, w, query_bias, value_bias, *saved = ctx.saved_tensors
     dq, dk, dv, dw = dense_backward(dy, query, key, value, w, query_bias, value_bias, *saved, ctx.grid)
     dqb = None if query_bias is None else dq.sum((0, 3)).to(query_bias.dtype)

@@ -1,8 +1,8 @@
 """Layouts, tile shapes and data types of the kernels."""
 
 import math
-from dataclasses import dataclass
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -60,8 +60,9 @@ class Geometry:
     @classmethod
     def of(cls, grid: Sequence[int], w: Tensor) -> "Geometry":
         """From the grid's sides and a bias `h *window`."""
-        sides = tuple(w.shape[1:])
-        return cls((1, *grid)[-2:], (1, *sides)[-2:])
+        rows, columns = (1, *grid)[-2:]
+        high, wide = (1, *w.shape[1:])[-2:]
+        return cls((rows, columns), (high, wide))
 
     @property
     def columns(self) -> int:

@@ -1,0 +1,190 @@
+"""Training: what is written, resuming to the same weights, Eq. 9, schedules, and errors before any work."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+
+from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
+from aft_lens.data import load_data
+from aft_lens.models import create_model, model_config
+from aft_lens.training import (
+    DataRecipe,
+    OptimRecipe,
+    Recipe,
+    SparsityRecipe,
+    TrainerRecipe,
+    evaluate,
+    list_recipes,
+    recipe_path,
+    train,
+)
+from aft_lens.training.evaluate import wilson
+from aft_lens.training.run import state_folder
+from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
+
+LIGHTNING_ADVICE = [
+    "ignore:.*does not have many workers.*",
+    "ignore:.*treespec, LeafSpec.*",
+    "ignore:Checkpoint directory .* exists and is not empty",
+    "ignore:.*litlogger.*",
+]
+pytestmark = [pytest.mark.filterwarnings(line) for line in LIGHTNING_ADVICE]
+
+
+def tiny(**changes):
+    fields = {"depth": 2, "embed_dim": 16, "num_heads": 4, "position_bias": "single", "window_size": 3}
+    recipe = Recipe(
+        model=model_config("aft_conv_digits", **fields),
+        data=DataRecipe(augment="shift"),
+        optim=OptimRecipe(lr=0.005, warmup_epochs=1),
+        trainer=TrainerRecipe(epochs=3, accelerator="cpu", limit_batches=4),
+        seed=3,
+    )
+    return replace(recipe, **changes)
+
+
+def weights(path):
+    return load_checkpoint(path).model.state_dict()
+
+
+def test_a_run_is_a_checkpoint_with_metrics_and_snapshots(tmp_path):
+    recipe = tiny(sparsity=SparsityRecipe(entropy_weight=0.01))
+    path = train(recipe, tmp_path / "run", progress=False)
+    rows = read_metrics(path)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    for key in ("train_loss", "val_accuracy", "val_loss", "entropy/mean", "entropy/layer_1", "images_per_second"):
+        assert all(math.isfinite(row[key]) for row in rows), key
+    for key in ("gumbel/margin", "gumbel/temperature", "gumbel/switches"):
+        assert key in rows[-1]
+    assert sorted(read_snapshots(path)) == [0, 1, 2]
+    saved = load_checkpoint(path)
+    assert saved.seed == 3
+    assert saved.recipe["sparsity"]["entropy_weight"] == 0.01
+    assert saved.data["name"] == "digits"
+    assert list((state_folder(path) / "tensorboard").glob("events*"))
+
+
+def test_resuming_ends_in_the_same_weights(tmp_path, monkeypatch):
+    whole = train(tiny(), tmp_path / "whole", progress=False)
+
+    class Stop(Exception):
+        pass
+
+    def stop(self, trainer, module, *rest):
+        if trainer.current_epoch == 2:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aft_lens.training.keeper.CheckpointKeeper.on_train_batch_end", stop)
+        with pytest.raises(Stop):
+            train(tiny(), tmp_path / "broken", progress=False)
+    assert len(read_metrics(tmp_path / "broken")) == 2
+    resumed = train(tiny(), tmp_path / "broken", resume=True, progress=False)
+    expected, found = weights(whole), weights(resumed)
+    for name in expected:
+        assert torch.equal(expected[name], found[name]), name
+    assert len(read_metrics(resumed)) == 3
+    assert sorted(read_snapshots(resumed)) == [0, 1, 2]
+
+
+def test_ema_is_saved_and_resumes(tmp_path):
+    recipe = tiny(optim=OptimRecipe(lr=0.005, ema=0.9))
+    averaged = weights(train(recipe, tmp_path / "ema", progress=False))
+    plain = weights(train(tiny(optim=OptimRecipe(lr=0.005)), tmp_path / "plain", progress=False))
+    assert any(not torch.equal(averaged[name], plain[name]) for name in plain)
+    assert all(torch.isfinite(value).all() for value in averaged.values())
+
+
+def test_mixing_smoothing_and_accumulation_train(tmp_path):
+    data = DataRecipe(augment="deit", mixup=0.8, cutmix=1.0, label_smoothing=0.1, repeats=3)
+    recipe = tiny(data=data, optim=OptimRecipe(accumulate=2), trainer=TrainerRecipe(1, "cpu", limit_batches=4))
+    rows = read_metrics(train(recipe, tmp_path / "run", progress=False))
+    assert math.isfinite(rows[0]["train_loss"])
+
+
+def test_a_run_is_not_overwritten_and_resumes_only_its_recipe(tmp_path):
+    short = tiny(trainer=TrainerRecipe(1, "cpu", limit_batches=1))
+    train(short, tmp_path / "run", progress=False)
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(short, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match=r"optim\.lr"):
+        train(replace(short, optim=OptimRecipe(lr=0.1)), tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(FileNotFoundError, match="without --resume"):
+        train(short, tmp_path / "other", resume=True, progress=False)
+
+
+def test_model_and_data_must_fit(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.num_classes must be 10"):
+        train(tiny(model=model_config("aft_conv_digits", num_classes=7)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_entropy_of_equation_9():
+    model = create_model("aft_conv_digits", position_bias="free", depth=1, num_heads=2)
+    weight = model.blocks[0].mixer.position_bias.weight
+    with torch.no_grad():
+        weight[0] = 0.0
+        weight[1] = 0.0
+        weight[1, 0, 0] = 50.0
+    (entropy,) = bias_entropy(model)
+    assert entropy[0].item() == pytest.approx(math.log(49), rel=1e-6)
+    assert entropy[1].item() == pytest.approx(0.0, abs=1e-6)
+    entropy.sum().backward()
+    assert weight.grad is not None
+
+
+@pytest.mark.parametrize("schedule", ["fixed", "linear", "cosine", "exponential"])
+def test_temperature_schedules_start_and_end(schedule):
+    recipe = SparsityRecipe(temperature_schedule=schedule, temperature_end=0.1)
+    steps = [scheduled_temperature(recipe, 2.0, progress / 10) for progress in range(11)]
+    assert steps[0] == pytest.approx(2.0)
+    assert steps[-1] == pytest.approx(2.0 if schedule == "fixed" else 0.1)
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_evaluation_counts_by_class():
+    torch.manual_seed(0)
+    data = load_data("digits")
+    model = create_model("aft_conv_digits", depth=1, embed_dim=16, num_heads=2)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.eye(10)[3] * 5)
+    result = evaluate(model, data.test, data.classes)
+    share = result.by_class[3][1] / result.images
+    assert result.accuracy == pytest.approx(share)
+    assert result.by_class[3][2] == 1.0
+    assert result.accuracy_interval[0] < share < result.accuracy_interval[1]
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_holds_known_values(name):
+    record = yaml.safe_load(recipe_path(name).read_text())
+    recipe = Recipe(
+        model=model_config("aft_conv_tiny_11_32", **record["model"]),
+        data=DataRecipe(**record["data"]),
+        optim=OptimRecipe(**record["optim"]),
+        sparsity=SparsityRecipe(**record.get("sparsity", {})),
+        trainer=TrainerRecipe(**record["trainer"]),
+    )
+    assert recipe.data.name == {"fashion": "fashion-mnist"}.get(name.split("-")[0], name.split("-")[0])
+    assert recipe.model.grid_size >= 7
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("fashion")])
+def test_fashion_recipes_train(name, tmp_path):
+    record = yaml.safe_load(recipe_path(name).read_text())
+    model = model_config("aft_conv_tiny_11_32", **{**record["model"], "depth": 1})
+    recipe = Recipe(
+        model=model,
+        data=DataRecipe(**{**record["data"], "batch_size": 8}),
+        sparsity=SparsityRecipe(**record.get("sparsity", {})),
+        trainer=TrainerRecipe(1, "cpu", limit_batches=1),
+    )
+    recipe = replace(recipe, data=replace(recipe.data, name="fashion-mnist"))
+    rows = read_metrics(train(recipe, tmp_path / "run", progress=False))
+    assert math.isfinite(rows[0]["train_loss"])
