@@ -69,7 +69,7 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     parser = ArgumentParser(prog=f"aft-lens {name}", description=(command.__doc__ or "").strip().split("\n")[0])
     parser.add_function_arguments(command, as_positional=True, fail_untyped=True)
     arguments = ["--serve=false" if word == "--no-serve" else word for word in arguments]
-    command(**vars(parser.instantiate_classes(parser.parse_args(arguments))))
+    command(**vars(parser.instantiate(parser.parse_args(arguments))))
 
 
 def _parser(command: str, description: str) -> ArgumentParser:
@@ -105,7 +105,7 @@ def _train(arguments: list[str]) -> None:
     """aft-lens train."""
     arguments, default = _recipe_files(arguments)
     parser = train_parser()
-    chosen = parser.instantiate_classes(parser.parse_args(arguments))
+    chosen = parser.instantiate(parser.parse_args(arguments))
     if default is None and chosen.name is None:
         raise ValueError(f"give --recipe with one of: {', '.join(list_recipes())}; or --name for a run of your own")
     recipe = Recipe(
