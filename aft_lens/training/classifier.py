@@ -9,24 +9,29 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from aft_lens.data import batch_transform
+from aft_lens.data import DataSource, RepeatedAugmentation, batch_transform
 from aft_lens.models import VisionModel
 from aft_lens.training.gumbel_health import single_positions
 from aft_lens.training.recipe import Recipe
 from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
+
+EVAL_BATCH = 256
+"""Images a validation step."""
 
 
 class Classifier(pl.LightningModule):
     """Cross entropy plus Eq. 9, AdamW, warm-up and cosine by step.
 
     Every epoch starts from a random state made of seed, epoch and rank, so that a resumed run draws what an
-    uninterrupted one draws.
+    uninterrupted one draws. The first epoch's loader is iterated before that epoch begins, hence seeded on making.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, data: DataSource) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.data = recipe, data
+        self._seeded = False
         self.model = VisionModel(recipe.model)
         if recipe.trainer.compile:
             self.model.compile()
@@ -36,9 +41,24 @@ class Classifier(pl.LightningModule):
         """Class logits."""
         return self.model(images)
 
+    def train_dataloader(self) -> DataLoader:
+        """Training images in a random order, the last incomplete batch dropped."""
+        self._seed()
+        self._seeded = True
+        train, repeats = self.data.train, self.recipe.data.repeats
+        sampler = RepeatedAugmentation(train, repeats) if repeats > 1 else None
+        size = self.recipe.data.batch_size
+        return DataLoader(train, size, shuffle=sampler is None, sampler=sampler, drop_last=True, **self._workers())
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation images in their order."""
+        return DataLoader(self.data.val, EVAL_BATCH, **self._workers())
+
     def on_train_epoch_start(self) -> None:
-        """Seed this epoch and process."""
-        torch.manual_seed((self.recipe.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+        """Seed this epoch and process, unless its loader was just made."""
+        if not self._seeded:
+            self._seed()
+        self._seeded = False
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the temperature of this step and start its clock."""
@@ -98,7 +118,7 @@ class Classifier(pl.LightningModule):
             {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=optim.lr)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        total = self._steps()
         warmup = min(total - 1, round(total * optim.warmup_epochs / self.recipe.trainer.epochs))
         floor = optim.min_lr / optim.lr
 
@@ -113,7 +133,23 @@ class Classifier(pl.LightningModule):
 
     def _progress(self) -> float:
         """Share of the run's steps that are done."""
-        return min(1.0, self.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
+        return min(1.0, self.global_step / self._steps())
+
+    def _steps(self) -> int:
+        """Optimizer steps of the whole run; the Trainer's own count would make the loader too early."""
+        limit = self.recipe.trainer.limit_batches
+        batches = -(-len(self.data.train) // self.trainer.world_size) // self.recipe.data.batch_size
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return max(1, self.recipe.trainer.epochs * -(-batches // self.recipe.optim.accumulate))
+
+    def _seed(self) -> None:
+        """Random state of the present epoch and process."""
+        torch.manual_seed((self.recipe.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+
+    def _workers(self) -> dict[str, Any]:
+        """Loader options."""
+        count = self.recipe.data.workers
+        return {"num_workers": count, "persistent_workers": count > 0}
 
     def _log(self, values: dict[str, Tensor], count: int) -> None:
         """Log epoch means over all processes."""

@@ -9,10 +9,9 @@ import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
 
 from aft_lens.checkpoint import CONFIG
-from aft_lens.data import DataSource, RepeatedAugmentation, load_data
+from aft_lens.data import DataSource, load_data
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.keeper import CheckpointKeeper
@@ -20,8 +19,6 @@ from aft_lens.training.recipe import Recipe
 
 PLACEMENT = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy"))
 """What may change when a run goes on: where it trains."""
-EVAL_BATCH = 256
-"""Images a validation step."""
 
 
 def state_folder(path: Path) -> Path:
@@ -46,9 +43,8 @@ def train(recipe: Recipe, path: Path | str, *, resume: bool = False, progress: b
     if not resume and (path.exists() or state_folder(path).exists()):
         raise FileExistsError(f"{path} holds a run; continue it with --resume, or choose another --name")
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
-    loader, val = _loaders(recipe, data)
     trainer = _trainer(recipe, path, data, progress)
-    trainer.fit(Classifier(recipe), loader, val, ckpt_path=last, weights_only=True)
+    trainer.fit(Classifier(recipe, data), ckpt_path=last, weights_only=True)
     return path
 
 
@@ -83,17 +79,6 @@ def _values(recipe: dict[str, Any]) -> dict[str, Any]:
     }
     flat["seed"] = plain.get("seed")
     return {key: value for key, value in flat.items() if key not in PLACEMENT}
-
-
-def _loaders(recipe: Recipe, data: DataSource) -> tuple[DataLoader, DataLoader]:
-    """Training and validation loaders."""
-    options: dict[str, Any] = {"num_workers": recipe.data.workers, "persistent_workers": recipe.data.workers > 0}
-    repeats = recipe.data.repeats
-    sampler = RepeatedAugmentation(data.train, repeats) if repeats > 1 else None
-    loader = DataLoader(
-        data.train, recipe.data.batch_size, shuffle=sampler is None, sampler=sampler, drop_last=True, **options
-    )
-    return loader, DataLoader(data.val, EVAL_BATCH, **options)
 
 
 def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool) -> pl.Trainer:

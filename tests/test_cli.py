@@ -1,0 +1,87 @@
+"""The aft-lens command: its own subcommands, dispatch, and input at fault."""
+
+import subprocess
+import sys
+
+import pytest
+
+from aft_lens.checkpoint import save_checkpoint
+from aft_lens.data import load_data
+from aft_lens.models import create_model
+from app.cli import main
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("streamlit", "plotly", "captum"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+from app.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+TINY = ["--model.depth=1", "--model.embed_dim=16", "--model.num_heads=2", "--trainer.limit_batches=1"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    model = create_model("aft_conv_digits", depth=1, embed_dim=16, num_heads=2)
+    return save_checkpoint(tmp_path / "c", model, data=load_data("digits").record(), recipe={}, seed=0, metrics=[])
+
+
+def test_help_names_every_command(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for name in ("train", "evaluate", "list", "bias", "keys", "attention", "prune", "app", "demo"):
+        assert f"  {name} " in printed
+
+
+def test_evaluate_prints_intervals_and_classes(checkpoint, capsys):
+    assert main(["evaluate", str(checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed
+    assert "[" in printed
+    assert sum(" of " in line for line in printed.splitlines()) == 10
+
+
+def test_evaluate_refuses_data_that_does_not_fit(checkpoint, tmp_path, capsys):
+    assert main(["evaluate", str(checkpoint), "--data", "nothing"]) == 2
+    assert "fashion-mnist" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "none")]) == 2
+    assert "aft-lens list" in capsys.readouterr().err
+
+
+def test_list_shows_one_line_each(checkpoint, capsys):
+    assert main(["list", "--root", f"[{checkpoint.parent}]"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("aft_conv_small_11_384", "folder:PATH", "digits-single", str(checkpoint)):
+        assert word in printed
+
+
+def test_unknown_commands_recipes_and_keys_are_refused(capsys):
+    assert main(["fly"]) == 2
+    assert "choose one of" in capsys.readouterr().err
+    assert main(["train", "--recipe", "nope"]) == 2
+    assert "digits-single" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--recipe", "digits-single", "--model.dpth", "3"])
+    assert stop.value.code == 2
+
+
+def test_print_config_shows_the_overridden_recipe(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--recipe", "digits-single", "--model.depth", "6", "--seed", "1", "--print_config"])
+    printed = capsys.readouterr().out
+    assert "depth: 6" in printed
+    assert "position_bias: single" in printed
+    assert "seed: 1" in printed
+
+
+def test_training_needs_no_screen(tmp_path):
+    arguments = ["train", "--recipe", "digits-single", *TINY, "--trainer.epochs=1", "--out", str(tmp_path), "--seed=1"]
+    done = subprocess.run([sys.executable, "-c", BLOCKED, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"wrote {tmp_path / 'digits-single-seed1'}" in done.stdout
+    done = subprocess.run([sys.executable, "-c", BLOCKED, "keys", "x"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'aft-lens[app]'" in done.stderr
