@@ -1,7 +1,9 @@
 """`aft-lens demo`: train a single-position AFT-conv, prune it to indexing, set it beside a ViT, write a report."""
 
+import logging
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +117,13 @@ def train_recipe(name: str, path: Path, seed: int) -> Path:
         if folder.exists():
             shutil.rmtree(folder)
     arguments = [f"--config={recipe_path(name)}", f"--seed={seed}"]
-    return train(jsonargparse.auto_cli(Recipe, args=arguments, as_positional=False), path)
+    recipe = jsonargparse.auto_cli(Recipe, args=arguments, as_positional=False)
+    with warnings.catch_warnings():
+        # Lightning's advice on loader workers and folders: true, and no help to someone who watches a demo.
+        warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+        warnings.filterwarnings("ignore", message="Checkpoint directory", category=UserWarning)
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        return train(recipe, path)
 
 
 def report_sections(

@@ -5,8 +5,8 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image
 
+# Not named pages/: Streamlit would serve such a folder itself, bare, to a first visitor who follows a link.
 PAGES = Path(__file__).parent / "screens"
-"""Not named pages/: Streamlit would serve such a folder itself, bare, to a first visitor who follows a link."""
 STYLE = """<style>
 .block-container {padding-top: 2.6rem; padding-bottom: 3rem; max-width: 1500px;}
 h1 {font-size: 1.9rem !important; padding-bottom: 0 !important;}

@@ -21,6 +21,7 @@ _SETTINGS: Mapping[str, str] = {
     "server.fileWatcherType": "none",
     "server.maxUploadSize": str(MAX_BYTES // 2**20),
     "browser.gatherUsageStats": "false",
+    "runner.magicEnabled": "false",
     "client.toolbarMode": "minimal",
     "theme.base": "light",
     "theme.primaryColor": "#2f6db3",

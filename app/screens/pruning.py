@@ -6,6 +6,7 @@ from app import loaders
 from app.views import ladder, offsets
 from app.widgets import chart, entries_or_stop, heading, in_words, pick
 
+# What decides which offsets stay; the last two are controls that know nothing of the model.
 CRITERIA = {
     "magnitude": "largest |exp(w) − 1|",
     "activation": "largest share of what the head reads",
@@ -13,7 +14,6 @@ CRITERIA = {
     "centre": "control: nearest to the target itself",
     "random": "control: drawn at random",
 }
-"""What decides which offsets stay; the last two are controls that know nothing of the model."""
 
 heading(
     "Pruning",
