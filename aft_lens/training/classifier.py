@@ -136,15 +136,21 @@ class Classifier(pl.LightningModule):
         return min(1.0, self.global_step / self._steps())
 
     def _steps(self) -> int:
-        """Optimizer steps of the whole run; the Trainer's own count would make the loader too early."""
+        """Optimizer steps of the whole run."""
+        return self.recipe.trainer.epochs * self._steps_per_epoch()
+
+    def _steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the Trainer's own count would make the loader before a resumed state is in."""
         limit = self.recipe.trainer.limit_batches
         batches = -(-len(self.data.train) // self.trainer.world_size) // self.recipe.data.batch_size
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return max(1, self.recipe.trainer.epochs * -(-batches // self.recipe.optim.accumulate))
+        return max(1, -(-batches // self.recipe.optim.accumulate))
 
     def _seed(self) -> None:
-        """Random state of the present epoch and process."""
-        torch.manual_seed((self.recipe.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+        """Random state of the present epoch and process, the epoch counted in steps: a loader is made while a
+        resumed Trainer still counts the epoch before."""
+        epoch = self.global_step // self._steps_per_epoch()
+        torch.manual_seed((self.recipe.seed * 1_000_003 + epoch) * 1_009 + self.global_rank)
 
     def _workers(self) -> dict[str, Any]:
         """Loader options."""
