@@ -1,0 +1,45 @@
+"""Fixed images for pruning: the whole test split, and calibration images from the training split."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+import aft_lens.data
+from analyses.pruning.measure import Batches
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Images:
+    """The three sets that a rung needs; the test images never choose an offset."""
+
+    test: Batches
+    calibration: Batches
+    train: Dataset
+    source: str
+
+
+def load_images(
+    record: dict[str, Any], *, data: str | None = None, test: int = 0, calibration: int = 512, seed: int = 0
+) -> Images:
+    """Images for a checkpoint whose data record is `record`, or of the data set `data` in their place.
+
+    `test` limits the test images (0: all); `calibration` images are drawn from the training split with `seed`.
+    Raises ValueError if the checkpoint names no data set and none is given.
+    """
+    name = data or record.get("name")
+    if not name:
+        raise ValueError("data must name the images to prune on, the checkpoint names none; give --data digits")
+    source = aft_lens.data.load_data(name, img_size=record.get("img_size"))
+    order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(seed))
+    chosen = Subset(source.train, order[:calibration].tolist())
+    held = source.test if not test else Subset(source.test, range(min(test, len(source.test))))
+    return Images(fixed_batches(held), fixed_batches(chosen), source.train, name)
+
+
+def fixed_batches(images: Dataset, size: int = BATCH) -> Batches:
+    """A data set's images and labels as batches held in memory."""
+    return [(x, torch.as_tensor(y)) for x, y in DataLoader(images, size)]
