@@ -68,6 +68,7 @@ def compare(first: Entry, second: Entry) -> None:
             )
             name = f"{stack.unit} of {stack.label} by layer and {stack.column}"
             clickable(figure, f"mosaic-{key}", name, parameter_of(stack))
+    st.caption("Values beyond the end of the scale have its full colour; hover or click to read them.")
     inspect(pair, bound=bound)
     distances(pair)
 

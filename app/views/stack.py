@@ -4,9 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-CLIP_PERCENTILE = 99.5
-"""Of the values that are not zero: one extreme offset must not turn all the others white."""
-
 
 @dataclass(frozen=True)
 class MapStack:
@@ -73,10 +70,13 @@ class MapStack:
         return replace(self, values=out)
 
     def bound(self) -> float:
-        """Symmetric colour bound: a high percentile of |value| over the values that are not zero; 0 if all are."""
-        size = np.abs(self.values[np.isfinite(self.values)])
-        size = size[size > 0]
-        return float(np.percentile(size, CLIP_PERCENTILE)) if size.size else 0.0
+        """Symmetric colour bound: the median over maps of the largest |value|, maps of zeros left out; 0 if all are.
+
+        exp(w) − 1 may be a thousand times larger in one head than in the next: a bound at the largest value would
+        turn all the others white. Larger values have the full colour, and are read by hovering.
+        """
+        peaks = np.where(np.isfinite(self.values), np.abs(self.values), 0.0).max((2, 3))
+        return float(np.median(peaks[peaks > 0])) if (peaks > 0).any() else 0.0
 
 
 def shared_bound(*stacks: MapStack) -> float:
