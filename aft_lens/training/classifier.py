@@ -107,16 +107,20 @@ class Classifier(pl.LightningModule):
             self.log_dict({**values, "entropy/mean": torch.stack(layers).mean()}, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with a decayed and a spared group, and the schedule by step."""
+        """AdamW in groups (decayed, spared, position biases) and the schedule by step."""
         optim = self.recipe.optim
-        spared = ("position_bias", "pos_embed", "cls_token")
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        decayed = [p for name, p in named if p.ndim > 1 and not any(word in name for word in spared)]
-        chosen = {id(p) for p in decayed}
+        biases = [p for name, p in named if ".position_bias." in name]
+        embeddings = [p for name, p in named if name in ("pos_embed", "cls_token")]
+        chosen = {id(p) for p in (*biases, *embeddings)}
+        decayed = [p for _, p in named if p.ndim > 1 and id(p) not in chosen]
+        spared = [p for _, p in named if p.ndim <= 1 and id(p) not in chosen]
         groups = [
             {"params": decayed, "weight_decay": optim.weight_decay},
-            {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.0},
+            {"params": spared + embeddings, "weight_decay": 0.0},
+            {"params": biases, "weight_decay": 0.0, "lr": optim.lr * optim.bias_lr_scale},
         ]
+        groups = [group for group in groups if group["params"]]
         optimizer = torch.optim.AdamW(groups, lr=optim.lr)
         total = self._steps()
         warmup = min(total - 1, round(total * optim.warmup_epochs / self.recipe.trainer.epochs))

@@ -48,6 +48,8 @@ class OptimRecipe:
 
     lr: float = 1e-3
     """Highest learning rate."""
+    bias_lr_scale: float = 1.0
+    """Learning rate of position biases over that of the other weights."""
     min_lr: float = 1e-6
     """Learning rate at the end."""
     warmup_epochs: float = 2.0
@@ -63,9 +65,13 @@ class OptimRecipe:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        if self.lr <= 0 or self.min_lr < 0 or self.warmup_epochs < 0 or self.accumulate < 1 or not 0 <= self.ema < 1:
+        if min(self.lr, self.bias_lr_scale) <= 0 or min(self.min_lr, self.warmup_epochs) < 0:
             raise ValueError(
-                f"optim: lr > 0, min_lr and warmup_epochs >= 0, accumulate >= 1, ema in [0, 1); got {self}"
+                f"optim: lr and bias_lr_scale must be above 0, min_lr and warmup_epochs 0 or more; got {self}"
+            )
+        if self.accumulate < 1 or not 0 <= self.ema < 1:
+            raise ValueError(
+                f"optim: accumulate must be 1 or more and ema in [0, 1), got {self.accumulate} and {self.ema}"
             )
 
 
