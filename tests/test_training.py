@@ -9,7 +9,7 @@ import yaml
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
 from aft_lens.data import load_data
-from aft_lens.models import create_model, model_config
+from aft_lens.models import VisionModel, create_model, model_config
 from aft_lens.training import (
     DataRecipe,
     OptimRecipe,
@@ -67,8 +67,10 @@ def test_a_run_is_a_checkpoint_with_metrics_and_snapshots(tmp_path):
     assert list((state_folder(path) / "tensorboard").glob("events*"))
 
 
-def test_resuming_ends_in_the_same_weights(tmp_path, monkeypatch):
-    whole = train(tiny(), tmp_path / "whole", progress=False)
+@pytest.mark.parametrize("resident", [False, True])
+def test_resuming_ends_in_the_same_weights(tmp_path, monkeypatch, resident):
+    recipe = tiny(data=DataRecipe(augment="shift", resident=resident))
+    whole = train(recipe, tmp_path / "whole", progress=False)
 
     class Stop(Exception):
         pass
@@ -80,14 +82,40 @@ def test_resuming_ends_in_the_same_weights(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("aft_lens.training.keeper.CheckpointKeeper.on_train_batch_end", stop)
         with pytest.raises(Stop):
-            train(tiny(), tmp_path / "broken", progress=False)
+            train(recipe, tmp_path / "broken", progress=False)
     assert len(read_metrics(tmp_path / "broken")) == 2
-    resumed = train(tiny(), tmp_path / "broken", resume=True, progress=False)
+    resumed = train(recipe, tmp_path / "broken", resume=True, progress=False)
     expected, found = weights(whole), weights(resumed)
     for name in expected:
         assert torch.equal(expected[name], found[name]), name
     assert len(read_metrics(resumed)) == 3
     assert sorted(read_snapshots(resumed)) == [0, 1, 2]
+
+
+def test_resident_data_trains_as_loaded_data_does(tmp_path):
+    def run(resident):
+        data = DataRecipe(batch_size=1257, resident=resident)
+        recipe = tiny(data=data, model=model_config("aft_conv_digits", depth=1, embed_dim=16, num_heads=2))
+        return read_metrics(train(recipe, tmp_path / str(resident), progress=False))
+
+    for one, other in zip(run(False), run(True), strict=True):
+        assert one["val_accuracy"] == pytest.approx(other["val_accuracy"], abs=0.01)
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
+        assert other["images_per_second"] > 0
+
+
+def test_training_starts_from_given_weights(tmp_path):
+    recipe = tiny(optim=OptimRecipe(lr=1e-9, min_lr=0))
+    start = VisionModel(recipe.model)
+    found = weights(train(recipe, tmp_path / "run", progress=False, start=start))
+    for name, value in start.state_dict().items():
+        if not name.startswith("stem."):
+            torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
+
+
+def test_resident_data_needs_one_device_and_process():
+    with pytest.raises(ValueError, match=r"data\.resident needs repeats 1"):
+        DataRecipe(resident=True, repeats=3)
 
 
 def test_ema_is_saved_and_resumes(tmp_path):

@@ -1,6 +1,7 @@
 """Data sets by name, as normalised tensors with fixed splits."""
 
 from aft_lens.data.load import DATASETS, load_data
+from aft_lens.data.resident import ResidentBatches
 from aft_lens.data.source import DataSource, RepeatedAugmentation
 from aft_lens.data.transforms import AUGMENTATIONS, batch_transform, eval_transform
 
@@ -9,6 +10,7 @@ __all__ = [
     "DATASETS",
     "DataSource",
     "RepeatedAugmentation",
+    "ResidentBatches",
     "batch_transform",
     "eval_transform",
     "load_data",

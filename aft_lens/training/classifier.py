@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from aft_lens.data import DataSource, RepeatedAugmentation, batch_transform
+from aft_lens.data import DataSource, RepeatedAugmentation, ResidentBatches, batch_transform
 from aft_lens.models import VisionModel
 from aft_lens.training.gumbel_health import single_positions
 from aft_lens.training.recipe import Recipe
@@ -41,17 +41,23 @@ class Classifier(pl.LightningModule):
         """Class logits."""
         return self.model(images)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | ResidentBatches:
         """Training images in a random order, the last incomplete batch dropped."""
         self._seed()
         self._seeded = True
+        if self.recipe.data.resident:
+            if self.trainer.world_size > 1:
+                raise ValueError(f"data.resident is for one device, got {self.trainer.world_size}; set it to false")
+            return self._resident("train", self.recipe.data.batch_size, self.recipe.data.augment, shuffle=True)
         train, repeats = self.data.train, self.recipe.data.repeats
         sampler = RepeatedAugmentation(train, repeats) if repeats > 1 else None
         size = self.recipe.data.batch_size
         return DataLoader(train, size, shuffle=sampler is None, sampler=sampler, drop_last=True, **self._workers())
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | ResidentBatches:
         """Validation images in their order."""
+        if self.recipe.data.resident:
+            return self._resident("val", EVAL_BATCH)
         return DataLoader(self.data.val, EVAL_BATCH, **self._workers())
 
     def on_train_epoch_start(self) -> None:
@@ -59,10 +65,10 @@ class Classifier(pl.LightningModule):
         if not self._seeded:
             self._seed()
         self._seeded = False
+        self._started = time.perf_counter()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the temperature of this step and start its clock."""
-        self._started = time.perf_counter()
+        """Set the temperature of this step."""
         temperature = scheduled_temperature(self.recipe.sparsity, self.recipe.model.temperature, self._progress())
         for bias in single_positions(self.model):
             bias.temperature = temperature
@@ -85,8 +91,13 @@ class Classifier(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log the speed of this step."""
-        rate = len(batch[1]) * self.trainer.world_size / (time.perf_counter() - self._started)
+        """Log the speed of the epoch after its last step, once the device has finished it."""
+        if batch_idx + 1 < self.trainer.num_training_batches:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        images = (batch_idx + 1) * len(batch[1]) * self.trainer.world_size
+        rate = images / (time.perf_counter() - self._started)
         self.log("images_per_second", rate, on_step=False, on_epoch=True, prog_bar=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -155,6 +166,10 @@ class Classifier(pl.LightningModule):
         resumed Trainer still counts the epoch before."""
         epoch = self.global_step // self._steps_per_epoch()
         torch.manual_seed((self.recipe.seed * 1_000_003 + epoch) * 1_009 + self.global_rank)
+
+    def _resident(self, part: str, size: int, augment: str = "none", *, shuffle: bool = False) -> ResidentBatches:
+        """A split on the training device."""
+        return ResidentBatches(self.data, part, size, device=self.device, augment=augment, shuffle=shuffle)
 
     def _workers(self) -> dict[str, Any]:
         """Loader options."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from aft_lens.data import ResidentBatches
 from aft_lens.models import VisionModel
 
 Z = 1.959964
@@ -39,12 +40,19 @@ def wilson(right: int, total: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def evaluate(
-    model: VisionModel, split: Dataset, classes: list[str], *, batch_size: int = 256, device: str = "cpu"
+    model: VisionModel,
+    split: Dataset | ResidentBatches,
+    classes: list[str],
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
 ) -> Evaluation:
-    """Classify every image of a split. Raises ValueError if the split is empty."""
+    """Classify every image of a split, or of batches in memory. Raises ValueError if there are none."""
     model.to(device).eval()
     losses, hits, labels = [], [], []
-    for images, target in DataLoader(split, batch_size):
+    loader = split if isinstance(split, ResidentBatches) else DataLoader(split, batch_size)
+    for images, label in loader:
+        target = label.cpu()
         logits = model(images.to(device)).float().cpu()
         losses.append(F.cross_entropy(logits, target, reduction="none"))
         hits.append(logits.argmax(1) == target)

@@ -30,9 +30,15 @@ class DataRecipe:
     """Images a process and step."""
     workers: int = 0
     """Loader processes; 0 loads in the training process."""
+    resident: bool = False
+    """Keep the data set on the training device and augment by batch; for data sets in memory and one device."""
 
     def __post_init__(self) -> None:
         """Check every value."""
+        if self.resident and (self.repeats > 1 or self.workers):
+            raise ValueError(
+                f"data.resident needs repeats 1 and workers 0, got {self.repeats} and {self.workers}; set one or other"
+            )
         if self.batch_size < 1 or self.repeats < 1 or self.workers < 0:
             raise ValueError(
                 f"data: batch_size and repeats must be 1 or more and workers 0 or more, "

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from aft_lens.checkpoint import CONFIG
 from aft_lens.data import DataSource, load_data
+from aft_lens.models import VisionModel
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.keeper import CheckpointKeeper
@@ -26,8 +27,12 @@ def state_folder(path: Path) -> Path:
     return path.with_name(f"{path.name}.state")
 
 
-def train(recipe: Recipe, path: Path | str, *, resume: bool = False, progress: bool = True) -> Path:
+def train(
+    recipe: Recipe, path: Path | str, *, resume: bool = False, progress: bool = True, start: VisionModel | None = None
+) -> Path:
     """Train a recipe into the checkpoint folder `path`, which is whole after every epoch, and return it.
+
+    The first weights are those of `start`, a model of the recipe's shape, or drawn by the recipe's seed.
 
     `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
     the same weights as a run without a break. Raises FileExistsError if `path` holds something and `resume` is
@@ -44,7 +49,10 @@ def train(recipe: Recipe, path: Path | str, *, resume: bool = False, progress: b
         raise FileExistsError(f"{path} holds a run; continue it with --resume, or choose another --name")
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
     trainer = _trainer(recipe, path, data, progress)
-    trainer.fit(Classifier(recipe, data), ckpt_path=last, weights_only=True)
+    classifier = Classifier(recipe, data)
+    if start is not None and last is None:
+        classifier.model.load_state_dict(start.state_dict())
+    trainer.fit(classifier, ckpt_path=last, weights_only=True)
     return path
 
 
