@@ -4,10 +4,19 @@ import torch
 import triton
 from torch import Tensor
 
-from aft_lens.ops.kernels.dense_backward import diagonal_kernel, pair_kernel, source_kernel
+from aft_lens.ops.kernels.dense_backward import diagonal_kernel, gate_kernel, pair_kernel, source_kernel
 from aft_lens.ops.kernels.dense_forward import expand_kernel, forward_kernel
 from aft_lens.ops.kernels.exact import exact_backward_kernel, exact_forward_kernel
-from aft_lens.ops.kernels.launch import Geometry, channel_leading, dot_dtype, empty_channel_leading, strides
+from aft_lens.ops.kernels.launch import (
+    EXACT_PROGRAMS,
+    Geometry,
+    batch_strides,
+    batch_unit,
+    channel_leading,
+    dot_dtype,
+    empty_channel_leading,
+    strides,
+)
 from aft_lens.ops.kernels.tiles import SAFE_RANGE
 
 
@@ -30,15 +39,17 @@ def dense_forward(
     tiles = geometry.forward_tiles(b, h, c, value.dtype)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
     q = value if query is None else query
+    unit = batch_unit(q, key, value, y)
     forward_kernel[(h * triton.cdiv(t, tiles.block_t) * tiles.c_splits, triton.cdiv(b, tiles.block_b * tiles.b_steps))](
         q, key, value, e, y, inverse, top, query_bias, value_bias, b, c, h,
-        *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3),
+        *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
+        *batch_strides(y, 3, unit),
         t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps,
-        triton.cdiv(c, tiles.c_splits), tiles.c_splits, gated, biased, geometry.precision(value.dtype),
+        c // tiles.c_splits, tiles.c_splits, unit, gated, biased, geometry.precision(value.dtype),
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
-    exact_forward_kernel[(h, b)](
-        q, key, value, w, y, query_bias, value_bias, c,
+    exact_forward_kernel[(h, min(b, EXACT_PROGRAMS))](
+        q, key, value, w, y, query_bias, value_bias, b, c,
         *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3),
         t, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block, gated, biased, SAFE_RANGE,
     )  # fmt: skip
@@ -76,25 +87,32 @@ def dense_backward(
     dden = torch.empty(h, b, t, dtype=e.dtype, device=key.device)
     tiles = geometry.backward_tiles(b, h, c, value.dtype)
     precision = geometry.precision(value.dtype)
+    unit = batch_unit(q, key, value, y, dy)
+    rows = geometry.gate_rows()
+    gate_kernel[(h, triton.cdiv(b, rows))](
+        q, y, inverse, query_bias, value_bias, dy, dq, dnum, dden, b, c,
+        *batch_strides(q, 3, unit), *batch_strides(y, 3, unit), *batch_strides(dy, 3, unit),
+        t, geometry.block, rows, unit, gated, biased, num_warps=4,
+    )  # fmt: skip
     source_kernel[(h * triton.cdiv(t, tiles.block_t), triton.cdiv(b, tiles.block_b * tiles.b_steps))](
-        q, key, value, e, y, inverse, top, query_bias, value_bias, dy, dq, dk, dv, dnum, dden, b, c,
-        *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3), *strides(dy, 3),
-        t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps, gated, biased, precision,
+        key, value, e, top, dnum, dden, dk, dv, b, c, *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
+        t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps, unit, precision,
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     pair = geometry.pair_tiles(b, h, c, value.dtype)
     splits = triton.cdiv(b, pair.block_b * pair.b_steps)
     de = torch.empty(splits, h, t, t, dtype=torch.float32, device=key.device)
     pair_kernel[(h * triton.cdiv(t, pair.block_t) ** 2, splits)](
-        key, value, top, dnum, dden, de, b, c, h, *strides(key, 2), *strides(value, 3),
-        t, pair.block_t, pair.block_b, pair.b_steps, precision, num_warps=pair.warps, num_stages=pair.stages,
+        key, value, top, dnum, dden, de, b, c, h,
+        *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
+        t, pair.block_t, pair.block_b, pair.b_steps, unit, precision, num_warps=pair.warps, num_stages=pair.stages,
     )  # fmt: skip
     dw = torch.empty(w.shape, dtype=torch.float32, device=w.device)
     diagonal_kernel[(h, geometry.window[0])](
         w, de, dw, h, splits, *geometry.grid, *geometry.window, geometry.window_block,
         triton.next_power_of_2(geometry.columns), SAFE_RANGE,
     )  # fmt: skip
-    exact_backward_kernel[(h, b)](
+    exact_backward_kernel[(h, min(b, EXACT_PROGRAMS))](
         q, key, value, w, query_bias, dy, dk, dv, dw, b, c,
         *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(dy, 3),
         t, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block, gated, biased, SAFE_RANGE,

@@ -14,76 +14,85 @@ from aft_lens.ops.kernels.tiles import head_range, sigmoid
 
 
 @triton.jit
-def source_kernel(
-    Q, K, V, E, Y, R, M, QB, VB, DY, DQ, DK, DV, DNUM, DDEN,
+def gate_kernel(
+    Q, Y, R, QB, VB, DY, DQ, DNUM, DDEN,
     B, C,
-    q_b, q_h, q_c, k_b, k_h, v_b, v_h, v_c, y_b, y_h, y_c, d_b, d_h, d_c,
-    T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_B: tl.constexpr,
-    B_STEPS: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
+    q_b, q_h, q_c, y_b, y_h, y_c, d_b, d_h, d_c,
+    T: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_B: tl.constexpr, UNIT: tl.constexpr,
+    HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of query, key and value; one program a head, block of sources and group of batch rows.
+    """Gradients of query, numerator and denominator; one program a head and block of batch rows.
 
-    DQ, DV, DNUM are laid out like V's `h c b t` contiguous form, DK and DDEN as `h b t`.
+    DQ and DNUM are laid out `h c b t`, DDEN `h b t`. Strides along the batch are given in steps of UNIT.
+    """
+    head = tl.program_id(0).to(tl.int64)
+    b = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
+    t = tl.arange(0, BLOCK_T)[None, :]
+    on = (b[:, None] < B) & (t < T)
+    b = tl.minimum(b, B - 1).to(tl.int64)[:, None]
+    r = tl.load(R + (head * B + b) * T + t, mask=on, other=0.0).to(tl.float32)
+    dden = tl.zeros((BLOCK_B, BLOCK_T), tl.float32)
+    for c in range(C):
+        row = ((head * C + c) * B + b) * T + t
+        dy = tl.load(DY + head * d_h + c * d_c + b * (d_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
+        y = tl.load(Y + head * y_h + c * y_c + b * (y_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
+        dnum = dy
+        bias = tl.load(VB + head * C + c).to(tl.float32) if HAS_BIAS else 0.0
+        if HAS_QUERY:
+            q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
+            if HAS_BIAS:
+                q += tl.load(QB + head * C + c).to(tl.float32)
+            gate = sigmoid(q)
+            dq = dy * y * (1.0 - gate)
+            tl.store(DQ + row, dq.to(DQ.dtype.element_ty), mask=on)
+            dnum *= gate
+            y -= bias * gate
+        else:
+            y -= bias
+        dden -= dy * y
+        tl.store(DNUM + row, (dnum * r).to(DNUM.dtype.element_ty), mask=on)
+    tl.store(DDEN + (head * B + b) * T + t, (dden * r).to(DDEN.dtype.element_ty), mask=on)
+
+
+@triton.jit
+def source_kernel(
+    K, V, E, M, DNUM, DDEN, DK, DV,
+    B, C,
+    k_b, k_h, v_b, v_h, v_c,
+    T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_B: tl.constexpr,
+    B_STEPS: tl.constexpr, UNIT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of key and value; one program a head, block of sources and group of batch rows.
+
+    DV is laid out `h c b t`, DK `h b t`.
     """
     S_TILES: tl.constexpr = (T + BLOCK_S - 1) // BLOCK_S
     pid = tl.program_id(0)
-    s0 = (pid % S_TILES) * BLOCK_S
     head = (pid // S_TILES).to(tl.int64)
     t = tl.arange(0, BLOCK_T)
-    s = s0 + tl.arange(0, BLOCK_S)
+    s = (pid % S_TILES) * BLOCK_S + tl.arange(0, BLOCK_S)
+    on_t = t[None, :] < T
+    on_s = s[None, :] < T
     e = tl.load(
         E + head * T * T_PAD + t[:, None] * T_PAD + s[None, :],
         mask=(t[:, None] < T) & (s[None, :] < T_PAD), other=0.0,
     )  # fmt: skip
     for step in range(B_STEPS):
         b = (tl.program_id(1) * B_STEPS + step) * BLOCK_B + tl.arange(0, BLOCK_B)
-        live = b < B
+        mask_s = (b[:, None] < B) & on_s
         b = tl.minimum(b, B - 1).to(tl.int64)
-        on_t = t[None, :] < T
-        mask_t = live[:, None] & on_t
-        mask_s = live[:, None] & (s[None, :] < T)
-        r = tl.load(R + (head * B + b[:, None]) * T + t[None, :], mask=on_t, other=0.0).to(tl.float32)
-        dden = tl.zeros((BLOCK_B, BLOCK_T), tl.float32)
-        for c in range(C):
-            dy = tl.load(DY + head * d_h + c * d_c + b[:, None] * d_b + t[None, :], mask=on_t, other=0.0)
-            y = tl.load(Y + head * y_h + c * y_c + b[:, None] * y_b + t[None, :], mask=on_t, other=0.0)
-            y = y.to(tl.float32)
-            if HAS_BIAS:
-                bias = tl.load(VB + head * C + c).to(tl.float32)
-                if HAS_QUERY:
-                    q = tl.load(Q + head * q_h + c * q_c + b[:, None] * q_b + t[None, :], mask=on_t, other=0.0)
-                    bias *= sigmoid(q.to(tl.float32) + tl.load(QB + head * C + c).to(tl.float32))
-                y -= bias
-            dden -= dy.to(tl.float32) * y
-        dden = (dden * r).to(e.dtype)
-        if s0 == 0:
-            tl.store(DDEN + (head * B + b[:, None]) * T + t[None, :], dden, mask=mask_t)
-        key = tl.load(K + head * k_h + b[:, None] * k_b + s[None, :], mask=s[None, :] < T, other=float("-inf"))
+        key = tl.load(K + head * k_h + b[:, None] * (k_b * UNIT) + s[None, :], mask=on_s, other=float("-inf"))
         weight = tl.exp(key.to(tl.float32) - tl.load(M + head * B + b)[:, None])
-        dk = tl.dot(dden, e, input_precision=PRECISION) * weight
+        dden = tl.load(DDEN + (head * B + b[:, None]) * T + t[None, :], mask=on_t, other=0.0)
+        dk = tl.dot(dden, e, input_precision=PRECISION)
         for c in range(C):
             row = ((head * C + c) * B + b[:, None]) * T
-            dy = tl.load(DY + head * d_h + c * d_c + b[:, None] * d_b + t[None, :], mask=on_t, other=0.0)
-            dnum = dy.to(tl.float32)
-            if HAS_QUERY:
-                q = tl.load(Q + head * q_h + c * q_c + b[:, None] * q_b + t[None, :], mask=on_t, other=0.0)
-                q = q.to(tl.float32)
-                if HAS_BIAS:
-                    q += tl.load(QB + head * C + c).to(tl.float32)
-                gate = sigmoid(q)
-                if s0 == 0:
-                    y = tl.load(Y + head * y_h + c * y_c + b[:, None] * y_b + t[None, :], mask=on_t, other=0.0)
-                    dq = dnum * y.to(tl.float32) * (1.0 - gate)
-                    tl.store(DQ + row + t[None, :], dq.to(DQ.dtype.element_ty), mask=mask_t)
-                dnum *= gate
-            dnum = (dnum * r).to(e.dtype)
-            if s0 == 0:
-                tl.store(DNUM + row + t[None, :], dnum, mask=mask_t)
-            v = tl.load(V + head * v_h + c * v_c + b[:, None] * v_b + s[None, :], mask=s[None, :] < T, other=0.0)
-            dv = tl.dot(dnum, e, input_precision=PRECISION) * weight
-            dk += dv * v.to(tl.float32)
-            tl.store(DV + row + s[None, :], dv.to(DV.dtype.element_ty), mask=mask_s)
-        tl.store(DK + (head * B + b[:, None]) * T + s[None, :], dk.to(DK.dtype.element_ty), mask=mask_s)
+            dnum = tl.load(DNUM + row + t[None, :], mask=on_t, other=0.0)
+            v = tl.load(V + head * v_h + c * v_c + b[:, None] * (v_b * UNIT) + s[None, :], mask=on_s, other=0.0)
+            mixed = tl.dot(dnum, e, input_precision=PRECISION)
+            dk += mixed * v.to(tl.float32)
+            tl.store(DV + row + s[None, :], (mixed * weight).to(DV.dtype.element_ty), mask=mask_s)
+        tl.store(DK + (head * B + b[:, None]) * T + s[None, :], (dk * weight).to(DK.dtype.element_ty), mask=mask_s)
 
 
 @triton.jit
@@ -91,7 +100,8 @@ def pair_kernel(
     K, V, M, DNUM, DDEN, DE,
     B, C, H,
     k_b, k_h, v_b, v_h, v_c,
-    T: tl.constexpr, BLOCK: tl.constexpr, BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr, PRECISION: tl.constexpr,
+    T: tl.constexpr, BLOCK: tl.constexpr, BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr, UNIT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradient of E summed over a group of batch rows and all channels, DE `split h t s` in float32."""
     TILES: tl.constexpr = (T + BLOCK - 1) // BLOCK
@@ -99,20 +109,20 @@ def pair_kernel(
     t = (pid % TILES) * BLOCK + tl.arange(0, BLOCK)
     s = (pid // TILES) % TILES * BLOCK + tl.arange(0, BLOCK)
     head = (pid // (TILES * TILES)).to(tl.int64)
+    on_s = s[None, :] < T
     total = tl.zeros((BLOCK, BLOCK), tl.float32)
     for step in range(B_STEPS):
         b = (tl.program_id(1) * B_STEPS + step) * BLOCK_B + tl.arange(0, BLOCK_B)
         live = b < B
         b = tl.minimum(b, B - 1).to(tl.int64)
         on_t = live[None, :] & (t[:, None] < T)
-        on_s = s[None, :] < T
-        key = tl.load(K + head * k_h + b[:, None] * k_b + s[None, :], mask=on_s, other=float("-inf"))
+        key = tl.load(K + head * k_h + b[:, None] * (k_b * UNIT) + s[None, :], mask=on_s, other=float("-inf"))
         weight = tl.exp(key.to(tl.float32) - tl.load(M + head * B + b)[:, None])
         dden = tl.load(DDEN + (head * B + b[None, :]) * T + t[:, None], mask=on_t, other=0.0)
         total = tl.dot(dden, weight.to(dden.dtype), total, input_precision=PRECISION)
         for c in range(C):
             dnum = tl.load(DNUM + ((head * C + c) * B + b[None, :]) * T + t[:, None], mask=on_t, other=0.0)
-            v = tl.load(V + head * v_h + c * v_c + b[:, None] * v_b + s[None, :], mask=on_s, other=0.0)
+            v = tl.load(V + head * v_h + c * v_c + b[:, None] * (v_b * UNIT) + s[None, :], mask=on_s, other=0.0)
             a = (weight * v.to(tl.float32)).to(dnum.dtype)
             total = tl.dot(dnum, a, total, input_precision=PRECISION)
     out = DE + ((tl.program_id(1) * H + head) * T + t[:, None]) * T + s[None, :]

@@ -23,12 +23,33 @@ def expand_kernel(
 
 
 @triton.jit
+def channel(
+    Q, V, Y, QB, VB, e, weight, inverse, head, c, b, s, t, mask_t, C,
+    q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c,
+    T: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Numerator, division and gate of one channel of a tile."""
+    v = tl.load(V + head * v_h + c * v_c + b[:, None] * (v_b * UNIT) + s[None, :], mask=s[None, :] < T, other=0.0)
+    y = tl.dot((weight * v.to(tl.float32)).to(e.dtype), e, input_precision=PRECISION) * inverse
+    if HAS_BIAS:
+        y += tl.load(VB + head * C + c).to(tl.float32)
+    if HAS_QUERY:
+        place = Q + head * q_h + c * q_c + b[:, None] * (q_b * UNIT) + t[None, :]
+        q = tl.load(place, mask=t[None, :] < T, other=0.0).to(tl.float32)
+        if HAS_BIAS:
+            q += tl.load(QB + head * C + c).to(tl.float32)
+        y *= sigmoid(q)
+    out = Y + head * y_h + c * y_c + b[:, None] * (y_b * UNIT) + t[None, :]
+    tl.store(out, y.to(Y.dtype.element_ty), mask=mask_t)
+
+
+@triton.jit
 def forward_kernel(
     Q, K, V, E, Y, R, M, QB, VB,
     B, C, H,
     q_b, q_h, q_c, k_b, k_h, v_b, v_h, v_c, y_b, y_h, y_c,
     T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_B: tl.constexpr,
-    B_STEPS: tl.constexpr, C_PER: tl.constexpr, C_SPLITS: tl.constexpr, HAS_QUERY: tl.constexpr,
+    B_STEPS: tl.constexpr, C_PER: tl.constexpr, C_SPLITS: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr,
     HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program a head, block of targets, group of channels and group of batch rows; E stays on chip."""
@@ -47,7 +68,7 @@ def forward_kernel(
         b = (tl.program_id(1) * B_STEPS + step) * BLOCK_B + tl.arange(0, BLOCK_B)
         live = b < B
         b = tl.minimum(b, B - 1).to(tl.int64)
-        key = tl.load(K + head * k_h + b[:, None] * k_b + s[None, :], mask=s[None, :] < T, other=float("-inf"))
+        key = tl.load(K + head * k_h + b[:, None] * (k_b * UNIT) + s[None, :], mask=s[None, :] < T, other=float("-inf"))
         key = key.to(tl.float32)
         top = tl.max(key, 1)
         weight = tl.exp(key - top[:, None])
@@ -59,20 +80,14 @@ def forward_kernel(
             tl.store(R + (head * B + b[:, None]) * T + t[None, :], inverse.to(R.dtype.element_ty), mask=mask_t)
             if t0 == 0:
                 tl.store(M + head * B + b, top, mask=live)
-        for i in range(C_PER):
-            c = split * C_PER + i
-            if c < C:
-                v = tl.load(V + head * v_h + c * v_c + b[:, None] * v_b + s[None, :], mask=s[None, :] < T, other=0.0)
-                a = (weight * v.to(tl.float32)).to(e.dtype)
-                y = tl.dot(a, e, input_precision=PRECISION) * inverse
-                if HAS_BIAS:
-                    y += tl.load(VB + head * C + c).to(tl.float32)
-                if HAS_QUERY:
-                    q = tl.load(
-                        Q + head * q_h + c * q_c + b[:, None] * q_b + t[None, :], mask=t[None, :] < T, other=0.0
-                    ).to(tl.float32)
-                    if HAS_BIAS:
-                        q += tl.load(QB + head * C + c).to(tl.float32)
-                    y *= sigmoid(q)
-                out = Y + head * y_h + c * y_c + b[:, None] * y_b + t[None, :]
-                tl.store(out, y.to(Y.dtype.element_ty), mask=mask_t)
+        if C_PER == 1:
+            channel(
+                Q, V, Y, QB, VB, e, weight, inverse, head, split, b, s, t, mask_t, C,
+                q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c, T, UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
+            )  # fmt: skip
+        else:
+            for i in range(C_PER):
+                channel(
+                    Q, V, Y, QB, VB, e, weight, inverse, head, split * C_PER + i, b, s, t, mask_t, C,
+                    q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c, T, UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
+                )  # fmt: skip

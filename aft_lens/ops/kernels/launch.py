@@ -38,6 +38,17 @@ def strides(tensor: Tensor, count: int) -> tuple[int, ...]:
     return tuple(tensor.stride()[:count])
 
 
+def batch_unit(*tensors: Tensor) -> int:
+    """Largest power of two up to 8 that divides every step along the batch: it makes loads that wide."""
+    return math.gcd(8, *(tensor.stride(0) for tensor in tensors))
+
+
+def batch_strides(tensor: Tensor, count: int, unit: int) -> tuple[int, ...]:
+    """The first `count` strides, that along the batch in steps of `unit`."""
+    first, *rest = strides(tensor, count)
+    return (first // unit, *rest)
+
+
 @dataclass(frozen=True)
 class Tiles:
     """Block shape and launch options of one kernel."""
@@ -48,6 +59,10 @@ class Tiles:
     c_splits: int = 1
     warps: int = 8
     stages: int = 2
+
+
+EXACT_PROGRAMS = 16
+"""Programs a head of the exact kernels: few, as nearly all of them end at once."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +105,27 @@ class Geometry:
         return "ieee" if dtype == torch.float32 else "tf32"
 
     def forward_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> Tiles:
-        """Tiles of the fused forward."""
+        """Tiles of the fused forward, as measured on an H100."""
         if dtype == torch.float32:
             return Tiles(16, min(self.block, 32), warps=4, stages=1)
-        return Tiles(64, min(self.block, 128), b_steps=1, c_splits=1)
+        if c <= 2:
+            return Tiles(32, min(self.block, 256), b_steps=4)
+        return Tiles(32, min(self.block, 128), c_splits=math.gcd(c, 4), warps=4, stages=3)
 
     def backward_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> Tiles:
-        """Tiles of the gradients of query, key and value."""
+        """Tiles of the gradients of key and value."""
         if dtype == torch.float32:
             return Tiles(16, min(self.block, 32), warps=4, stages=1)
-        return Tiles(64, min(self.block, 128))
+        return Tiles(32, min(self.block, 128), b_steps=4 if c <= 2 else 1, warps=4, stages=1 if c <= 2 else 2)
+
+    def gate_rows(self) -> int:
+        """Batch rows a program of the elementwise backward pass."""
+        return max(1, 2048 // self.block)
 
     def pair_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> Tiles:
         """Tiles of the gradient of the expanded weights."""
         if dtype == torch.float32:
             return Tiles(16, min(self.block, 32), b_steps=max(1, b // 16), warps=4, stages=1)
-        return Tiles(64, min(self.block, 128), b_steps=max(1, -(-b // 64)))
+        if c <= 2:
+            return Tiles(64, min(self.block, 128), b_steps=4, warps=4)
+        return Tiles(64, min(self.block, 128), b_steps=2, stages=3)
