@@ -40,8 +40,54 @@ def check(grid, window, scale):
         assert error < 1e-5, f"relative error {error:.2e}"
 
 
+def check_layer():
+    """The layer's way through the kernels equals its plain way, forward and every gradient."""
+    from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
+    from aft_lens.layers.position_bias import Free  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    layer, x, grid = AFTConv(12, 3, Free(3, 3, 5)), torch.randn(2, 20, 12), (4, 5)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    plain = layer(x, grid)
+    fused = layer._fused(x, layer.position_bias(), grid)
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+    upstream = torch.randn_like(plain)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    expected = torch.autograd.grad(plain, parameters, upstream)
+    for name, found, right in zip(names, torch.autograd.grad(fused, parameters, upstream), expected, strict=True):
+        if name != "key.bias":  # the same for every source: its gradient is 0 but for rounding
+            assert (found - right).norm() <= 1e-4 * right.norm(), name
+
+
+def check_dispatch():
+    """implementation="triton" takes any layout and equals the other forms; what it cannot take is an error."""
+    from aft_lens.ops import aft_conv  # noqa: PLC0415
+
+    query, value = torch.randn(2, 3, 2, 4, 5), torch.randn(2, 3, 2, 4, 5).transpose(3, 4).contiguous().transpose(3, 4)
+    key, w = torch.randn(2, 4, 5, 3).permute(0, 3, 1, 2), torch.randn(3, 3, 3)
+    fused = aft_conv(query, key, value, w, implementation="triton")
+    torch.testing.assert_close(fused, aft_conv(query, key, value, w), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="causal"):
+        aft_conv(query, key, value, w, causal=True, implementation="triton")
+
+
+def test_triton_is_refused_without_a_gpu():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    from aft_lens.ops import aft_conv  # noqa: PLC0415
+
+    with pytest.raises(ValueError, match="run on CUDA"):
+        aft_conv(
+            None, torch.randn(1, 1, 3, 3), torch.randn(1, 1, 1, 3, 3), torch.randn(1, 3, 3), implementation="triton"
+        )
+
+
 def test_dense_kernels_equal_the_reference():
-    code = "from tests.test_kernels import CASES, check; [check(*case) for case in CASES]"
+    code = (
+        "from tests.test_kernels import CASES, check, check_dispatch, check_layer;"
+        "[check(*case) for case in CASES]; check_layer(); check_dispatch()"
+    )
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
 from aft_lens.layers.position_bias import Factorized, Indexed
 from aft_lens.ops import aft_conv, aft_full, aft_indexed, aft_local, aft_simple
+from aft_lens.ops.kernels import dispatch
 
 
 class AFTConv(nn.Module):
@@ -42,6 +44,9 @@ class AFTConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Mix the t tokens laid out on `grid` in raster order."""
+        w = self.position_bias()
+        if self._fits_kernels(x, w, grid):
+            return self._fused(x, w, grid)
         b, _, d = x.shape
         split = (b, self.num_heads, d // self.num_heads, *grid)
         query = None
@@ -49,12 +54,32 @@ class AFTConv(nn.Module):
             query = self.hook_query(self.query(x).transpose(1, 2).reshape(split))
         key = self.hook_key(self.key(x).transpose(1, 2).reshape(b, self.num_heads, *grid))
         value = self.hook_value(self.value(x).transpose(1, 2).reshape(split))
-        w = self.position_bias()
         if isinstance(self.position_bias, Indexed):
             mixed = aft_indexed(query, key, value, w, self.position_bias.offset)
         else:
             mixed = aft_conv(query, key, value, w, outside=self.outside)
         return self.proj(mixed.reshape(b, d, -1).transpose(1, 2))
+
+    def _fits_kernels(self, x: Tensor, w: Tensor, grid: Sequence[int]) -> bool:
+        """Whether projections may write straight into the kernels' layout: nothing watches them on the way."""
+        if not x.is_cuda or isinstance(self.position_bias, Indexed):
+            return False
+        watched = any(len(hook._forward_hooks) for hook in (self.hook_query, self.hook_key, self.hook_value))
+        return not watched and dispatch.refusal(x, w.shape[1:], grid, outside=self.outside) is None
+
+    def _fused(self, x: Tensor, w: Tensor, grid: Sequence[int]) -> Tensor:
+        """The same through kernels: projections W x^T leave memory as `h c b t`, their biases are added inside."""
+        b, t, d = x.shape
+        flat = x.reshape(-1, d).T
+        split = (self.num_heads, d // self.num_heads, b, t)
+        query = None if self.query is None else (self.query.weight @ flat).view(split).permute(2, 0, 1, 3)
+        key = torch.addmm(self.key.bias.unsqueeze(1), self.key.weight, flat)
+        value = (self.value.weight @ flat).view(split).permute(2, 0, 1, 3)
+        mixed = dispatch.conv(
+            query, key.view(self.num_heads, b, t).transpose(0, 1), value, w, grid,
+            query_bias=None if self.query is None else self.query.bias, value_bias=self.value.bias,
+        )  # fmt: skip
+        return self.proj(mixed.permute(0, 3, 1, 2).reshape(b, t, d))
 
 
 class AFTFull(nn.Module):

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from aft_lens.ops.combine import Spec, accumulate_dtype, gate, rowwise
 from aft_lens.ops.expand import check_outside, check_window, expand_bias
+from aft_lens.ops.kernels import dispatch
 from aft_lens.ops.mean import weighted_mean
 
-IMPLEMENTATIONS = ("auto", "matmul", "convolution", "banded", "rowwise")
+IMPLEMENTATIONS = ("auto", "triton", "matmul", "convolution", "banded", "rowwise")
 
 
 def aft_conv(
@@ -29,9 +30,9 @@ def aft_conv(
     `causal` reads sources up to the target in raster order; no later one moves a bit of the result.
     `implementation` is "matmul" (bias written out to a block of targets at a time), "convolution" (depth-wise, the
     rest of the grid by 0/1 bands; not causal), "banded" (1-D chunks), "rowwise" (exact for any finite input, holds
-    h x T x T) or "auto", the fastest as measured. Sums in float32 or wider and returns the value's dtype. Raises
-    ValueError on an even window, a wrong dimension, or an unknown option, and FloatingPointError where key and
-    bias peak more than 400 nats apart.
+    h x T x T), "triton" (fused kernels on CUDA) or "auto", the fastest as measured. Sums in float32 or wider and
+    returns the value's dtype. Raises ValueError on an even window, a wrong dimension, an unknown option or, with
+    "triton", what the kernels do not take, and FloatingPointError where key and bias peak more than 400 nats apart.
     """
     grid = key.shape[2:]
     check_outside(outside)
@@ -45,6 +46,15 @@ def aft_conv(
     if implementation == "banded" and len(grid) != 1:
         raise ValueError(f'implementation="banded" is for 1-D grids, got grid {tuple(grid)}; use "auto"')
 
+    if implementation == "triton" or (implementation == "auto" and value.is_cuda):
+        reason = dispatch.refusal(value, position_bias.shape[1:], grid, causal=causal, outside=outside)
+        if reason is None:
+            flat = None if query is None else query.flatten(3)
+            mixed = dispatch.conv(flat, key.flatten(2), value.flatten(3), position_bias, grid)
+            return mixed.reshape(value.shape)
+        if implementation == "triton":
+            raise ValueError(f'implementation="triton" does not fit: the kernels {reason}; use "auto"')
+        dispatch.tell(reason)
     dtype = accumulate_dtype(value.dtype)
     k, v, w = key.to(dtype).flatten(2), value.to(dtype).flatten(3), position_bias.to(dtype)
     if implementation == "rowwise":

@@ -15,6 +15,7 @@ from aft_lens.ops.kernels.launch import (
     channel_leading,
     dot_dtype,
     empty_channel_leading,
+    rows,
     strides,
 )
 from aft_lens.ops.kernels.tiles import SAFE_RANGE
@@ -28,6 +29,8 @@ def dense_forward(
     """Mix: y `b h c t`, 1 / den `h b t`, max key `h b` and e^(w - a) `h t t_pad`."""
     geometry = Geometry.of(grid, w)
     b, h, c, t = value.shape
+    w, key, value = w.contiguous(), rows(key), channel_leading(value)
+    q = value if query is None else channel_leading(query)
     y = empty_channel_leading(value)
     kernel_dtype = dot_dtype(value.dtype)
     inverse = torch.empty(h, b, t, dtype=kernel_dtype, device=value.device)
@@ -38,7 +41,6 @@ def dense_forward(
     )
     tiles = geometry.forward_tiles(b, h, c, value.dtype)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
-    q = value if query is None else query
     unit = batch_unit(q, key, value, y)
     forward_kernel[(h * triton.cdiv(t, tiles.block_t) * tiles.c_splits, triton.cdiv(b, tiles.block_b * tiles.b_steps))](
         q, key, value, e, y, inverse, top, query_bias, value_bias, b, c, h,
@@ -78,8 +80,8 @@ def dense_backward(
     geometry = Geometry.of(grid, w)
     b, h, c, t = value.shape
     gated, biased = query is not None, query_bias is not None or value_bias is not None
-    q = value if query is None else query
-    dy = channel_leading(dy)
+    w, key, value, dy = w.contiguous(), rows(key), channel_leading(value), channel_leading(dy)
+    q = value if query is None else channel_leading(query)
     dq = empty_channel_leading(value) if gated else value.new_empty(0)
     dv = empty_channel_leading(value)
     dk = torch.empty(h, b, t, dtype=key.dtype, device=key.device)
@@ -88,11 +90,11 @@ def dense_backward(
     tiles = geometry.backward_tiles(b, h, c, value.dtype)
     precision = geometry.precision(value.dtype)
     unit = batch_unit(q, key, value, y, dy)
-    rows = geometry.gate_rows()
-    gate_kernel[(h, triton.cdiv(b, rows))](
+    gate_rows = geometry.gate_rows()
+    gate_kernel[(h, triton.cdiv(b, gate_rows))](
         q, y, inverse, query_bias, value_bias, dy, dq, dnum, dden, b, c,
         *batch_strides(q, 3, unit), *batch_strides(y, 3, unit), *batch_strides(dy, 3, unit),
-        t, geometry.block, rows, unit, gated, biased, num_warps=4,
+        t, geometry.block, gate_rows, unit, gated, biased, num_warps=4,
     )  # fmt: skip
     source_kernel[(h * triton.cdiv(t, tiles.block_t), triton.cdiv(b, tiles.block_b * tiles.b_steps))](
         key, value, e, top, dnum, dden, dk, dv, b, c, *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
@@ -137,8 +139,8 @@ def _setup(ctx, inputs, output):
 def _backward(ctx, dy, *unused):
     query, key, value, w, query_bias, value_bias, *saved = ctx.saved_tensors
     dq, dk, dv, dw = dense_backward(dy, query, key, value, w, query_bias, value_bias, *saved, ctx.grid)
-    dqb = None if query_bias is None else dq.sum((0, 3)).to(query_bias.dtype)
-    dvb = None if value_bias is None else dv.sum((0, 3)).to(value_bias.dtype)
+    dqb = None if query_bias is None else dq.sum((0, 3)).reshape(query_bias.shape).to(query_bias.dtype)
+    dvb = None if value_bias is None else dv.sum((0, 3)).reshape(value_bias.shape).to(value_bias.dtype)
     return dq if query is not None else None, dk, dv, dw.to(w.dtype), dqb, dvb, None
 
 

@@ -33,6 +33,11 @@ def channel_leading(tensor: Tensor) -> Tensor:
     )
 
 
+def rows(tensor: Tensor) -> Tensor:
+    """The tensor itself if its last dimension is contiguous, else a contiguous copy."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
 def strides(tensor: Tensor, count: int) -> tuple[int, ...]:
     """The first `count` strides."""
     return tuple(tensor.stride()[:count])
