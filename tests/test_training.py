@@ -24,6 +24,7 @@ from aft_lens.training import (
 from aft_lens.training.evaluate import wilson
 from aft_lens.training.run import state_folder
 from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
+from app.cli import train_parser
 
 LIGHTNING_ADVICE = [
     "ignore:.*does not have many workers.*",
@@ -111,6 +112,13 @@ def test_training_starts_from_given_weights(tmp_path):
     for name, value in start.state_dict().items():
         if not name.startswith("stem."):
             torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("word", "expected"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("4", 4)])
+def test_limits_on_the_command_line_are_numbers_or_shares_of_batches(word, expected):
+    chosen = train_parser().parse_args([f"--trainer.limit_batches={word}"])
+    assert chosen.trainer.limit_batches == expected
+    assert type(chosen.trainer.limit_batches) is type(expected)
 
 
 def test_resident_data_needs_one_device_and_process():

@@ -123,7 +123,7 @@ class TrainerRecipe:
     """32-true, bf16-mixed or 16-mixed."""
     compile: bool = False
     """Compile the model with torch.compile."""
-    limit_batches: float | int = 1.0
+    limit_batches: int | float = 1.0
     """Training and validation batches an epoch: a share (float) or a number (int), to try things."""
 
     def __post_init__(self) -> None:

@@ -1,0 +1,95 @@
+"""What is measured on a trained model: accuracy, also at other sizes, and where it looks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torchvision.io import write_png
+
+from aft_lens.data import DataSource, ResidentBatches, load_data
+from aft_lens.data.source import Images
+from aft_lens.extraction import stream_relative
+from aft_lens.models import VisionModel
+from aft_lens.training import evaluate
+from analyses.bias import position_bias_maps
+
+ATTENTION_IMAGES = 256
+"""Test images that a ViT's attention is averaged over, as in the paper."""
+SAMPLES = 32
+"""Test images kept beside a checkpoint that ships."""
+
+
+def scores(model: VisionModel, data: DataSource, device: torch.device) -> dict[str, float]:
+    """Accuracy (percent) and loss (nats) on the test split."""
+    result = evaluate(model, ResidentBatches(data, "test", 250, device=device), data.classes, device=device)
+    return {"accuracy": 100 * result.accuracy, "loss": result.loss}
+
+
+def scores_by_size(
+    model: VisionModel, data: DataSource, root: str | None, device: torch.device, multiples: Sequence[float]
+) -> dict[str, float]:
+    """Accuracy (percent) by side in pixels of resized test images."""
+    patch = model.config.patch_size
+    sides = [round(multiple * data.img_size / patch) * patch for multiple in multiples]
+    return {
+        str(side): scores(model, load_data(data.name, root=root, img_size=side), device)["accuracy"] for side in sides
+    }
+
+
+def places(model: VisionModel, data: DataSource, device: torch.device) -> dict[str, Any]:
+    """Where a model looks by offset, on a window around the target; empty for AFT-full.
+
+    The window is the model's `window_size`, which a ViT's recipe has too, for this comparison.
+
+    For AFT-conv, |exp(w) - 1|; for a ViT, its border-corrected relative attention over test images. `map` is the
+    mean over layers and heads, `distance` the mean distance in patches with each head's map as weights (heads
+    without any left out), `uniform_distance` that of a flat map, `entropy` (AFT-conv) the mean entropy of
+    softmax(w) in nats.
+    """
+    side = min(model.config.window_size, 2 * model.config.grid_size - 1)
+    if model.config.mixer == "attention":
+        batches = ResidentBatches(data, "test", 64, device=device)
+        images = (image for image, _ in zip(batches, range(-(-ATTENTION_IMAGES // 64))))
+        sums = stream_relative(model, (batch[0] for batch in images))
+        maps = crop(sums.average().numpy(), side)
+        entropy = None
+    elif model.config.mixer == "aft_conv":
+        bias = position_bias_maps(model.cpu())
+        maps = np.abs(crop(bias.maps, side))
+        entropy = float(bias.entropy.mean())
+    else:
+        return {}
+    return {
+        "map": np.round(maps.mean((0, 1)), 7).tolist(),
+        "distance": mean_distance(maps),
+        "uniform_distance": mean_distance(np.ones_like(maps[:1, :1])),
+        **({} if entropy is None else {"entropy": entropy}),
+    }
+
+
+def crop(maps: Float[np.ndarray, "layer head dy dx"], side: int) -> Float[np.ndarray, "layer head y x"]:
+    """The middle of maps by offset. Raises ValueError if they are smaller than `side`."""
+    if min(maps.shape[2:]) < side:
+        raise ValueError(f"maps must have sides of {side} or more, got {maps.shape[2:]}")
+    y, x = ((have - side) // 2 for have in maps.shape[2:])
+    return maps[:, :, y : y + side, x : x + side]
+
+
+def mean_distance(maps: Float[np.ndarray, "layer head y x"]) -> float:
+    """Mean over layers and heads of the distance to the middle, in patches, with the map as weights."""
+    rows, columns = (np.arange(side) - side // 2 for side in maps.shape[2:])
+    distance = np.hypot(rows[:, None], columns[None, :])
+    total = maps.sum((2, 3))
+    weighted = (maps * distance).sum((2, 3))
+    return float((weighted[total > 0] / total[total > 0]).mean())
+
+
+def save_samples(data: DataSource, folder: Path) -> None:
+    """Write the first test images as PNG files named by number and class index."""
+    assert isinstance(data.test, Images)
+    folder.mkdir(exist_ok=True)
+    for i in range(min(SAMPLES, len(data.test))):
+        write_png(data.test.images[i], str(folder / f"{i:02d}-{int(data.test.labels[i])}.png"))

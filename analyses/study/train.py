@@ -1,0 +1,152 @@
+"""Training what is not trained yet, several runs at a time, within a budget of seconds."""
+
+import json
+import multiprocessing
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from multiprocessing.pool import AsyncResult
+from pathlib import Path
+from typing import Any
+
+from analyses.study.claims import judge
+from analyses.study.plan import Study, Task, tasks
+from analyses.study.table import NAME, markdown
+from analyses.study.worker import execute
+
+RESERVE = 1.15
+"""Share of its expected time that a run must have left to be started."""
+POLL = 0.2
+"""Seconds between two looks at the running ones."""
+
+
+def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
+    """Train the study's unfinished runs until all are there or the budget is used, and write claims.json.
+
+    Finished runs are never repeated. A run cut off by the budget goes on after its last finished epoch next time.
+    Raises ValueError if the folder of the runs holds another study's, or if a run failed.
+    """
+    begun = time.monotonic()
+    end = begun + budget if budget else float("inf")
+    todo = tasks(study)
+    finished = {task.name: found for task in todo if (found := _finished(task)) is not None}
+    study.runs.mkdir(parents=True, exist_ok=True)
+    failed: dict[str, str] = {}
+    waiting = [task for task in todo if task.name not in finished]
+    print(f"{len(finished)} of {len(todo)} runs finished before; {workers or 1} at a time", flush=True)
+
+    def done(task: Task, outcome: dict[str, Any] | BaseException) -> None:
+        clock = f"{time.monotonic() - begun:6.0f} s"
+        if isinstance(outcome, BaseException):
+            failed[task.name] = f"{type(outcome).__name__}: {outcome}"
+            print(f"{clock}  {task.name}: FAILED, {failed[task.name]}", flush=True)
+            return
+        finished[task.name] = outcome
+        _write(study, todo, finished, workers, out)
+        rate, took = outcome["images_per_second"], outcome["seconds"]
+        print(
+            f"{clock}  {task.name}: {outcome['accuracy']:.2f} %, {took:.0f} s, {rate:,.0f} images/s "
+            f"({len(finished)}/{len(todo)})",
+            flush=True,
+        )
+
+    if workers:
+        _parallel(waiting, finished, failed, workers, end, done)
+    else:
+        for task in waiting:
+            if not _fits(task, finished, end - time.monotonic()):
+                continue
+            try:
+                done(task, execute(task))
+            except Exception as error:  # one run that fails must not keep the others from training
+                done(task, error)
+    if finished:
+        _write(study, todo, finished, workers, out)
+        print(markdown(json.loads((out / NAME).read_text())))
+    missing = [task.name for task in todo if task.name not in finished and task.name not in failed]
+    if missing:
+        print(f"{len(missing)} runs left ({', '.join(missing)}); the same command goes on with them")
+    if failed:
+        raise ValueError("runs failed:\n  " + "\n  ".join(f"{name}: {why}" for name, why in failed.items()))
+
+
+def _parallel(
+    waiting: list[Task],
+    finished: dict[str, Any],
+    failed: dict[str, str],
+    workers: int,
+    end: float,
+    done: Any,
+) -> None:
+    """Keep `workers` processes busy with the first runs that may start; end them when the time is over."""
+    waiting = list(waiting)
+    running: dict[str, tuple[Task, AsyncResult]] = {}
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # leaving the block terminates the processes
+        while True:
+            for name, (task, result) in list(running.items()):
+                if result.ready():
+                    del running[name]
+                    try:
+                        done(task, result.get())
+                    except Exception as error:  # as above: whatever a run raised is reported with its name
+                        done(task, error)
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            for task in list(waiting):
+                if len(running) == workers:
+                    break
+                if _may_start(task, finished) and _fits(task, finished, left):
+                    waiting.remove(task)
+                    running[task.name] = task, pool.apply_async(execute, (task,))
+            if not running:
+                return
+            time.sleep(POLL)
+
+
+def _may_start(task: Task, finished: dict[str, Any]) -> bool:
+    """Whether the run that it starts from is there."""
+    return task.start is None or task.start.name in finished
+
+
+def _fits(task: Task, finished: dict[str, Any], left: float) -> bool:
+    """Whether a run can be expected to end in the seconds left, judged by the slowest like it."""
+    name = task.configuration.name
+    fresh = [found for found in finished.values() if not found["resumed"]]
+    alike = [found for found in fresh if found["configuration"] == name] or fresh
+    paces = [found["seconds"] / found["epochs"] for found in alike]
+    return left > RESERVE * max(paces, default=0.0) * task.recipe.trainer.epochs and _may_start(task, finished)
+
+
+def _finished(task: Task) -> dict[str, Any] | None:
+    """A run's JSON if it has finished; ValueError if it is of another study."""
+    if not task.result.is_file():
+        return None
+    found = json.loads(task.result.read_text())
+    expected = json.loads(json.dumps(task.identity()))
+    different = sorted(key for key, value in expected.items() if found.get(key) != value)
+    if different:
+        raise ValueError(f"{task.result} is of a run with other {', '.join(different)}; choose another --study.runs")
+    return found
+
+
+def _write(study: Study, todo: Sequence[Task], finished: dict[str, Any], workers: int, out: Path) -> None:
+    """Write claims.json from every finished run, in the study's order."""
+    runs = [finished[task.name] for task in todo if task.name in finished]
+    record = {
+        "command": "aft-lens " + shlex.join(sys.argv[1:]),
+        "hardware": sorted({found["hardware"] for found in runs}),
+        "versions": runs[0]["versions"],
+        "workers": workers,
+        "study": {key: value for key, value in asdict(study).items() if key not in ("runs", "accelerator")},
+        "missing": [task.name for task in todo if task.name not in finished],
+        "claims": [asdict(verdict) for verdict in judge(runs)],
+        "runs": runs,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    fresh = (out / NAME).with_suffix(".writing")
+    fresh.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(fresh, out / NAME)
