@@ -114,14 +114,16 @@ class Geometry:
         if dtype == torch.float32:
             return Tiles(16, min(self.block, 32), warps=4, stages=1)
         if c <= 2:
-            return Tiles(32, min(self.block, 256), b_steps=4)
-        return Tiles(32, min(self.block, 128), c_splits=math.gcd(c, 4), warps=4, stages=3)
+            return Tiles(32, min(self.block, 256), b_steps=8, stages=1)
+        return Tiles(32, min(self.block, 128), warps=4, stages=3)
 
     def backward_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> Tiles:
         """Tiles of the gradients of key and value."""
         if dtype == torch.float32:
             return Tiles(16, min(self.block, 32), warps=4, stages=1)
-        return Tiles(32, min(self.block, 128), b_steps=4 if c <= 2 else 1, warps=4, stages=1 if c <= 2 else 2)
+        if c <= 2:
+            return Tiles(64, min(self.block, 64), b_steps=4, warps=4, stages=1)
+        return Tiles(32, min(self.block, 128), b_steps=2, warps=4, stages=3)
 
     def gate_rows(self) -> int:
         """Batch rows a program of the elementwise backward pass."""
@@ -133,4 +135,4 @@ class Geometry:
             return Tiles(16, min(self.block, 32), b_steps=max(1, b // 16), warps=4, stages=1)
         if c <= 2:
             return Tiles(64, min(self.block, 128), b_steps=4, warps=4)
-        return Tiles(64, min(self.block, 128), b_steps=2, stages=3)
+        return Tiles(32, min(self.block, 128), b_steps=4, warps=4, stages=3)

@@ -1,0 +1,220 @@
+"""Operators and whole models on one GPU, in one run: `aft-lens bench gpu`."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aft_lens.models import VisionModel, create_model
+from analyses.bench.gpu_operators import OPERATORS, Case, error
+from analyses.machine import environment
+
+RESULTS = Path(__file__).parents[1] / "results"
+NAME = "gpu_h100"
+SETS = 3
+"""Sets of inputs taken in turn; together they exceed the cache (each is over 100 MB at batch 256)."""
+METHOD = (
+    "bfloat16, d = 384. Operators: CUDA graphs over three sets of random inputs in turn, medians and quartiles of 15 "
+    "replays, microseconds a call, the core operator alone, gradients of every input. Attention has 6 heads of 64. "
+    "error is ||out - float64 reference|| / ||reference|| on the first images of the same inputs. Models: every block "
+    "compiled, batch 256 at 224 pixels, bfloat16 autocast; a training step is forward, backward and fused AdamW."
+)
+CASES = (
+    Case(256, (14, 14), 0, 0, ("copy", "sdpa", "textbook", "linear")),
+    *(Case(256, (14, 14), heads, 11, ("aft_conv", "indexed")) for heads in (16, 32, 384)),
+    *(Case(256, (14, 14), heads, 11, ("eq6",)) for heads in (32, 384)),
+    *(Case(256, (14, 14), 32, side, ("aft_conv",)) for side in (3, 7, 15, 25)),
+    *(Case(64, (28, 28), heads, 11, ("aft_conv", "eq6")) for heads in (32,)),
+    Case(64, (28, 28), 0, 0, ("copy", "sdpa", "linear")),
+    Case(16, (56, 56), 32, 11, ("aft_conv", "eq6")),
+    Case(16, (56, 56), 0, 0, ("copy", "sdpa", "linear")),
+    Case(4, (112, 112), 32, 11, ("aft_conv",)),
+    Case(4, (112, 112), 0, 0, ("copy", "sdpa", "linear")),
+)
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "deit_small": ("vit_small_patch16_224", {}),
+    "aft_conv_small_11_32": ("aft_conv_small_11_16", {"num_heads": 32}),
+    "aft_conv_small_11_384": ("aft_conv_small_11_384", {}),
+    "aft_conv_small_indexed": ("aft_conv_small_11_384", {"keep": (1,) * 12}),
+}
+
+
+def command(out: Path | None = None, *, quick: bool = False) -> None:
+    """Measure operators and models on the GPU; print the tables and save them. Raises ValueError without CUDA."""
+    if not torch.cuda.is_available():
+        raise ValueError("bench gpu needs a CUDA device, none was found; `aft-lens bench ops` measures on the CPU")
+    torch.manual_seed(0)
+    rows = [row for case in (CASES[:2] if quick else CASES) for row in operator_rows(case)]
+    models = {name: model_row(*MODELS[name]) for name in (list(MODELS)[:2] if quick else MODELS)}
+    for name, row in models.items():
+        print(
+            f"{name:26} {row['inference']:8.0f} {row['training']:8.0f} images/s  {row['peak_gib']:.2f} GiB", flush=True
+        )
+    record = {
+        "command": "aft-lens bench gpu" + (" --quick true" if quick else ""),
+        **environment("cuda"),
+        "seed": 0,
+        "method": METHOD,
+        "ratios": ratios(rows, models),
+        "operators": rows,
+        "models": models,
+    }
+    for name, value in record["ratios"].items():
+        print(f"{name:26} {value:.3f}")
+    path = (out or RESULTS) / f"{NAME}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"wrote {path}")
+
+
+def operator_rows(case: Case) -> list[dict[str, Any]]:
+    """Forward and forward + backward of each of a case's operators, on the same tensors."""
+    found = []
+    for name in case.operators:
+        run = OPERATORS[name]
+        sets = [case.inputs(name, seed) for seed in range(SETS)]
+        row = {
+            "operator": name,
+            "batch": case.batch,
+            "grid": list(case.grid),
+            "heads": case.heads,
+            "window": case.window,
+        }
+        with torch.no_grad():
+            row["error"] = error(case, name, sets[0])
+            row["forward_us"] = replayed([_bound(run, case, tensors) for tensors in sets])
+        if name != "copy":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            gradient = _differentiated(run, case, sets[0])
+            gradient()
+            row["peak_mib"] = (torch.cuda.max_memory_allocated() - before) / 2**20
+            row["train_us"] = replayed([_differentiated(run, case, tensors) for tensors in sets])
+        found.append(row)
+        print(_line(row), flush=True)
+        del sets
+    return found
+
+
+def replayed(calls: Sequence[Callable[[], Any]], replays: int = 15) -> dict[str, float]:
+    """Microseconds a call when a CUDA graph of all calls is replayed: median, and the quartiles."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            for call in calls:
+                call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    graph.replay()
+    times = [elapsed(graph.replay) * 1e3 / len(calls) for _ in range(replays)]
+    low, middle, high = statistics.quantiles(times, n=4)
+    return {"median": middle, "low": low, "high": high}
+
+
+def elapsed(call: Callable[[], Any]) -> float:
+    """Milliseconds of one call between two events."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)
+
+
+def model_row(name: str, changes: dict[str, Any], batch: int = 256) -> dict[str, float]:
+    """Images a second of inference and of training steps, and the peak memory of a step."""
+    model = create_model(name, **changes).cuda()
+    for block in model.blocks:
+        block.compile()
+    images = torch.randn(batch, 3, 224, 224, device="cuda")
+    labels = torch.randint(1000, (batch,), device="cuda")
+    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+        model.eval()
+        inference = _median(lambda: model(images))
+    model.train()
+    step = training_step(model, images, labels)
+    step()
+    torch.cuda.reset_peak_memory_stats()
+    training = _median(step)
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return {"inference": batch / inference * 1e3, "training": batch / training * 1e3, "peak_gib": peak}
+
+
+def training_step(model: VisionModel, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """Forward, backward and AdamW under bfloat16 autocast."""
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def ratios(rows: Sequence[dict[str, Any]], models: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Ours over theirs: times of operators, images a second of models; those whose rows are missing are left out."""
+    found: dict[str, float] = {}
+
+    def time(operator: str, side: int, heads: int = 0, window: int = 0, what: str = "forward_us") -> float | None:
+        for row in rows:
+            wanted = (operator, side, heads, window)
+            if (row["operator"], row["grid"][0], row["heads"], row["window"]) == wanted and what in row:
+                return row[what]["median"]
+        return None
+
+    def put(name: str, one: float | None, other: float | None) -> None:
+        if one is not None and other is not None:
+            found[name] = one / other
+
+    def rate(name: str, what: str) -> float | None:
+        return models.get(name, {}).get(what)
+
+    for what, suffix in (("forward_us", "forward"), ("train_us", "train")):
+        for heads in (16, 32, 384):
+            put(f"conv_h{heads}_{suffix}", time("aft_conv", 14, heads, 11, what), time("sdpa", 14, what=what))
+    put("indexed_forward", time("indexed", 14, 384, 11), time("copy", 14))
+    put("conv_56_forward", time("aft_conv", 56, 32, 11), time("sdpa", 56))
+    put("per_token_growth", time("aft_conv", 112, 32, 11), time("aft_conv", 28, 32, 11))
+    for key, name in (("model", "aft_conv_small_11_32"), ("model_h384", "aft_conv_small_11_384")):
+        put(f"{key}_inference", rate(name, "inference"), rate("deit_small", "inference"))
+        put(f"{key}_train", rate(name, "training"), rate("deit_small", "training"))
+    put("model_indexed_inference", rate("aft_conv_small_indexed", "inference"), rate("deit_small", "inference"))
+    put("model_train_memory", rate("aft_conv_small_11_32", "peak_gib"), rate("deit_small", "peak_gib"))
+    return found
+
+
+def _bound(run: Callable[..., Tensor], case: Case, tensors: Sequence[Tensor]) -> Callable[[], Tensor]:
+    return lambda: run(case, *tensors)
+
+
+def _differentiated(run: Callable[..., Tensor], case: Case, tensors: Sequence[Tensor]) -> Callable[[], Any]:
+    """Forward and every gradient, for a cotangent of the output's own values."""
+    inputs = [tensor.detach().requires_grad_() for tensor in tensors]
+    upstream = torch.randn_like(run(case, *tensors))
+    return lambda: torch.autograd.grad(run(case, *inputs), inputs, upstream)
+
+
+def _median(call: Callable[[], Any], times: int = 9) -> float:
+    """Median milliseconds of a call, after three that do not count."""
+    for _ in range(3):
+        call()
+    return statistics.median(elapsed(call) for _ in range(times))
+
+
+def _line(row: dict[str, Any]) -> str:
+    train = f"{row['train_us']['median']:9.1f}" if "train_us" in row else " " * 9
+    shape = f"{row['grid'][0]} x {row['grid'][1]} h {row['heads']} w {row['window']}"
+    check = "" if row["error"] is None else f"error {row['error']:.1e}"
+    return f"{row['operator']:9} {shape:22} {row['forward_us']['median']:9.1f} {train} us {check}"

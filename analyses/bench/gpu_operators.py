@@ -1,0 +1,119 @@
+"""The operators that `aft-lens bench gpu` compares, with their inputs and their reference."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aft_lens.ops import aft_conv, aft_indexed, reference
+
+DIM = 384
+ATTENTION_HEADS = 6
+CHECKED = 4
+"""Images whose outputs are held to the reference."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape and what is measured on it; heads and window are 0 for what has no position bias."""
+
+    batch: int
+    grid: tuple[int, int]
+    heads: int
+    window: int
+    operators: tuple[str, ...]
+
+    def inputs(self, operator: str, seed: int) -> list[Tensor]:
+        """Random bfloat16 inputs, in the layout that each operator's layer hands over."""
+        generator = torch.Generator("cuda").manual_seed(seed)
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(*shape, device="cuda", generator=generator).bfloat16()
+
+        b, t = self.batch, math.prod(self.grid)
+        if operator in ("copy", "sdpa", "textbook", "linear"):
+            return [random(b, ATTENTION_HEADS, t, DIM // ATTENTION_HEADS) for _ in range(3)]
+        h, c = self.heads, DIM // self.heads
+        query, value = (random(h, c, b, *self.grid).movedim(2, 0) for _ in range(2))
+        key = random(h, b, *self.grid).transpose(0, 1)
+        if operator == "indexed":
+            return [query, key, value, random(h, 1).float()]
+        return [query, key, value, random(h, self.window, self.window).float()]
+
+    def offset(self) -> Tensor:
+        """An offset a head, going through the window."""
+        place = torch.arange(self.heads, device="cuda") * 7 % self.window**2
+        side = torch.stack([place // self.window, place % self.window], dim=-1)
+        return (side - self.window // 2).unsqueeze(1)
+
+
+def _copy(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Read as much and write as much as an operator of three inputs and one output: two copies."""
+    query.clone()
+    return value.clone()
+
+
+def _sdpa(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def _textbook(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1) @ value
+
+
+def _linear(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Linear attention with elu + 1 features (Katharopoulos et al., 2020)."""
+    q, k = F.elu(query) + 1, F.elu(key) + 1
+    return (q @ (k.transpose(-1, -2) @ value)) / (q @ k.sum(-2).unsqueeze(-1))
+
+
+def _aft_conv(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    return aft_conv(query, key, value, bias)
+
+
+def _indexed(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    return aft_indexed(query, key, value, bias, case.offset(), implementation="gather")
+
+
+def _eq6(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Eq. 6 as printed but with exp(K): depth-wise convolutions of exp(w) - 1 and a global sum."""
+    b, h, c, *grid = value.shape
+    weight = torch.exp(key - key.amax((2, 3), keepdim=True)).unsqueeze(2)
+    kernel, radius = torch.expm1(bias).to(value.dtype).unsqueeze(1), case.window // 2
+    image = (weight * value).transpose(1, 2).reshape(b * c, h, *grid)
+    num = F.conv2d(image, kernel, padding=radius, groups=h).view(b, c, h, *grid).transpose(1, 2)
+    num = num + (weight * value).sum((3, 4), keepdim=True)
+    den = F.conv2d(weight.squeeze(2), kernel, padding=radius, groups=h) + weight.squeeze(2).sum((2, 3), keepdim=True)
+    return torch.sigmoid(query) * num / den.unsqueeze(2)
+
+
+OPERATORS: dict[str, Callable[..., Tensor]] = {
+    "copy": _copy,
+    "sdpa": _sdpa,
+    "textbook": _textbook,
+    "linear": _linear,
+    "aft_conv": _aft_conv,
+    "indexed": _indexed,
+    "eq6": _eq6,
+}
+
+
+def error(case: Case, operator: str, tensors: list[Tensor]) -> float | None:
+    """Relative error of the first images' output against float64; None for what is no form of AFT-conv.
+
+    Grids above 28 x 28 are not checked: the reference holds T x T weights a head.
+    """
+    if operator not in ("aft_conv", "indexed", "eq6") or math.prod(case.grid) > 28 * 28:
+        return None
+    found = OPERATORS[operator](case, *tensors)[:CHECKED].double()
+    query, key, value, bias = (tensor.double() for tensor in tensors)
+    if operator == "indexed":
+        side = case.window
+        wide = bias.new_zeros(case.heads, side, side)
+        place = (case.offset()[:, 0] + side // 2).unbind(-1)
+        bias = wide.index_put((torch.arange(case.heads, device="cuda"), *place), bias[:, 0])
+    right = reference.aft_conv(query[:CHECKED], key[:CHECKED], value[:CHECKED], bias)
+    return float((found - right).norm() / right.norm())

@@ -1,0 +1,26 @@
+"""What a measurement ran on."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aft_lens.checkpoint import versions
+
+
+def hardware(device: str | torch.device = "cpu") -> str:
+    """Name of the GPU, or of the processor with its number of cores."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or 'CPU'}, {os.cpu_count()} cores"
+
+
+def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Hardware and versions, as every published record has them."""
+    return {"hardware": hardware(device), "versions": versions()}
