@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 from aft_lens.data import DataSource, ResidentBatches, load_data
 from aft_lens.data.source import Images
@@ -92,4 +92,4 @@ def save_samples(data: DataSource, folder: Path) -> None:
     assert isinstance(data.test, Images)
     folder.mkdir(exist_ok=True)
     for i in range(min(SAMPLES, len(data.test))):
-        write_png(data.test.images[i], str(folder / f"{i:02d}-{int(data.test.labels[i])}.png"))
+        to_pil_image(data.test.images[i]).save(folder / f"{i:02d}-{int(data.test.labels[i])}.png")

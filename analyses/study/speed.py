@@ -7,12 +7,13 @@ import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from aft_lens.checkpoint import read_metrics, versions
 from aft_lens.models import ModelConfig
-from aft_lens.training import train
+from aft_lens.training import Recipe, train
 from analyses.study.plan import Study, tasks
 from analyses.study.worker import hardware, quiet
 
@@ -31,43 +32,44 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
         "ViT of the study": base["vit"],
     }
     limit = study.limit_batches if isinstance(study.limit_batches, int) else STEPS
-    rows = []
-    print(f"{'model':24} {'precision':12} compiled  images/s  peak MiB")
-    for name, recipe in chosen.items():
-        for compiled in (False, True) if study.compile else (False,):
-            where = replace(recipe.trainer, epochs=EPOCHS, compile=compiled, limit_batches=limit)
-            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-                quiet()
-                torch.compiler.reset()
-                if torch.cuda.is_available():
-                    torch.cuda.reset_peak_memory_stats()
-                path = train(replace(recipe, trainer=where), Path(folder) / "run", progress=False)
-                rates = [row["images_per_second"] for row in read_metrics(path)[1:]]
-            peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-            rows.append(
-                {
-                    "model": name,
-                    "precision": where.precision,
-                    "compiled": compiled,
-                    "batch_size": recipe.data.batch_size,
-                    "images_per_second": rates,
-                    "peak_memory_mib": peak,
-                }
-            )
-            shown = "-" if peak is None else f"{peak:,.0f}"
-            print(f"{name:24} {where.precision:12} {compiled!s:8} {rates[-1]:9,.0f} {shown:>9}", flush=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    record = {
+    record: dict[str, Any] = {
         "command": "aft-lens " + shlex.join(sys.argv[1:]),
         "hardware": hardware(device),
         "versions": versions(),
         "seed": 0,
         "method": f"{EPOCHS} epochs of {limit} steps by `train`, data on the device; rates of all epochs but the first",
-        "rows": rows,
+        "rows": [],
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / NAME).write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{'model':24} {'precision':12} compiled  images/s  peak MiB")
+    for compiled in (False, True) if study.compile else (False,):
+        for name, recipe in chosen.items():
+            where = replace(recipe.trainer, epochs=EPOCHS, compile=compiled, limit_batches=limit)
+            row = {"model": name, **_measure(replace(recipe, trainer=where), device)}
+            record["rows"].append(row)
+            (out / NAME).write_text(json.dumps(record, indent=1) + "\n")
+            peak, rate = row["peak_memory_mib"], row["images_per_second"][-1]
+            shown = "-" if peak is None else f"{peak:,.0f}"
+            print(f"{name:24} {where.precision:12} {compiled!s:8} {rate:9,.0f} {shown:>9}", flush=True)
     print(out / NAME)
+
+
+def _measure(recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """Train for a moment and give the rates of all epochs but the first."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        quiet()
+        torch.compiler.reset()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        rows = read_metrics(train(recipe, Path(folder) / "run", progress=False))
+    return {
+        "precision": recipe.trainer.precision,
+        "compiled": recipe.trainer.compile,
+        "batch_size": recipe.data.batch_size,
+        "images_per_second": [row["images_per_second"] for row in rows[1:]],
+        "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
+    }
 
 
 def _tiny(model: ModelConfig) -> ModelConfig:
