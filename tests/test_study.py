@@ -214,7 +214,8 @@ def test_the_study_trains_once_and_goes_on(tmp_path, capsys, monkeypatch):
 
 def test_runs_that_ship_keep_weights_snapshots_and_samples(tmp_path):
     study = smoke(tmp_path, seeds=1, only=("conv",), long_epochs=1, epochs=1)
-    command("paper-claims", study=study, workers=0, out=tmp_path)
+    command("paper-claims", study=study, workers=1, out=tmp_path)
+    assert json.loads((tmp_path / "claims.json").read_text())["missing"] == []
     path = study.runs / "digits-conv"
     assert load_checkpoint(path).config.mixer == "aft_conv"
     assert len(list((path / "samples").glob("*.png"))) == 32

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from aft_lens.checkpoint import read_metrics, versions
+from aft_lens.checkpoint import read_metrics
 from aft_lens.models import ModelConfig
 from aft_lens.training import Recipe, train
+from analyses.machine import environment
 from analyses.study.plan import Study, tasks
-from analyses.study.worker import hardware, quiet
+from analyses.study.worker import quiet
 
 NAME = "training_speed.json"
 STEPS, EPOCHS = 100, 3
@@ -35,8 +36,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record: dict[str, Any] = {
         "command": "aft-lens " + shlex.join(sys.argv[1:]),
-        "hardware": hardware(device),
-        "versions": versions(),
+        **environment(device),
         "seed": 0,
         "method": f"{EPOCHS} epochs of {limit} steps by `train`, data on the device; rates of all epochs but the first",
         "rows": [],

@@ -103,6 +103,8 @@ def _parallel(
                     waiting.remove(task)
                     running[task.name] = task, pool.apply_async(execute, (task,))
             if not running:
+                pool.close()
+                pool.join()
                 return
             time.sleep(POLL)
 

@@ -3,20 +3,19 @@
 import json
 import logging
 import os
-import platform
 import shutil
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from aft_lens.checkpoint import CARD, commit, load_checkpoint, read_metrics, versions
+from aft_lens.checkpoint import CARD, commit, load_checkpoint, read_metrics
 from aft_lens.data import load_data
 from aft_lens.models import ModelConfig, VisionModel
 from aft_lens.training import train
 from aft_lens.training.run import state_folder
+from analyses.machine import environment
 from analyses.study.measure import places, save_samples, scores, scores_by_size
 from analyses.study.plan import Task
 
@@ -65,8 +64,7 @@ def _execute(task: Task) -> dict[str, Any]:
         "seconds": seconds,
         "resumed": resume,
         "peak_memory_mib": None if peak is None else peak / 2**20,
-        "hardware": hardware(device),
-        "versions": versions(),
+        **environment(device),
         "commit": commit(),
     }
     fresh = task.result.with_suffix(".writing")
@@ -115,15 +113,6 @@ def from_vit(vit: VisionModel, config: ModelConfig) -> VisionModel:
         own[name] = source.clone()
     model.load_state_dict(own)
     return model
-
-
-def hardware(device: torch.device) -> str:
-    """The device's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
 def quiet() -> None:
