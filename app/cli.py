@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -18,17 +17,13 @@ ANALYSES = {
     "bias": ("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
     "keys": ("analyses.keys", "key feature maps of an image beside an attribution"),
     "attention": ("analyses.attention", "relative attention of a ViT"),
-    "locality": ("analyses.locality", "how local heads are, with baselines"),
-    "explain": ("analyses.explain", "how much of a head position explains"),
-    "match": ("analyses.match", "which heads of two models correspond"),
-    "transfer": ("analyses.transfer", "start an AFT-conv from a ViT"),
-    "prune": ("analyses.pruning", "prune position biases to indexing"),
+    "prune": ("analyses.pruning.command", "prune position biases to indexing"),
     "bench": ("analyses.bench", "measure operators and models"),
     "study": ("analyses.study", "train and test the paper's claims"),
     "app": ("app.serve", "serve the Streamlit app"),
     "demo": ("app.demo", "train, prune, compare, report and serve"),
 }
-"""Module and help of each command that a module's `command` answers; those not installed are left out."""
+"""Module and help of each command that a module's `command` answers, imported when it is asked for."""
 CHECKPOINT_ROOTS = (Path("checkpoints"), Path("runs"))
 
 
@@ -40,20 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": (_evaluate, "accuracy and loss of a checkpoint"),
         "list": (_list, "models, data sets, recipes and checkpoints"),
     }
-    found = {name: entry for name, entry in ANALYSES.items() if find_spec(entry[0]) is not None}
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: aft-lens COMMAND [OPTIONS]; `aft-lens COMMAND --help` shows a command's options\n")
-        for name, (_, words) in {**own, **found}.items():
+        for name, (_, words) in {**own, **ANALYSES}.items():
             print(f"  {name:<10} {words}")
         return 0
     name, rest = arguments[0], arguments[1:]
     try:
         if name in own:
             own[name][0](rest)
-        elif name in found:
+        elif name in ANALYSES:
             _dispatch(name, rest)
         else:
-            raise ValueError(f"command {name!r} is unknown; choose one of: {', '.join([*own, *found])}")
+            raise ValueError(f"command {name!r} is unknown; choose one of: {', '.join([*own, *ANALYSES])}")
     except ModuleNotFoundError as error:
         print(f"aft-lens {name}: {error.name} is not installed; run: pip install 'aft-lens[app]'", file=sys.stderr)
         return 2
@@ -67,7 +61,7 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     """Run the `command` function of an analysis with its arguments parsed from its signature."""
     command = import_module(ANALYSES[name][0]).command
     parser = ArgumentParser(prog=f"aft-lens {name}", description=(command.__doc__ or "").strip().split("\n")[0])
-    parser.add_function_arguments(command, as_positional=True, fail_untyped=True)
+    parser.add_function_arguments(command, as_group=False, as_positional=True, fail_untyped=True)
     arguments = ["--serve=false" if word == "--no-serve" else word for word in arguments]
     command(**vars(parser.instantiate(parser.parse_args(arguments))))
 

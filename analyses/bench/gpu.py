@@ -50,11 +50,22 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
         raise ValueError("bench gpu needs a CUDA device, none was found; `aft-lens bench ops` measures on the CPU")
     torch.manual_seed(0)
     rows = [row for case in (CASES[:2] if quick else CASES) for row in operator_rows(case)]
-    models = {name: model_row(*MODELS[name]) for name in (list(MODELS)[:2] if quick else MODELS)}
-    for name, row in models.items():
+    folder = out or RESULTS
+    _write(folder, rows, {}, quick)
+    models: dict[str, dict[str, float]] = {}
+    for name in list(MODELS)[:2] if quick else MODELS:
+        models[name] = row = model_row(*MODELS[name])
         print(
             f"{name:26} {row['inference']:8.0f} {row['training']:8.0f} images/s  {row['peak_gib']:.2f} GiB", flush=True
         )
+        _write(folder, rows, models, quick)
+    for name, value in ratios(rows, models).items():
+        print(f"{name:26} {value:.3f}")
+    print(f"wrote {folder / f'{NAME}.json'}")
+
+
+def _write(folder: Path, rows: list[dict[str, Any]], models: dict[str, dict[str, float]], quick: bool) -> None:
+    """Write what is measured so far: a run cut short loses what it was at alone."""
     record = {
         "command": "aft-lens bench gpu" + (" --quick true" if quick else ""),
         **environment("cuda"),
@@ -64,12 +75,8 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
         "operators": rows,
         "models": models,
     }
-    for name, value in record["ratios"].items():
-        print(f"{name:26} {value:.3f}")
-    path = (out or RESULTS) / f"{NAME}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"wrote {path}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{NAME}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def operator_rows(case: Case) -> list[dict[str, Any]]:

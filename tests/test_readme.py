@@ -1,0 +1,62 @@
+"""The README's commands, run as they stand there; training is cut short."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from app.cli import main, train_parser
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"<!-- run -->\n```console\n(.*?)```", README, re.S)
+COMMANDS = re.findall(r"^\$ aft-lens (.*)$", "".join(BLOCKS), re.M)
+SHORT = ["--trainer.limit_batches=2", "--trainer.epochs=1", "--trainer.accelerator=cpu"]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.:FutureWarning"),  # Lightning with this torch
+    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning"),  # Lightning: the state folder is ours
+    pytest.mark.filterwarnings("ignore:.*hardening to one position:UserWarning"),  # two batches are no training
+]
+
+
+def test_the_readme_shows_every_job():
+    jobs = {command.split()[0] for command in COMMANDS}
+    assert jobs == {"train", "evaluate", "bias", "keys", "attention", "prune"}
+    assert not re.search(r"@[A-Z]+@", README)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    arguments = shlex.split(command)
+    shown = _printed(command)
+    assert main([*arguments, *(SHORT if arguments[0] == "train" else [])]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert shown, "the README shows what the command prints"
+    for line in shown:  # what is shown begins as what is printed; figures may differ from machine to machine
+        start = " ".join(re.split(r"[\d.]", line, maxsplit=1)[0].split())
+        assert start in printed, line
+
+
+def test_options_it_names_exist():
+    options = {action.dest for action in train_parser()._actions}
+    named = set(re.findall(r"--((?:model|data|trainer|optim|sparsity)\.\w+)", README))
+    assert named
+    assert named <= options
+
+
+def test_python_example(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    scope: dict = {}
+    exec(re.search(r"```python\n(.*?)```", README, re.S).group(1), scope)
+    assert scope["maps"].ndim == 4
+
+
+def _printed(command: str) -> list[str]:
+    """The lines shown below a command."""
+    after = README.split(f"$ aft-lens {command}\n", 1)[1]
+    return [line for line in re.split(r"^(?:\$ |```)", after, maxsplit=1, flags=re.M)[0].splitlines() if line]
