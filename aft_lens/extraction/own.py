@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from aft_lens.extraction.hooks import unfused
+from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
 from aft_lens.layers.attention import Attention
 from aft_lens.models import VisionModel
@@ -14,26 +15,38 @@ from aft_lens.models import VisionModel
 class OwnReader(AttentionReader):
     """Reads `hook_attention` of a `VisionModel` whose mixer is softmax attention.
 
-    Raises ValueError on another mixer: an AFT has position biases (`aft-lens bias`), not attention weights.
+    `grid` is the patches (rows, columns) of the images that will come, as trained if left out; position embeddings
+    are interpolated to another one. Raises ValueError on another mixer: an AFT has position biases
+    (`aft-lens bias`), not attention weights.
     """
 
-    def __init__(self, model: VisionModel, source: str = "model") -> None:
+    def __init__(
+        self,
+        model: VisionModel,
+        source: str = "model",
+        *,
+        grid: tuple[int, int] | None = None,
+        preprocessing: Preprocessing | None = None,
+        data: str | None = None,
+    ) -> None:
         layers = [block.get_submodule("mixer") for block in model.blocks]
         if not all(isinstance(layer, Attention) for layer in layers):
             raise ValueError(
                 f"model {source} mixes with {model.config.mixer}, which has no attention weights; use `aft-lens bias` "
                 "or `aft-lens keys` for it, or give a ViT"
             )
-        size, side = model.config.img_size, model.config.grid_size
+        grid = grid or (model.config.grid_size, model.config.grid_size)
         super().__init__(
             source,
             model,
             layers,
-            grid=(side, side),
+            grid=grid,
             prefix=1,
             num_heads=model.config.num_heads,
-            image_size=(size, size),
+            image_size=(grid[0] * model.config.patch_size, grid[1] * model.config.patch_size),
             in_chans=model.config.in_chans,
+            preprocessing=preprocessing,
+            data=data,
         )
 
     @contextmanager

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aft_lens.extraction.preprocessing import Preprocessing
+
 AttentionSink = Callable[[int, Tensor], None]
 """Called with a layer's number and its weights, `b h t s`, prefix tokens first."""
 AttentionEdit = Callable[[int, Tensor], Tensor]
@@ -21,7 +23,9 @@ class AttentionReader(ABC):
     """One library's ViT: its attention modules, its token layout, and how an output follows from the weights.
 
     `layers` are the attention modules in order, `grid` the patches (rows, columns), `prefix` the tokens before them
-    (class, distillation, registers). Subclasses say how to expose the weights and how to mix with given ones.
+    (class, distillation, registers), `preprocessing` how images must come, where that is known, and `data` the data
+    set that the model was trained on, where it is one of ours. Subclasses say how to expose the weights and how to
+    mix with given ones.
     """
 
     def __init__(
@@ -35,6 +39,8 @@ class AttentionReader(ABC):
         num_heads: int,
         image_size: tuple[int, int],
         in_chans: int = 3,
+        preprocessing: Preprocessing | None = None,
+        data: str | None = None,
     ) -> None:
         if not layers:
             raise ValueError(f"model {source}: no attention layers were found")
@@ -46,6 +52,8 @@ class AttentionReader(ABC):
         self.num_heads = num_heads
         self.image_size = image_size
         self.in_chans = in_chans
+        self.preprocessing = preprocessing
+        self.data = data
 
     @abstractmethod
     def exposed(self, sink: AttentionSink) -> AbstractContextManager[None]:

@@ -1,0 +1,82 @@
+"""Open a ViT by name, whatever library it comes from."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from aft_lens.checkpoint import load_checkpoint
+from aft_lens.extraction.own import OwnReader
+from aft_lens.extraction.preprocessing import Preprocessing
+from aft_lens.extraction.reader import AttentionReader
+from aft_lens.extraction.request import Request
+from aft_lens.models import VisionModel
+
+ADAPTERS = {
+    "torchvision": ("aft_lens.extraction.torchvision_vit", "torchvision", ""),
+    "timm": ("aft_lens.extraction.timm_vit", "timm", "timm"),
+    "hf": ("aft_lens.extraction.hf_vit", "transformers", "transformers"),
+}
+"""By the word before the colon: the adapter, the package that it reads, and the extra that installs the package."""
+
+
+def open_source(
+    spec: str,
+    *,
+    pretrained: bool = True,
+    grid: tuple[int, int] | None = None,
+    prefix: int | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> AttentionReader:
+    """Open a ViT and return a reader of its attention, in evaluation mode.
+
+    `spec` is `torchvision:NAME`, `timm:NAME`, `hf:NAME_OR_PATH` or the folder of a checkpoint of ours. With
+    `pretrained=False` the architecture gets random weights from `seed`, as a control. `grid` asks for other patches
+    (rows, columns) than the model's own: its library then interpolates the position embeddings. `prefix` says how
+    many tokens come before the patches where that is not to be inferred. Both are checked against the model by
+    `AttentionReader.verify`. The reader knows the images it takes (`reader.preprocessing`).
+
+    Raises ValueError on an unknown or unsupported model (and says what was looked for) and on a grid that it cannot
+    take, FileNotFoundError where weights are missing or cannot be fetched, and ModuleNotFoundError, naming the extra,
+    where the library is not installed.
+    """
+    kind, colon, name = spec.partition(":")
+    if colon and kind in ADAPTERS:
+        build = _adapter(kind)
+    elif colon and not Path(spec).exists():
+        raise ValueError(f"source {spec!r} is of unknown kind {kind!r}; give one of "
+                         f"{', '.join(f'{word}:NAME' for word in ADAPTERS)}, or a checkpoint folder")  # fmt: skip
+    else:
+        name, build = spec, _open_checkpoint
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reader = build(Request(spec, name, pretrained, grid, prefix))
+    reader.model.to(device).eval().requires_grad_(False)
+    return reader
+
+
+def _adapter(kind: str) -> Callable[[Request], AttentionReader]:
+    """The `open_model` of a library's adapter."""
+    module, package, extra = ADAPTERS[kind]
+    try:
+        return import_module(module).open_model
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ModuleNotFoundError(
+            f"{package} is not installed; run: pip install 'aft-lens[{extra}]'", name=package
+        ) from error
+
+
+def _open_checkpoint(request: Request) -> AttentionReader:
+    """A checkpoint folder of ours."""
+    loaded = load_checkpoint(request.name)
+    request.check_prefix(1)
+    model = loaded.model if request.pretrained else VisionModel(loaded.config)
+    rows, columns = request.grid or (loaded.config.grid_size, loaded.config.grid_size)
+    size = rows * loaded.config.patch_size, columns * loaded.config.patch_size
+    mean, std = tuple(loaded.data["mean"]), tuple(loaded.data["std"])
+    preprocessing = Preprocessing(size, mean, std, crop=0.875)  # as `eval_transform` prepared it
+    return OwnReader(model, request.spec, grid=(rows, columns), preprocessing=preprocessing, data=loaded.data["name"])

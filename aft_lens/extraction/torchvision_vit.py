@@ -1,0 +1,97 @@
+"""torchvision's ViTs: vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_builder, get_model_weights, list_models
+from torchvision.models import vision_transformer as vit
+
+from aft_lens.extraction.preprocessing import Preprocessing
+from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.request import Request
+
+NAMES = [name for name in list_models() if get_model_builder(name).__module__ == vit.__name__]
+
+
+class TorchvisionReader(AttentionReader):
+    """Reads the `nn.MultiheadAttention` of torchvision's `VisionTransformer`, by head although it merges them.
+
+    Raises ValueError on a model of another class.
+    """
+
+    def __init__(self, model: nn.Module, source: str = "model", *, preprocessing: Preprocessing | None = None) -> None:
+        if not isinstance(model, vit.VisionTransformer):
+            raise ValueError(
+                f"{source}: looked for torchvision's VisionTransformer, found {type(model).__name__}; give one of: "
+                + ", ".join(f"torchvision:{name}" for name in NAMES)
+            )
+        layers = [block.get_submodule("self_attention") for block in model.encoder.layers]
+        side = model.image_size // model.patch_size
+        super().__init__(
+            source,
+            model,
+            layers,
+            grid=(side, side),
+            prefix=1,
+            num_heads=next(iter(model.encoder.layers)).num_heads,
+            image_size=(model.image_size, model.image_size),
+            preprocessing=preprocessing,
+        )
+
+    @contextmanager
+    def exposed(self, sink: AttentionSink) -> Iterator[None]:
+        """Ask every layer for its weights by head, which also keeps it from its fused forms."""
+
+        def ask(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return args, {**kwargs, "need_weights": True, "average_attn_weights": False}
+
+        def read(number: int) -> Callable[..., None]:
+            return lambda _module, _args, output: sink(number, output[1])
+
+        with ExitStack() as stack:
+            for number, layer in enumerate(self.layers):
+                stack.callback(layer.register_forward_pre_hook(ask, with_kwargs=True).remove)
+                # Before other hooks of the layer: `edited` looks for the weights in its own.
+                stack.callback(layer.register_forward_hook(read(number), prepend=True).remove)
+            yield
+
+    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
+        """out_proj(attention @ value) with the value third of the layer's joint projection."""
+        module = self.layers[layer]
+        assert isinstance(module, nn.MultiheadAttention)
+        assert module.in_proj_weight is not None
+        weight = module.in_proj_weight.chunk(3)[2]
+        bias = None if module.in_proj_bias is None else module.in_proj_bias.chunk(3)[2]
+        b, t = x.shape[:2]
+        value = F.linear(x, weight, bias).reshape(b, t, module.num_heads, -1).transpose(1, 2)
+        return module.out_proj(spread(attention, value))
+
+
+def open_model(request: Request) -> AttentionReader:
+    """Build a torchvision ViT, with its default weights or random ones; its own code interpolates to another grid.
+
+    Raises ValueError on an unknown name and on a grid that is not square, which torchvision's ViTs cannot take.
+    """
+    if request.name not in NAMES:
+        raise ValueError(f"{request.spec}: torchvision has no ViT of that name; choose one of: {', '.join(NAMES)}")
+    request.check_prefix(1)
+    weights = get_model_weights(request.name).DEFAULT
+    recipe = weights.transforms()
+    with torch.device("meta"):
+        patch = get_model(request.name, weights=None).patch_size
+    side = recipe.crop_size[0] if request.grid is None else request.grid[0] * patch
+    if request.grid and request.grid[0] != request.grid[1]:
+        raise ValueError(f"{request.spec}: grid must be square for torchvision's ViTs, got {request.grid}; try timm's")
+    model = get_model(request.name, weights=None, image_size=side, num_classes=len(weights.meta["categories"]))
+    if request.pretrained:
+        with request.fetching(f"put the file of {weights.url} into torch.hub's folder `checkpoints`"):
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        model.load_state_dict(vit.interpolate_embeddings(side, patch, state))
+    crop = recipe.crop_size[0] / recipe.resize_size[0]
+    mode = recipe.interpolation.value
+    preprocessing = Preprocessing((side, side), tuple(recipe.mean), tuple(recipe.std), crop=crop, interpolation=mode)
+    return TorchvisionReader(model, request.spec, preprocessing=preprocessing)
