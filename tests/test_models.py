@@ -73,7 +73,7 @@ def test_conv_model_takes_any_grid_and_others_say_what_they_take():
     model = create_model("aft_conv_digits").eval()
     assert model(torch.randn(1, 1, 5, 9)).shape == (1, 10)
     with pytest.raises(ValueError, match="image must be 8 x 8"):
-        create_model("vit_digits")(torch.randn(1, 1, 5, 9))
+        create_model("aft_full_digits")(torch.randn(1, 1, 5, 9))
     with pytest.raises(ValueError, match="choose one of"):
         create_model("vit_enormous")
 

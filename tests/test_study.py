@@ -8,17 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
-from aft_lens.models import create_model, model_config
 from analyses.study import Study, claims, command
 from analyses.study import train as driver
 from analyses.study.claims import CLAIMS, FAILS, HOLDS, METRICS, OPEN, Claim, decide, judge, pooled_deviation
 from analyses.study.measure import crop, mean_distance
 from analyses.study.plan import CONFIGURATIONS, tasks
 from analyses.study.table import markdown
-from analyses.study.worker import from_vit
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{line}")
@@ -150,19 +147,6 @@ def test_distances_of_known_maps():
     assert crop(point, 5)[0, 0, 2, 4] == 4.0
     with pytest.raises(ValueError, match="sides of 9"):
         crop(point, 9)
-
-
-def test_an_aft_conv_takes_a_vits_weights_but_query_key_and_embeddings():
-    torch.manual_seed(0)
-    vit, config = create_model("vit_digits", depth=2), model_config("aft_conv_digits", depth=2)
-    model = from_vit(vit, config)
-    torch.testing.assert_close(model.blocks[1].mixer.value.weight, vit.blocks[1].mixer.qkv.weight[128:])
-    torch.testing.assert_close(model.blocks[0].mixer.proj.weight, vit.blocks[0].mixer.proj.weight)
-    torch.testing.assert_close(model.blocks[1].mlp[0].weight, vit.blocks[1].mlp[0].weight)
-    torch.testing.assert_close(model.head.weight, vit.head.weight)
-    assert not torch.equal(model.blocks[0].mixer.query.weight, vit.blocks[0].mixer.qkv.weight[:64])
-    with pytest.raises(ValueError, match="must be"):
-        from_vit(vit, replace(config, mlp_ratio=3.0))
 
 
 def test_the_study_trains_once_and_goes_on(tmp_path, capsys, monkeypatch):

@@ -10,19 +10,23 @@ from aft_lens.layers.block import Block
 from aft_lens.layers.linear_attention import LinearAttention, performer
 from aft_lens.layers.packaged import Lambda, Reformer
 from aft_lens.layers.position_bias import Indexed, conv_bias, pair_bias
+from aft_lens.layers.position_embedding import resample_positions
 from aft_lens.layers.sparse_attention import sparse_attention
 from aft_lens.layers.synthesizer import Synthesizer
 from aft_lens.models.config import RIVALS, ModelConfig
 
 POOLED = ("aft_conv", "lambda")
 """Mixers of a grid: no class token, average pooling before the classifier (Sec. 5.3)."""
+ANY_SIZE = (*POOLED, "attention")
+"""Mixers that take images of other sizes than the training one; attention with interpolated position embeddings."""
 
 
 class VisionModel(nn.Module):
     """A ViT whose attention is any of the mixers (Sec. 5.3).
 
     AFT-conv has no position embedding and no class token, pools over the grid and takes any image size that is a
-    multiple of the patch; the others take the training size alone.
+    multiple of the patch. So does softmax attention, whose position embeddings are interpolated at another size than
+    the training one (`resample_positions`). The others take the training size alone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -56,7 +60,7 @@ class VisionModel(nn.Module):
         """Patches of an image, (rows, columns). Raises ValueError if the model cannot take its size."""
         patch, size = self.config.patch_size, self.config.img_size
         rows, columns = image.shape[2:]
-        if self.has_class_token and (rows, columns) != (size, size):
+        if self.config.mixer not in ANY_SIZE and (rows, columns) != (size, size):
             raise ValueError(f"image must be {size} x {size} for {self.config.mixer}, got {rows} x {columns}")
         if rows % patch or columns % patch or not rows or not columns:
             raise ValueError(f"image sides must be multiples of patch_size {patch}, got {rows} x {columns}")
@@ -67,7 +71,9 @@ class VisionModel(nn.Module):
         grid = self.grid(image)
         x = self.stem(image).flatten(2).transpose(1, 2)
         if self.has_class_token:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+            side = self.config.grid_size
+            place = resample_positions(self.pos_embed, (side, side), grid)
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + place
         for block in self.blocks:
             x = block(x, grid)
         x = self.norm(x)

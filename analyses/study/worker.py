@@ -12,7 +12,7 @@ import torch
 
 from aft_lens.checkpoint import CARD, commit, load_checkpoint, read_metrics
 from aft_lens.data import load_data
-from aft_lens.models import ModelConfig, VisionModel
+from aft_lens.models.transfer import from_vit
 from aft_lens.training import train
 from aft_lens.training.run import state_folder
 from analyses.machine import environment
@@ -46,7 +46,7 @@ def _execute(task: Task) -> dict[str, Any]:
             shutil.rmtree(stale, ignore_errors=True)
     start = None
     if task.start is not None and not resume:
-        start = from_vit(load_checkpoint(task.start).model, task.recipe.model)
+        start = from_vit(load_checkpoint(task.start).model, task.recipe.model).model
     train(task.recipe, task.path, resume=resume, progress=False, start=start)
     seconds = time.perf_counter() - begun
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
@@ -90,29 +90,6 @@ def _measure(task: Task, device: torch.device) -> dict[str, Any]:
         with (task.path / CARD).open("a") as card:
             card.write(f"- test_accuracy: {found['accuracy'] / 100:.4f} on {len(data.test)} images\n")
     return found
-
-
-def from_vit(vit: VisionModel, config: ModelConfig) -> VisionModel:
-    """An AFT-conv that starts from a ViT's weights (Table 8), values out of its joint projection.
-
-    All but the position embedding, the class token and the query and key projections. Raises ValueError if a shape
-    differs.
-    """
-    model = VisionModel(config)
-    own, given = model.state_dict(), vit.state_dict()
-    for name in own:
-        if ".mixer.value." in name:
-            joint = given[name.replace(".value.", ".qkv.")]
-            source = joint[2 * len(joint) // 3 :]
-        elif name in given:
-            source = given[name]
-        else:
-            continue
-        if source.shape != own[name].shape:
-            raise ValueError(f"the ViT's {name} must be {tuple(own[name].shape)}, got {tuple(source.shape)}")
-        own[name] = source.clone()
-    model.load_state_dict(own)
-    return model
 
 
 def quiet() -> None:
