@@ -1,22 +1,29 @@
 """The `aft-lens` command: one subcommand a job, analyses loaded only when asked for."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from inspect import signature
+from itertools import takewhile
 from pathlib import Path
+from typing import get_origin
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from aft_lens.checkpoint import list_checkpoints, load_checkpoint, read_metrics
+from aft_lens.checkpoint import CARD, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import DATASETS, load_data
 from aft_lens.models import list_models, model_config
-from aft_lens.training import Recipe, evaluate, list_recipes, recipe_path, train
+from aft_lens.training import Recipe, evaluate, list_recipes, recipe_path, start_model, train
 
 ANALYSES = {
     "bias": ("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
     "keys": ("analyses.keys", "key feature maps of an image beside an attribution"),
     "attention": ("analyses.attention", "relative attention of a ViT"),
+    "locality": ("analyses.locality", "how local the heads of models are, beside random weights"),
+    "match": ("analyses.match", "pair the heads of two models, and an atlas of them"),
+    "transfer": ("analyses.transfer", "start an AFT-conv from a ViT's weights"),
     "prune": ("analyses.pruning.command", "prune position biases to indexing"),
     "bench": ("analyses.bench", "measure operators and models"),
     "study": ("analyses.study", "train and test the paper's claims"),
@@ -63,7 +70,15 @@ def _dispatch(name: str, arguments: list[str]) -> None:
     parser = ArgumentParser(prog=f"aft-lens {name}", description=(command.__doc__ or "").strip().split("\n")[0])
     parser.add_function_arguments(command, as_group=False, as_positional=True, fail_untyped=True)
     arguments = ["--serve=false" if word == "--no-serve" else word for word in arguments]
+    if get_origin(next(iter(signature(command).parameters.values())).annotation) is list:
+        arguments = _listed(arguments)
     command(**vars(parser.instantiate(parser.parse_args(arguments))))
+
+
+def _listed(arguments: list[str]) -> list[str]:
+    """Several words before the first option as the one list that the parser takes them as."""
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    return [json.dumps(words), *arguments[len(words) :]] if words and not words[0].startswith("[") else arguments
 
 
 def _parser(command: str, description: str) -> ArgumentParser:
@@ -77,6 +92,7 @@ def train_parser() -> ArgumentParser:
     parser.add_argument("--name", type=str | None, default=None, help="folder below --out; default: the recipe's name")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept")
     parser.add_argument("--resume", type=bool, default=False, nargs="?", const=True, help="go on with a broken run")
+    parser.add_argument("--start", type=Path | None, default=None, help="checkpoint whose weights training starts from")
     parser.add_class_arguments(Recipe, as_group=False)
     return parser
 
@@ -107,7 +123,12 @@ def _train(arguments: list[str]) -> None:
         seed=chosen.seed,
     )  # fmt: skip
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
-    path = train(recipe, Path(chosen.out) / str(name), resume=bool(chosen.resume))
+    resume = bool(chosen.resume)
+    start = start_model(chosen.start, recipe.model) if chosen.start and not resume else None
+    path = train(recipe, Path(chosen.out) / str(name), resume=resume, start=start)
+    if chosen.start:
+        with (path / CARD).open("a") as card:
+            card.write(f"- start: {chosen.start}\n")
     last = read_metrics(path)[-1]
     print(
         f"wrote {path}: " + ", ".join(f"{key} {last[key]:.4g}" for key in ("val_accuracy", "val_loss") if key in last)

@@ -11,6 +11,7 @@ from aft_lens.training.recipe import (
     recipe_path,
 )
 from aft_lens.training.run import train
+from aft_lens.training.start import start_model
 
 __all__ = [
     "DataRecipe",
@@ -22,5 +23,6 @@ __all__ = [
     "evaluate",
     "list_recipes",
     "recipe_path",
+    "start_model",
     "train",
 ]

@@ -1,0 +1,42 @@
+"""The first weights of a run from a checkpoint."""
+
+from pathlib import Path
+
+from aft_lens.checkpoint import load_checkpoint
+from aft_lens.layers.position_embedding import resample_positions
+from aft_lens.models import ModelConfig, VisionModel
+
+
+def start_model(path: Path | str, config: ModelConfig) -> VisionModel:
+    """A model of `config` with the weights of a checkpoint, to start training from.
+
+    A ViT's position embeddings are interpolated to `config.img_size`, an AFT-conv takes any size as it is; with other
+    `num_classes` the head starts at random, which the model's `head` alone can do. Raises ValueError, naming them, if
+    other weights differ in shape, and as `load_checkpoint` does.
+    """
+    loaded = load_checkpoint(path)
+    model = VisionModel(config)
+    own, given = model.state_dict(), dict(loaded.model.state_dict())
+    if config.mixer == loaded.config.mixer == "attention":
+        before, after = loaded.config.grid_size, config.grid_size
+        given["pos_embed"] = resample_positions(given["pos_embed"], (before, before), (after, after))
+    if config.num_classes != loaded.config.num_classes:
+        given |= {name: tensor for name, tensor in own.items() if name.startswith("head.")}
+    wrong = [
+        f"{name}: the recipe has {_shape(own, name)}, the checkpoint {_shape(given, name)}"
+        for name in (*own, *(name for name in given if name not in own))
+        if _shape(own, name) != _shape(given, name)
+    ]
+    if wrong:
+        more = f"\n  and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+        raise ValueError(
+            f"start {path} does not fit the recipe's model; give its --model fields (config.yaml has them):\n  "
+            + "\n  ".join(wrong[:6])
+            + more
+        )
+    model.load_state_dict(given)
+    return model
+
+
+def _shape(state: dict, name: str) -> str:
+    return str(tuple(state[name].shape)) if name in state else "none"
