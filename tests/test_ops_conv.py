@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aft_lens.ops import aft_conv, aft_full, depthwise, reference
+from aft_lens.ops.check import check_grid
 from aft_lens.ops.expand import expand_bias
 
 GRIDS_1D = [((1,), (3,)), ((2,), (1,)), ((7,), (15,)), ((63,), (9,)), ((130,), (5,)), ((130,), (101,)), ((97,), (65,))]
@@ -111,15 +112,16 @@ def test_the_cheap_sum_is_only_taken_where_it_cannot_cancel(level):
     st.sampled_from([((9,), (5,)), ((70,), (7,)), ((4, 5), (3, 3)), ((9, 9), (5, 3))]),
     st.floats(-150, 150),
     st.sampled_from(["global", "none"]),
+    st.sampled_from([1e6, 3e38, float("nan")]),
     st.integers(0, 2**20),
 )
-def test_the_future_moves_no_bit_of_the_past(shape, level, outside, seed):
+def test_the_future_moves_no_bit_of_the_past(shape, level, outside, factor, seed):
     query, key, value, bias = draw(*shape, seed=seed)
     length = key.flatten(2).shape[-1]
     cut = 1 + seed % (length - 1)
     later_key, later_value = key.clone(), value.clone()
     later_key.flatten(2)[..., cut:] += level
-    later_value.flatten(3)[..., cut:] *= 1e6
+    later_value.flatten(3)[..., cut:] *= factor
     forms = ["auto", "matmul"] + (["banded"] if len(shape[0]) == 1 else [])
     for form in forms:
         options = {"causal": True, "outside": outside, "implementation": form}
@@ -166,6 +168,19 @@ def test_no_memory_is_read_before_it_is_written(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: fresh(*a, **k).fill_(float("nan")))
     for form, right in zip(("matmul", "convolution"), expected, strict=True):
         assert torch.equal(aft_conv(*inputs, implementation=form), right)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, 3, 2, 4, 5), (2, 3, 4, 5), (1, 3, 2, 4, 5)], "over the same batch, heads and grid"),
+        ([(2, 3, 1, 4, 5), (2, 3, 4, 5), (2, 3, 2, 4, 5)], r"query must have value's shape \(2, 3, 2, 4, 5\)"),
+        ([(2, 3, 2, 0, 5), (2, 3, 0, 5), (2, 3, 2, 0, 5)], "at least one position"),
+    ],
+)
+def test_a_wrong_shape_is_named(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        check_grid(*(torch.zeros(shape) for shape in shapes))
 
 
 def test_banded_is_refused_on_two_dimensions():

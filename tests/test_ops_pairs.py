@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aft_lens.ops import FactorizedBias, aft_full, aft_local, aft_simple
+from aft_lens.ops.check import check_tokens
 from aft_lens.ops.combine import Spec
 from aft_lens.ops.mean import weighted_mean
 
@@ -182,14 +183,17 @@ def test_half_precision_inputs_are_summed_wider(dtype, kind, causal):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(2, 100), st.sampled_from(["rows", "band", "simple"]), st.floats(-150, 150), st.integers(0, 2**20))
-def test_the_future_moves_no_bit_of_the_past(length, form, level, seed):
+@given(
+    st.integers(2, 100), st.sampled_from(["rows", "band", "simple"]), st.floats(-150, 150),
+    st.sampled_from([1e6, 3e38, float("inf"), float("nan")]), st.integers(0, 2**20),
+)  # fmt: skip
+def test_the_future_moves_no_bit_of_the_past(length, form, level, factor, seed):
     query, key, value = (draw(1, length, 2, seed=seed + i, dtype=torch.float32) for i in range(3))
     bias = [draw(length, 3, seed=seed + 5, dtype=torch.float32), draw(length, 3, seed=seed + 6, dtype=torch.float32)]
     cut = 1 + seed % (length - 1)
     later = key.clone(), value.clone()
     later[0][:, cut:] += level
-    later[1][:, cut:] *= 1e6
+    later[1][:, cut:] *= factor
 
     def run(k, v):
         if form == "simple":
@@ -262,6 +266,22 @@ for run, shapes in (
 def test_compiles_without_a_graph_break():
     """In a process of its own, where no runtime checker wraps the functions."""
     subprocess.run([sys.executable, "-c", COMPILED], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"key": torch.zeros(2, 4, 2)}, r"key and value must have one shape .*got \(2, 4, 2\) and \(2, 4, 3\)"),
+        ({"query": torch.zeros(2, 1, 3)}, r"query must have value's shape \(2, 4, 3\), got \(2, 1, 3\)"),
+        ({"key_mask": torch.ones(2, 5, dtype=torch.bool)}, r"key_mask must be boolean with shape \(2, 4\)"),
+        (dict.fromkeys(("query", "key", "value"), torch.zeros(2, 0, 3)), "at least one position"),
+    ],
+)
+def test_an_argument_of_the_wrong_shape_is_named(arguments, message):
+    """Called as a user would, without the runtime checker that these tests run under."""
+    inputs = {name: torch.zeros(2, 4, 3) for name in ("query", "key", "value")}
+    with pytest.raises(ValueError, match=message):
+        check_tokens(**(inputs | arguments))
 
 
 @pytest.mark.parametrize(

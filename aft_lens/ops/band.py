@@ -5,14 +5,14 @@ causal, i+1) by matrix products of C x C; every other source has weight e^0 and 
 whole chunks. Time O(T C d), memory O(T (C + d)). Nothing is subtracted from a total.
 
 Causal: as in `rows`, chunk i refers to the maximum over the chunks before it, exponents inside it are clamped,
-and targets that read a clamped one are flagged by a denominator of 0.
+and targets that read a clamped (or overflowing) one are flagged by a denominator of 0.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aft_lens.ops.combine import LARGEST_EXPONENT, Spec, columns, finite, first_key, pull_columns
+from aft_lens.ops.combine import LARGEST_EXPONENT, Spec, columns, drop_broken, finite, first_key, pull_columns
 
 SMALLEST_CHUNK = 32
 
@@ -156,6 +156,7 @@ class _Sources:
             columns(self.key, self.value, before[..., 1:].unsqueeze(-1)),
             columns(self.key, self.value, self.reference.unsqueeze(-1), limit),
         ]
+        self.over |= drop_broken(self.columns[1])
         step = before[..., 1:].double() - first.double()
         self.rise = step.exp()  # of the reference of chunk i + 1 over the first key
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 SAFE_DENOMINATOR = {torch.float32: 1e-18, torch.float64: 1e-180}
@@ -70,6 +70,16 @@ def columns(
     weight.exp_()
     torch.mul(value, weight.unsqueeze(2), out=out[:, :, :c])
     return out
+
+
+def drop_broken(mixed: Float[Tensor, "h m c1 *s"]) -> Bool[Tensor, "h m *s"]:
+    """Set infinite and NaN columns of one causal block to 0; True at the targets from the first such source on.
+
+    Otherwise an earlier target, whose weight for that source is 0, would read 0 times NaN.
+    """
+    broken = ~mixed.sum(2).isfinite()
+    mixed.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return broken.cummax(-1).values
 
 
 def pull_columns(mixed: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:

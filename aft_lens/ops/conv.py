@@ -6,6 +6,7 @@ r"""AFT-conv: position biases shared over a 1-D or 2-D grid (Eq. 6), in forms wi
 from jaxtyping import Float
 from torch import Tensor
 
+from aft_lens.ops.check import check_grid
 from aft_lens.ops.combine import Spec, accumulate_dtype, gate, rowwise
 from aft_lens.ops.expand import check_outside, check_window, expand_bias
 from aft_lens.ops.kernels import dispatch
@@ -31,10 +32,11 @@ def aft_conv(
     `implementation` is "matmul" (bias written out to a block of targets at a time), "convolution" (depth-wise, the
     rest of the grid by 0/1 bands; not causal), "banded" (1-D chunks), "rowwise" (exact for any finite input, holds
     h x T x T), "triton" (fused kernels on CUDA) or "auto", the fastest as measured. Sums in float32 or wider and
-    returns the value's dtype. Raises ValueError on an even window, a wrong dimension, an unknown option or, with
+    returns the value's dtype. Raises ValueError on an even window, a wrong shape, an unknown option or, with
     "triton", what the kernels do not take, and FloatingPointError where key and bias peak more than 400 nats apart.
     """
     grid = key.shape[2:]
+    check_grid(query, key, value)
     check_outside(outside)
     check_window(position_bias.shape[1:], grid)
     if implementation not in IMPLEMENTATIONS:

@@ -3,6 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from aft_lens.ops.check import check_tokens
 from aft_lens.ops.combine import FactorizedBias, Spec, accumulate_dtype, gate
 from aft_lens.ops.mean import weighted_mean
 from aft_lens.ops.simple import aft_simple, require_source
@@ -25,9 +26,10 @@ def aft_full(
     `position_bias` is w (`t t`) or its factors (Eq. 7), of which no T x T product is ever held: memory is O(T d),
     forward and backward. `key_mask` is True where a source may be read; `query=None` leaves the gate out
     (Table 12). Sums in float32 or wider, in float64 for targets whose key and bias peak far apart; a later source
-    never moves a bit of an earlier causal target. Raises ValueError on a bias of the wrong shape or a target with
-    no source, FloatingPointError where peaks are more than 400 nats apart.
+    never moves a bit of an earlier causal target. Raises ValueError on a wrong shape or a target with no source,
+    FloatingPointError where peaks are more than 400 nats apart or a causal key rises 250 nats above those before it.
     """
+    check_tokens(query, key, value, key_mask)
     _check_bias(position_bias, key.shape[1])
     spec = Spec("rows", (key.shape[1],), causal=causal)
     return _mean(query, key, value, position_bias, spec, key_mask)
@@ -49,6 +51,7 @@ def aft_local(
     """
     if window_size < 0:
         raise ValueError(f"window_size must be 0 or more, got {window_size}")
+    check_tokens(query, key, value, key_mask)
     length = key.shape[1]
     _check_bias(position_bias, length)
     if window_size == 0:

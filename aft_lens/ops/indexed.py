@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from aft_lens.ops.check import check_grid
 from aft_lens.ops.combine import accumulate_dtype, gate, rowwise
 from aft_lens.ops.expand import expand_offsets, source_index
 
@@ -60,6 +61,7 @@ def aft_indexed(
     Raises ValueError on a wrong shape or option.
     """
     grid = key.shape[2:]
+    check_grid(query, key, value)
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}")
     if offset.shape[:2] != position_bias.shape or offset.shape[0] != key.shape[1]:

@@ -22,6 +22,15 @@ def _sums(key: Tensor, value: Tensor, bias: Sequence[Tensor], spec: Spec) -> tup
     return _FORMS[spec.form].sums(key, value, list(bias), spec)
 
 
+def _causal_sums(key: Tensor, value: Tensor, bias: Sequence[Tensor], spec: Spec) -> tuple[Tensor, Tensor]:
+    """`_sums` where a NaN or infinite source reaches the targets from it on, and no earlier one as 0 times NaN."""
+    no_key, no_value = ~(key < float("inf")), ~value.isfinite()
+    num, den = _sums(key.masked_fill(no_key, float("-inf")), value.masked_fill(no_value, 0.0), bias, spec)
+    reached = no_key.cumsum(-1) > 0
+    num = num.masked_fill((no_value.cumsum(-1) > 0) | reached.unsqueeze(2), float("nan"))
+    return num, den.masked_fill(reached, float("nan"))
+
+
 def _double(*tensors: Tensor) -> list[Tensor]:
     return [tensor.double() for tensor in tensors]
 
@@ -30,7 +39,7 @@ def _exact(
     key: Tensor, value: Tensor, bias: Sequence[Tensor], spec: Spec, lost: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The sums in float64; raises where not even those reach."""
-    num, den = _sums(key.double(), value.double(), _double(*bias), spec)
+    num, den = (_causal_sums if spec.causal else _sums)(key.double(), value.double(), _double(*bias), spec)
     gone = den <= SAFE_DENOMINATOR[torch.float64]
     if lost is None:
         return num, den

@@ -2,8 +2,9 @@
 
 Not causal: one reference m = max_s K_s a channel. Causal: a block of targets refers to the maximum over the
 sources *before the block* (the first key in the first block), so no source moves the bits of an earlier target.
-Inside its block a source may exceed the reference; there the exponent is clamped at `LARGEST_EXPONENT`, and the
-targets that would read it get a denominator of 0, which has them computed again in a wider dtype.
+Inside its block a source may exceed the reference; there the exponent is clamped at `LARGEST_EXPONENT` (and an
+overflowing or NaN column left out), and the targets that would read it get a denominator of 0, which has them
+computed again in a wider dtype.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aft_lens.ops.combine import LARGEST_EXPONENT, Spec, columns, finite, first_key, pull_columns
+from aft_lens.ops.combine import LARGEST_EXPONENT, Spec, columns, drop_broken, finite, first_key, pull_columns
 from aft_lens.ops.pairs import pair_bias
 
 BLOCK_ELEMENTS = 2**20
@@ -32,7 +33,8 @@ def _block_columns(key: Tensor, value: Tensor, start: int, stop: int) -> tuple[T
     reference = finite(key[..., :start].amax(-1, keepdim=True), first) if start else first
     limit = LARGEST_EXPONENT[key.dtype]
     over = key[..., start:stop].cummax(-1).values - reference > limit
-    return columns(key[..., :stop], value[..., :stop], reference, limit), over
+    mixed = columns(key[..., :stop], value[..., :stop], reference, limit)
+    return mixed, over | drop_broken(mixed[..., start:stop])
 
 
 def sums(key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from aft_lens.ops.check import check_tokens
 from aft_lens.ops.combine import accumulate_dtype, first_key, gate
 
 CACHED_ELEMENTS = 2**18
@@ -33,8 +34,10 @@ def aft_simple(
     `key_mask` is True where a source may be read; `query=None` leaves the gate out (Table 12). Sums in float32 or
     wider and returns the value's dtype. Causal: prefix sums in float64 relative to the first readable key, exact
     for keys up to 640 nats above it (above, float64 overflows to NaN); a later source never moves a bit of an
-    earlier target. Raises ValueError where a target has no source left.
+    earlier target. Raises ValueError on a wrong shape or where a target has no
+    source left.
     """
+    check_tokens(query, key, value, key_mask)
     dtype = accumulate_dtype(value.dtype)
     score = key.to(torch.float64 if causal else dtype)
     if key_mask is not None:
@@ -53,7 +56,7 @@ def aft_simple(
 
 def _images(x: Tensor) -> Iterator[slice]:
     """Batches whose part of `x` stays in a CPU's cache; the whole batch elsewhere."""
-    size = max(1, CACHED_ELEMENTS // max(1, x[0].numel())) if x.device.type == "cpu" else len(x)
+    size = max(1, CACHED_ELEMENTS // max(1, x.shape[1:].numel())) if x.device.type == "cpu" else len(x)
     for start in range(0, len(x), size):
         yield slice(start, start + size)
 

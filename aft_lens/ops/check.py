@@ -1,0 +1,35 @@
+"""Shapes that the operators take, checked by name before anything is computed."""
+
+import torch
+from torch import Tensor
+
+
+def check_tokens(query: Tensor | None, key: Tensor, value: Tensor, key_mask: Tensor | None = None) -> None:
+    """Raise ValueError unless key, value and query are the same `b t d`, t >= 1, and key_mask a boolean `b t`."""
+    if value.ndim != 3 or key.shape != value.shape:
+        raise ValueError(f"key and value must have one shape (b t d), got {tuple(key.shape)} and {tuple(value.shape)}")
+    _check_query(query, value)
+    if not key.shape[1]:
+        raise ValueError(f"key must have at least one position, got shape {tuple(key.shape)}")
+    if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != key.shape[:2]):
+        raise ValueError(
+            f"key_mask must be boolean with shape {tuple(key.shape[:2])}, True where a source may be read; "
+            f"got {key_mask.dtype} with shape {tuple(key_mask.shape)}"
+        )
+
+
+def check_grid(query: Tensor | None, key: Tensor, value: Tensor) -> None:
+    """Raise ValueError unless key is `b h *grid` and value (and query) `b h c *grid`, no side of the grid 0."""
+    if value.ndim != key.ndim + 1 or key.ndim < 3 or value.shape[:2] + value.shape[3:] != key.shape:
+        raise ValueError(
+            "key must be (b h *grid) and value (b h c *grid) over the same batch, heads and grid, "
+            f"got {tuple(key.shape)} and {tuple(value.shape)}"
+        )
+    _check_query(query, value)
+    if 0 in key.shape[2:]:
+        raise ValueError(f"key must have at least one position, got grid {tuple(key.shape[2:])}")
+
+
+def _check_query(query: Tensor | None, value: Tensor) -> None:
+    if query is not None and query.shape != value.shape:
+        raise ValueError(f"query must have value's shape {tuple(value.shape)}, got {tuple(query.shape)}")
