@@ -22,7 +22,6 @@ ANALYSES = {
     "keys": ("analyses.keys", "key feature maps of an image beside an attribution"),
     "attention": ("analyses.attention", "relative attention of a ViT"),
     "locality": ("analyses.locality", "how local the heads of models are, beside random weights"),
-    "match": ("analyses.match", "pair the heads of two models, and an atlas of them"),
     "transfer": ("analyses.transfer", "start an AFT-conv from a ViT's weights"),
     "prune": ("analyses.pruning.command", "prune position biases to indexing"),
     "bench": ("analyses.bench", "measure operators and models"),
