@@ -3,6 +3,7 @@
 from aft_lens.extraction.hooks import hook_points, run_with_cache, unfused, watch
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset, unfold_offsets
 from aft_lens.extraction.own import OwnReader
+from aft_lens.extraction.positions import PositionMap, open_positions
 from aft_lens.extraction.preprocessing import Preprocessing, image_batches
 from aft_lens.extraction.reader import AttentionReader
 from aft_lens.extraction.relative import RelativeSums, as_reader, relative_attention, stream_relative
@@ -11,12 +12,14 @@ from aft_lens.extraction.sources import open_source
 __all__ = [
     "AttentionReader",
     "OwnReader",
+    "PositionMap",
     "Preprocessing",
     "RelativeSums",
     "as_reader",
     "fold_offsets",
     "hook_points",
     "image_batches",
+    "open_positions",
     "open_source",
     "relative_attention",
     "run_with_cache",

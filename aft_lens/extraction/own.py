@@ -35,7 +35,8 @@ class OwnReader(AttentionReader):
                 f"model {source} mixes with {model.config.mixer}, which has no attention weights; use `aft-lens bias` "
                 "or `aft-lens keys` for it, or give a ViT"
             )
-        grid = grid or (model.config.grid_size, model.config.grid_size)
+        trained = (model.config.grid_size, model.config.grid_size)
+        grid = grid or trained
         super().__init__(
             source,
             model,
@@ -47,6 +48,7 @@ class OwnReader(AttentionReader):
             in_chans=model.config.in_chans,
             preprocessing=preprocessing,
             data=data,
+            trained_grid=trained,
         )
 
     @contextmanager

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
 from aft_lens.data import load_data
@@ -53,7 +53,7 @@ def image_batches(
     split: str = "test",
     batch_size: int = 64,
     root: Path | str | None = None,
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> DataLoader[Any]:
     """Batches (image `b c y x`, class index `b`) of the first images of a data set's split, as a model takes them.
 
     `data` and `root` are as in `load_data`. Images in memory (digits, Fashion-MNIST, CIFAR) are squeezed whole to the
@@ -66,7 +66,7 @@ def image_batches(
     return DataLoader(Subset(prepared, range(min(images, len(source)))), batch_size)
 
 
-def prepare(source: Images | Transformed, preprocessing: Preprocessing) -> Dataset[tuple[Tensor, int]]:
+def prepare(source: Images | Transformed, preprocessing: Preprocessing) -> Images | Transformed:
     """The same split with a model's own preprocessing in place of the data set's."""
     if isinstance(source, Images):
         return Images(source.images, source.labels, preprocessing.transform(crop=False))

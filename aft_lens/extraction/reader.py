@@ -16,16 +16,17 @@ AttentionSink = Callable[[int, Tensor], None]
 AttentionEdit = Callable[[int, Tensor], Tensor]
 """Given a layer's number and its weights, returns the weights to use."""
 TOLERANCE = 1e-4
-"""Largest error of a recomputed output, as a fraction of the output's largest entry (at least 1)."""
+"""Largest error of a recomputed output, as a fraction of the output's largest entry."""
 
 
 class AttentionReader(ABC):
     """One library's ViT: its attention modules, its token layout, and how an output follows from the weights.
 
     `layers` are the attention modules in order, `grid` the patches (rows, columns), `prefix` the tokens before them
-    (class, distillation, registers), `preprocessing` how images must come, where that is known, and `data` the data
-    set that the model was trained on, where it is one of ours. Subclasses say how to expose the weights and how to
-    mix with given ones.
+    (class, distillation, registers), `preprocessing` how images must come, where that is known, `data` the data set
+    that the model was trained on, where it is one of ours, and `trained_grid` the patches that its position embeddings
+    were trained for: they are interpolated where `grid` is another. Subclasses say how to expose the weights and how
+    to mix with given ones.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class AttentionReader(ABC):
         in_chans: int = 3,
         preprocessing: Preprocessing | None = None,
         data: str | None = None,
+        trained_grid: tuple[int, int] | None = None,
     ) -> None:
         if not layers:
             raise ValueError(f"model {source}: no attention layers were found")
@@ -54,6 +56,7 @@ class AttentionReader(ABC):
         self.in_chans = in_chans
         self.preprocessing = preprocessing
         self.data = data
+        self.trained_grid = trained_grid or grid
 
     @abstractmethod
     def exposed(self, sink: AttentionSink) -> AbstractContextManager[None]:
@@ -125,7 +128,7 @@ class AttentionReader(ABC):
                 )
             x, output = seen[number]
             error = (self.mix(number, x, weights[number]) - output).abs().max().item()
-            worst = max(worst, error / max(1.0, output.abs().max().item()))
+            worst = max(worst, error / (output.abs().max().item() or 1.0))
         if not worst <= tolerance:
             raise RuntimeError(
                 f"{self.source}: outputs recomputed from the weights differ by {worst:.2g}, more than "

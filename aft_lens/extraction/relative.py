@@ -84,15 +84,17 @@ def stream_relative(
     calls = [0] * depth
     share = torch.zeros(resamples, 0)
 
+    def patches(attention: Tensor) -> Tensor:
+        return attention[..., reader.prefix :, reader.prefix :]
+
     def add(layer: int, attention: Tensor) -> None:
         calls[layer] += 1
-        patches = attention[:, :, reader.prefix :, reader.prefix :]
         if resamples:
-            folded = fold_offsets(patches.float(), reader.grid)
+            folded = fold_offsets(patches(attention.float()), reader.grid)
             total[layer] += folded.sum(0).double().cpu()
             resampled[:, layer] += torch.einsum("rb,bhyx->rhyx", share.to(folded), folded).double().cpu()
-        else:
-            total[layer] += fold_offsets(patches.float().sum(0), reader.grid).double().cpu()
+        else:  # summed over the images first: one pass over the weights, the fold on what is left
+            total[layer] += fold_offsets(patches(attention.sum(0, dtype=torch.float32)), reader.grid).double().cpu()
 
     training = reader.model.training
     reader.model.eval()

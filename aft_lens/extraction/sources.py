@@ -1,8 +1,8 @@
 """Open a ViT by name, whatever library it comes from."""
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,10 +13,10 @@ from aft_lens.extraction.reader import AttentionReader
 from aft_lens.extraction.request import Request
 from aft_lens.models import VisionModel
 
-ADAPTERS = {
-    "torchvision": ("aft_lens.extraction.torchvision_vit", "torchvision", ""),
-    "timm": ("aft_lens.extraction.timm_vit", "timm", "timm"),
-    "hf": ("aft_lens.extraction.hf_vit", "transformers", "transformers"),
+LIBRARIES = {
+    "torchvision": ("torchvision_vit", "torchvision", ""),
+    "timm": ("timm_vit", "timm", "timm"),
+    "hf": ("hf_vit", "transformers", "transformers"),
 }
 """By the word before the colon: the adapter, the package that it reads, and the extra that installs the package."""
 
@@ -43,11 +43,11 @@ def open_source(
     where the library is not installed.
     """
     kind, colon, name = spec.partition(":")
-    if colon and kind in ADAPTERS:
-        build = _adapter(kind)
+    if colon and kind in LIBRARIES:
+        build = adapter(kind, LIBRARIES[kind][0]).open_model
     elif colon and not Path(spec).exists():
         raise ValueError(f"source {spec!r} is of unknown kind {kind!r}; give one of "
-                         f"{', '.join(f'{word}:NAME' for word in ADAPTERS)}, or a checkpoint folder")  # fmt: skip
+                         f"{', '.join(f'{word}:NAME' for word in LIBRARIES)}, or a checkpoint folder")  # fmt: skip
     else:
         name, build = spec, _open_checkpoint
     with torch.random.fork_rng(devices=[]):
@@ -57,11 +57,11 @@ def open_source(
     return reader
 
 
-def _adapter(kind: str) -> Callable[[Request], AttentionReader]:
-    """The `open_model` of a library's adapter."""
-    module, package, extra = ADAPTERS[kind]
+def adapter(kind: str, module: str) -> Any:
+    """A module of this package that reads one library; ModuleNotFoundError names the extra that installs it."""
+    package, extra = LIBRARIES[kind][1:]
     try:
-        return import_module(module).open_model
+        return import_module(f"aft_lens.extraction.{module}")
     except ModuleNotFoundError as error:
         if error.name != package:
             raise

@@ -23,7 +23,14 @@ class TorchvisionReader(AttentionReader):
     Raises ValueError on a model of another class.
     """
 
-    def __init__(self, model: nn.Module, source: str = "model", *, preprocessing: Preprocessing | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        source: str = "model",
+        *,
+        preprocessing: Preprocessing | None = None,
+        trained_grid: tuple[int, int] | None = None,
+    ) -> None:
         if not isinstance(model, vit.VisionTransformer):
             raise ValueError(
                 f"{source}: looked for torchvision's VisionTransformer, found {type(model).__name__}; give one of: "
@@ -40,6 +47,7 @@ class TorchvisionReader(AttentionReader):
             num_heads=next(iter(model.encoder.layers)).num_heads,
             image_size=(model.image_size, model.image_size),
             preprocessing=preprocessing,
+            trained_grid=trained_grid,
         )
 
     @contextmanager
@@ -94,4 +102,5 @@ def open_model(request: Request) -> AttentionReader:
     crop = recipe.crop_size[0] / recipe.resize_size[0]
     mode = recipe.interpolation.value
     preprocessing = Preprocessing((side, side), tuple(recipe.mean), tuple(recipe.std), crop=crop, interpolation=mode)
-    return TorchvisionReader(model, request.spec, preprocessing=preprocessing)
+    own = recipe.crop_size[0] // patch
+    return TorchvisionReader(model, request.spec, preprocessing=preprocessing, trained_grid=(own, own))

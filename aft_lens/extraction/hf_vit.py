@@ -1,0 +1,169 @@
+"""Hugging Face transformers' ViT, DeiT, DINOv2 and DINOv2 with registers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Resampling
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+from aft_lens.extraction.preprocessing import Preprocessing
+from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.request import Request
+
+FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+"""Values of a configuration's `model_type` that are read."""
+ALWAYS_INTERPOLATES = ("dinov2", "dinov2_with_registers")
+"""Families that interpolate their position embeddings without being asked to."""
+
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files of a folder that say how images must come."""
+
+
+class HFReader(AttentionReader):
+    """Reads the attention modules of a transformers ViT, which return their weights in eager form.
+
+    `grid` is the patches (rows, columns) of the images that will come, those of the configuration's `image_size` if
+    left out; position embeddings are interpolated to another one. Raises ValueError on a model type that is none of
+    `FAMILIES`, and where position embeddings that are not square would be interpolated: transformers takes a square
+    for granted (16 positions of a 2 x 8 grid would silently become 4 x 4).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source: str = "model",
+        *,
+        grid: tuple[int, int] | None = None,
+        prefix: int | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        config: Any = getattr(model, "config", None)
+        found = getattr(config, "model_type", type(model).__name__)
+        embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
+        layers = [module for module in model.modules() if hasattr(module, "v_proj") and hasattr(module, "o_proj")]
+        if found not in FAMILIES or embeddings is None or not layers:
+            raise ValueError(
+                f"{source}: looked for a transformers model of type {', '.join(FAMILIES)} with `embeddings` and "
+                f"attention modules that have v_proj and o_proj; found type {found} with {len(layers)} such modules"
+            )
+        patch, size = _pair(config.patch_size), _pair(config.image_size)
+        trained = size[0] // patch[0], size[1] // patch[1]
+        grid = grid or trained
+        interpolates = grid != trained or found in ALWAYS_INTERPOLATES
+        if interpolates and trained[0] != trained[1]:
+            raise ValueError(
+                f"{source}: position embeddings of a {trained[0]} x {trained[1]} grid cannot be interpolated to "
+                f"{grid[0]} x {grid[1]}: transformers takes them for a square; use timm's model"
+            )
+        registers = getattr(embeddings, "register_tokens", None)
+        counted = sum(getattr(embeddings, name, None) is not None for name in ("cls_token", "distillation_token"))
+        counted += 0 if registers is None else registers.shape[1]
+        self.asks_to_interpolate = interpolates and found not in ALWAYS_INTERPOLATES
+        super().__init__(
+            source,
+            model,
+            layers,
+            grid=grid,
+            prefix=counted if prefix is None else prefix,
+            num_heads=config.num_attention_heads,
+            image_size=(grid[0] * patch[0], grid[1] * patch[1]),
+            in_chans=config.num_channels,
+            preprocessing=preprocessing,
+            trained_grid=trained,
+        )
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The class logits, or the last hidden state of a model without a classifier."""
+        options = {"interpolate_pos_encoding": True} if self.asks_to_interpolate else {}
+        output = self.model(pixel_values=images, **options)
+        return output.logits if hasattr(output, "logits") else output.last_hidden_state
+
+    @contextmanager
+    def exposed(self, sink: AttentionSink) -> Iterator[None]:
+        """Run attention in eager form and read the weights that each module returns beside its output."""
+
+        def read(number: int) -> Callable[..., None]:
+            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                if output[1] is not None:
+                    sink(number, output[1])
+
+            return hook
+
+        config: Any = self.model.config
+        with ExitStack() as stack:
+            stack.callback(setattr, config, "_attn_implementation", config._attn_implementation)
+            config._attn_implementation = "eager"
+            for number, layer in enumerate(self.layers):
+                # Before other hooks of the layer: `edited` looks for the weights in its own.
+                stack.callback(layer.register_forward_hook(read(number), prepend=True).remove)
+            yield
+
+    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
+        """o_proj(attention @ value) with the layer's own value and output projections."""
+        module: Any = self.layers[layer]
+        b, t = x.shape[:2]
+        return module.o_proj(spread(attention, module.v_proj(x).reshape(b, t, self.num_heads, -1).transpose(1, 2)))
+
+
+def open_model(request: Request) -> AttentionReader:
+    """Read a folder's or fetch a name's safetensors; without `grid`, at the size that its image processor feeds.
+
+    Raises FileNotFoundError for a folder without safetensors: nothing is unpickled.
+    """
+    name, folder = request.name, Path(request.name).expanduser()
+    if folder.is_dir():
+        name = str(folder)
+        if request.pretrained and not list(folder.glob("*.safetensors")):
+            raise FileNotFoundError(
+                f"{request.spec}: the folder has no .safetensors, and other formats are unpickled and so not read; "
+                "convert it with save_pretrained, or pass pretrained=False (--pretrained false)"
+            )
+    elif name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{request.spec}: there is no folder {name}; give one that save_pretrained has written")
+    with request.fetching("give a downloaded folder as hf:PATH"):
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type not in FAMILIES:
+            raise ValueError(
+                f"{request.spec}: looked for a model of type {', '.join(FAMILIES)}, found type {config.model_type}"
+            )
+        classifies = any("ImageClassification" in word for word in config.architectures or ())
+        kind = AutoModelForImageClassification if classifies else AutoModel
+        model = kind.from_pretrained(name, use_safetensors=True) if request.pretrained else kind.from_config(config)
+        described = not folder.is_dir() or any((folder / file).is_file() for file in PROCESSORS)
+        processor = AutoImageProcessor.from_pretrained(name) if described else None
+    patch = _pair(config.patch_size)
+    grid = request.grid
+    if grid is None and processor is not None:
+        fed = _fed(processor)
+        grid = fed[0] // patch[0], fed[1] // patch[1]
+    reader = HFReader(model, request.spec, grid=grid, prefix=request.prefix)
+    reader.preprocessing = processor and preprocessing_of(processor, reader.image_size)
+    return reader
+
+
+def preprocessing_of(processor: Any, size: tuple[int, int]) -> Preprocessing:
+    """The images of an image processor, at a size in pixels."""
+    crop = 1.0
+    if getattr(processor, "do_center_crop", False):
+        edge = processor.size.get("shortest_edge") or processor.size["height"]
+        crop = min(1.0, processor.crop_size["height"] / edge)
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
+    return Preprocessing(
+        size, tuple(mean), tuple(std), crop=crop, interpolation=Resampling(processor.resample).name.lower()
+    )
+
+
+def _fed(processor: Any) -> tuple[int, int]:
+    """Rows and columns of the images that an image processor gives, in pixels."""
+    size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+    if "height" not in size:
+        raise ValueError(f"the image processor keeps each image's shape ({dict(size)}); ask for a grid")
+    return size["height"], size["width"]
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """One number for both sides, or two."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))

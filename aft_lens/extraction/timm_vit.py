@@ -1,0 +1,162 @@
+"""timm's ViTs: vit_*, deit_*, deit3_*, vit_relpos_*, beit_*, eva02_*, with any prefix tokens."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention, AttentionRope
+from timm.models.beit import Attention as BeitAttention
+from timm.models.eva import EvaAttention
+from timm.models.vision_transformer_relpos import RelPosAttention
+from torch import Tensor, nn
+
+from aft_lens.extraction.preprocessing import Preprocessing, channels
+from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.request import Request
+
+LAYERS = (Attention, AttentionRope, RelPosAttention, BeitAttention, EvaAttention)
+"""timm's attention modules whose every target sees every token once."""
+
+
+class TimmReader(AttentionReader):
+    """Reads the attention modules of a timm ViT at their dropout, which their unfused form passes.
+
+    The grid is that of the model's patch embedding and the prefix tokens are those that it counts (class,
+    distillation, registers); `prefix` overrides the count. Raises ValueError on a model whose blocks have other
+    attention than `LAYERS`: windowed, gated, differential or none.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source: str = "model",
+        *,
+        prefix: int | None = None,
+        preprocessing: Preprocessing | None = None,
+        trained_grid: tuple[int, int] | None = None,
+    ) -> None:
+        layers = [module for module in model.modules() if isinstance(module, LAYERS)]
+        embed: Any = getattr(model, "patch_embed", None)
+        counted = getattr(model, "num_prefix_tokens", None)
+        blocks = getattr(model, "blocks", ())
+        if not layers or len(layers) != len(blocks) or counted is None or not hasattr(embed, "grid_size"):
+            kinds = {type(module) for name, module in model.named_modules() if name.endswith("attn")}
+            raise ValueError(
+                f"{source}: looked for one of {class_names(LAYERS)} in each block of a timm ViT that has "
+                f"patch_embed.grid_size and num_prefix_tokens; found {type(model).__name__} with "
+                f"{class_names(kinds) or 'no attention'}. `--positions true` reads the positions of Swin and ConViT"
+            )
+        grid = tuple(embed.grid_size)
+        super().__init__(
+            source,
+            model,
+            layers,
+            grid=grid,
+            prefix=counted if prefix is None else prefix,
+            num_heads=layers[0].num_heads,
+            image_size=tuple(embed.img_size),
+            in_chans=_in_chans(model),
+            preprocessing=preprocessing,
+            trained_grid=trained_grid or grid,
+        )
+
+    @contextmanager
+    def exposed(self, sink: AttentionSink) -> Iterator[None]:
+        """Unfuse every layer and read its weights at the dropout that they pass."""
+
+        def read(number: int) -> Callable[..., None]:
+            return lambda _module, _inputs, output: sink(number, output)
+
+        layers: list[Any] = self.layers
+        with ExitStack() as stack:
+            for number, layer in enumerate(layers):
+                stack.callback(setattr, layer, "fused_attn", layer.fused_attn)
+                layer.fused_attn = False
+                stack.callback(layer.attn_drop.register_forward_hook(read(number)).remove)
+            yield
+
+    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
+        """proj(gate * norm(attention @ value)), with gate and norm where the layer has them."""
+        module: Any = self.layers[layer]
+        mixed = spread(attention, value(module, x))
+        norm, gate = getattr(module, "norm", None), getattr(module, "gate", None)
+        if norm is not None:
+            mixed = norm(mixed)
+        if gate is not None:
+            mixed = mixed * gate(x).sigmoid()
+        return module.proj_drop(module.proj(mixed))
+
+
+def value(module: Any, x: Tensor) -> Tensor:
+    """The values `b h s c` of a timm attention module, whatever form its projections have."""
+    b, t = x.shape[:2]
+    if getattr(module, "v_proj", None) is not None:
+        heads = module.v_proj(x).reshape(b, t, -1, module.head_dim).transpose(1, 2)
+        return heads.repeat_interleave(module.num_heads // heads.shape[1], dim=1)  # where heads share keys and values
+    weight = module.qkv.weight.chunk(3)[2]
+    bias = getattr(module, "v_bias", None)
+    if module.qkv.bias is not None:
+        bias = module.qkv.bias.chunk(3)[2]
+    return F.linear(x, weight, bias).reshape(b, t, module.num_heads, -1).transpose(1, 2)
+
+
+def open_model(request: Request) -> AttentionReader:
+    """Build or download a timm ViT; timm resamples its position embeddings or bias tables to another grid."""
+    model, trained_grid = load(request)
+    return TimmReader(
+        model,
+        request.spec,
+        prefix=request.prefix,
+        preprocessing=preprocessing_of(model),
+        trained_grid=trained_grid,
+    )
+
+
+def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
+    """A timm model of the grid that was asked for, and the grid it was made for.
+
+    Raises ValueError on an unknown name, on one without pretrained weights, and on a grid for a model without patches.
+    """
+    name = request.name
+    local = name.startswith(("local-dir:", "hf-hub:"))
+    if not local and not timm.is_model(name.split(".")[0]):
+        near = get_close_matches(name, timm.list_models(f"{name.split('_')[0]}_*"), n=4, cutoff=0.2)
+        raise ValueError(f"{request.spec}: timm has no model of that name; near it are: {', '.join(near) or 'none'}")
+    if not local and request.pretrained and not timm.models.is_model_pretrained(name):
+        raise ValueError(f"{request.spec}: timm has no weights for it; pass pretrained=False (--pretrained false)")
+    with request.fetching("give a folder of a downloaded model as timm:local-dir:PATH"):
+        if request.grid is None:
+            return timm.create_model(name, pretrained=request.pretrained), None
+        with torch.device("meta"):
+            embed: Any = getattr(timm.create_model(name, pretrained=False), "patch_embed", None)
+        if embed is None:
+            raise ValueError(f"{request.spec}: grid {request.grid} was asked for, but the model has no patches")
+        size = tuple(side * patch for side, patch in zip(request.grid, embed.patch_size))
+        return timm.create_model(name, pretrained=request.pretrained, img_size=size), tuple(embed.grid_size)
+
+
+def preprocessing_of(model: Any) -> Preprocessing:
+    """The images that a timm model's own configuration asks for, at the size that it was built for."""
+    config = timm.data.resolve_model_data_config(model)
+    count = _in_chans(model)
+    return Preprocessing(
+        tuple(model.patch_embed.img_size),
+        channels(config["mean"], count),
+        channels(config["std"], count),
+        crop=config["crop_pct"],
+        interpolation=config["interpolation"],
+    )
+
+
+def _in_chans(model: nn.Module) -> int:
+    """Channels of the image: what the first convolution reads."""
+    return next(module for module in model.modules() if isinstance(module, nn.Conv2d)).in_channels
+
+
+def class_names(kinds: Iterable[type]) -> str:
+    """Classes with the module that each is of."""
+    return ", ".join(sorted(f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}" for kind in kinds))
