@@ -21,16 +21,15 @@ class Runs:
     steps: int
     count: int
     warps: int = 1
-    stages: int = 1
 
     @classmethod
-    def of(cls, value: Tensor, rows: int, *, warps: int = 1, stages: int = 1) -> "Runs":
+    def of(cls, value: Tensor, rows: int, *, warps: int = 1) -> "Runs":
         """As few runs as give every multiprocessor enough programs; value is `b t d`."""
         b, t, d = value.shape
         block, tiles = block_of(d), -(-t // rows)
         wanted = -(-PROGRAMS // (b * -(-d // block)))
         steps = -(-tiles // min(wanted, tiles))
-        return cls(rows, block, tiles, steps, -(-tiles // steps), warps, stages)
+        return cls(rows, block, tiles, steps, -(-tiles // steps), warps)
 
     def programs(self, value: Tensor, each: int | None = None) -> tuple[int]:
         """Grid of `each` programs (a run each, unless given) for every batch row and block of channels."""

@@ -7,7 +7,7 @@ from aft_lens.ops.kernels.scan_launch import Runs, channels_last, steps, sums
 from aft_lens.ops.kernels.scan_simple_kernels import simple_backward_kernel, simple_forward_kernel
 from aft_lens.ops.kernels.scan_state import prefix_kernel, run_kernel, suffix_kernel
 
-ROWS = 16
+ROWS = 8
 """Positions of a causal tile; the state before each is kept for backward."""
 
 
@@ -39,7 +39,7 @@ def scan_simple(query: Tensor | None, key: Tensor, value: Tensor) -> tuple[Tenso
     log, mean = prefixes(key, value, runs) if runs.count > 1 else sums(value, 0, 2)
     simple_forward_kernel[runs.programs(value)](
         q, key, value, y, log, mean, tile_log, tile_mean, *value.shape[1:], *steps(q), *steps(key), *steps(value),
-        runs.count, runs.steps, runs.tiles, runs.rows, runs.block, query is not None, runs.stages,
+        runs.count, runs.steps, runs.tiles, runs.rows, runs.block, query is not None,
         num_warps=runs.warps,
     )  # fmt: skip
     return y, tile_log, tile_mean
@@ -67,7 +67,7 @@ def scan_simple_backward(
         simple_backward_kernel[runs.programs(value)](
             dy, q, key, value, tile_log, tile_mean, *state, dq, dk, dv, *value.shape[1:],
             *steps(dy), *steps(q), *steps(key), *steps(value), runs.count, runs.steps, runs.tiles,
-            runs.rows, runs.block, query is not None, summary, runs.stages, num_warps=runs.warps,
+            runs.rows, runs.block, query is not None, summary, num_warps=runs.warps,
         )  # fmt: skip
 
     if runs.count > 1:

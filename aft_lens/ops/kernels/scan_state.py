@@ -22,27 +22,11 @@ def join(top, num, den, other_top, other_num, other_den):
 
 
 @triton.jit
-def later(log, one, two, next_log, next_one, next_two):
-    """Two sums over targets, each times e^-log, relative to an earlier log, which is never larger."""
-    fade = tl.exp(next_log - log)
-    return next_log, next_one + fade * one, next_two + fade * two
-
-
-@triton.jit
-def row(x, is_row):
-    """The row of a tile where the column `is_row` is True."""
-    return tl.sum(tl.where(is_row, x, 0.0), 0)
-
-
-@triton.jit
-def scan_tile(k, v, top0, num0, den0, ROWS: tl.constexpr):
-    """(maximum, numerator, denominator) at every row of a tile, after the run (top0, num0, den0) before it."""
-    live = k > FLOOR
-    first = (tl.arange(0, ROWS) == 0)[:, None]
-    top, num, den = tl.where(live, k, FLOOR), tl.where(live, v, 0.0), tl.where(live, 1.0, 0.0)
-    joint_top, joint_num, joint_den = join(top0[None, :], num0[None, :], den0[None, :], top, num, den)
-    top, num = tl.where(first, joint_top, top), tl.where(first, joint_num, num)
-    return tl.associative_scan((top, num, tl.where(first, joint_den, den)), 0, join)
+def include(top, num, den, key, value):
+    """The run with one more source, of weight e^key."""
+    live = key > FLOOR
+    key, value, one = tl.where(live, key, FLOOR), tl.where(live, value, 0.0), tl.where(live, 1.0, 0.0)
+    return join(top, num, den, key, value, one)
 
 
 @triton.jit
