@@ -5,7 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from aft_lens.data import AUGMENTATIONS, DATASETS, RepeatedAugmentation, ResidentBatches, batch_transform, load_data
+from aft_lens.data import (
+    AUGMENTATIONS,
+    DATASETS,
+    UNCOUNTED,
+    EqualShares,
+    RepeatedAugmentation,
+    ResidentBatches,
+    batch_transform,
+    load_data,
+)
 from aft_lens.data.load import DEBIAN_FASHION
 from aft_lens.data.resident import RESIDENT_AUGMENTATIONS, augmented
 from aft_lens.data.transforms import train_transform
@@ -74,10 +83,33 @@ def test_missing_and_unknown_data_say_what_to_do(tmp_path):
     assert "digits" in DATASETS
 
 
+def repeated(rank=0, processes=1):
+    return RepeatedAugmentation(load_data("digits").val, 3, seed=1, processes=processes, rank=rank)
+
+
 def test_repeated_augmentation_keeps_the_epoch_and_repeats_neighbours():
-    order = list(RepeatedAugmentation(range(10), 3))
-    assert len(order) == 10
+    order = list(repeated())
+    assert len(order) == len(repeated()) == 180
     assert order[0] == order[1] == order[2] != order[3]
+
+
+def test_repeated_augmentation_deals_one_draw_of_seed_and_epoch_to_all_processes():
+    torch.manual_seed(5)
+    shares = [list(repeated(rank, 4)) for rank in range(4)]
+    torch.manual_seed(6)
+    order = list(repeated())
+    assert [index for row in zip(*shares, strict=True) for index in row] == order
+    later = repeated()
+    later.set_epoch(1)
+    assert list(later) != order
+
+
+def test_equal_shares_mark_what_they_add():
+    data = load_data("digits").val
+    shares = EqualShares(data, 7)
+    assert len(shares) == 182
+    assert [shares[i][1] for i in (179, 180, 181)] == [data[179][1], UNCOUNTED, UNCOUNTED]
+    assert len(EqualShares(data, 1)) == len(data)
 
 
 def test_batch_transform_mixes_labels():
@@ -103,15 +135,28 @@ def test_resident_batches_are_the_images_that_reading_one_by_one_gives(img_size)
 
 def test_resident_batches_draw_every_image_once_and_anew():
     data = load_data("digits")
-    batches = ResidentBatches(data, "train", 100, shuffle=True)
-    torch.manual_seed(0)
+    seeds = iter(range(9))
+    batches = ResidentBatches(data, "train", 100, order=lambda: next(seeds))
     first, second = ([labels for _, labels in batches] for _ in range(2))
     assert len(first) == len(batches) == 12
     assert not torch.equal(torch.cat(first), torch.cat(second))
-    whole = ResidentBatches(data, "train", 419, shuffle=True)
+    whole = ResidentBatches(data, "train", 419, order=lambda: 3)
     drawn = torch.cat([images for images, _ in whole]).flatten(1)
     assert len(drawn) == 1257
     assert len(drawn.unique(dim=0)) == len(data.train.images.flatten(1).unique(dim=0))
+
+
+def test_shares_of_resident_batches_are_one_process_s_batches():
+    data = load_data("digits")
+    whole = [labels for _, labels in ResidentBatches(data, "train", 60, order=lambda: 3)]
+    parts = [ResidentBatches(data, "train", 20, order=lambda: 3, share=(rank, 3)) for rank in range(3)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        torch.testing.assert_close(torch.stack([labels for _, labels in shares], 1).flatten(), batch)
+    val = [torch.cat([y for _, y in ResidentBatches(data, "val", 50, share=(rank, 7))]) for rank in range(7)]
+    assert [len(labels) for labels in val] == [26] * 7
+    counted = torch.stack(val, 1).flatten()
+    assert (counted[180:] == UNCOUNTED).all()
+    torch.testing.assert_close(counted[:180], data.val.labels)
 
 
 @pytest.mark.parametrize("augment", RESIDENT_AUGMENTATIONS)

@@ -2,16 +2,19 @@
 
 from aft_lens.data.load import DATASETS, load_data
 from aft_lens.data.resident import ResidentBatches
-from aft_lens.data.source import DataSource, RepeatedAugmentation
+from aft_lens.data.source import UNCOUNTED, DataSource, EqualShares, RepeatedAugmentation, epoch_seed
 from aft_lens.data.transforms import AUGMENTATIONS, batch_transform, eval_transform
 
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
+    "UNCOUNTED",
     "DataSource",
+    "EqualShares",
     "RepeatedAugmentation",
     "ResidentBatches",
     "batch_transform",
+    "epoch_seed",
     "eval_transform",
     "load_data",
 ]

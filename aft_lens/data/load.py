@@ -17,12 +17,14 @@ from torchvision import datasets
 from aft_lens.data.source import DataSource, Images, Transformed
 from aft_lens.data.transforms import eval_transform, train_transform
 
-DATASETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "imagenet", "folder:PATH")
+DATASETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "imagenet", "synthetic", "folder:PATH")
 DEFAULT_ROOT = Path("data")
 """Where downloads go and are looked for."""
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
 SPLIT_SEED = 0
+SYNTHETIC = {"train": 4096, "val": 256, "test": 256}
+"""Images of noise in each split."""
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -45,6 +47,8 @@ def load_data(
         return _in_memory(name, _cifar(name, folder), img_size or 32, augment)
     if name == "imagenet":
         return _imagenet(folder, img_size or 224, augment)
+    if name == "synthetic":
+        return _synthetic(img_size or 224, augment)
     if name.startswith("folder:"):
         return _folder(name, Path(name.removeprefix("folder:")).expanduser(), img_size or 224, augment)
     raise ValueError(f"data name {name!r} is unknown; choose one of: {', '.join(DATASETS)}")
@@ -67,6 +71,17 @@ def _digits(img_size: int, augment: str) -> DataSource:
     splits = {part: (images[index], labels[index]) for part, index in parts.items()}
     words = "fixed stratified split of 1,797 images: 70 % train, 10 % val, 20 % test"
     return _tensor_source("digits", [str(i) for i in range(10)], splits, img_size, augment, words)
+
+
+def _synthetic(img_size: int, augment: str) -> DataSource:
+    """Uniform noise in ImageNet's shape, to measure speed with; nothing can be learned from it."""
+    generator = torch.Generator().manual_seed(SPLIT_SEED)
+    splits = {}
+    for part, count in SYNTHETIC.items():
+        images = torch.randint(0, 256, (count, 3, img_size, img_size), dtype=torch.uint8, generator=generator)
+        splits[part] = images, torch.randint(0, 1000, (count,), generator=generator)
+    classes = [str(i) for i in range(1000)]
+    return _tensor_source("synthetic", classes, splits, img_size, augment, "drawn with a fixed seed")
 
 
 def _tensor_source(

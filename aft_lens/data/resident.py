@@ -1,13 +1,13 @@
 """A data set that lives on the training device and is augmented a batch at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.transforms import v2
 
-from aft_lens.data.source import DataSource, Images
+from aft_lens.data.source import UNCOUNTED, DataSource, Images
 
 RESIDENT_AUGMENTATIONS = ("none", "shift", "flip-crop")
 """Augmentations of `train_transform` that have a form for whole batches, drawn from the same distributions."""
@@ -16,8 +16,10 @@ RESIDENT_AUGMENTATIONS = ("none", "shift", "flip-crop")
 class ResidentBatches:
     """Batches (normalised images `b c y x`, classes `b`) of images held on a device as uint8.
 
-    Iterating draws a new order (with `shuffle`, which also drops the last incomplete batch) and new augmentations
-    from PyTorch's global random state. Raises ValueError on an augmentation that is none of
+    With `order`, which gives the seed of each pass, iterating draws a new order and drops the last incomplete batch;
+    augmentations come from PyTorch's global random state. With a `share` (rank, processes) each process gets its
+    part of every batch of `batch_size * processes` images; of images in their order the parts are equally long, and
+    what was added has the label `UNCOUNTED`. Raises ValueError on an augmentation that is none of
     `RESIDENT_AUGMENTATIONS`, or if the split is read from files.
     """
 
@@ -29,7 +31,8 @@ class ResidentBatches:
         *,
         device: torch.device | str = "cpu",
         augment: str = "none",
-        shuffle: bool = False,
+        order: Callable[[], int] | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         split = getattr(data, part)
         if not isinstance(split, Images):
@@ -43,19 +46,24 @@ class ResidentBatches:
         self.images = resize(split.images).to(device)
         self.labels = split.labels.to(device)
         self.mean, self.std = (torch.tensor(v, device=device).reshape(1, -1, 1, 1) for v in (data.mean, data.std))
-        self.batch_size, self.augment, self.shuffle = batch_size, augment, shuffle
+        self.batch_size, self.augment, self.order, self.share = batch_size, augment, order, share
 
     def __len__(self) -> int:
-        count = len(self.images)
-        return count // self.batch_size if self.shuffle else -(-count // self.batch_size)
+        count = len(self.images) // self.share[1] if self.order else -(-len(self.images) // self.share[1])
+        return count // self.batch_size if self.order else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count = len(self.images)
-        order = torch.randperm(count) if self.shuffle else torch.arange(count)
-        order = order.to(self.images.device)
+        count, (rank, processes) = len(self.images), self.share
+        index = torch.arange(-(-count // processes) * processes)
+        if self.order is not None:
+            index = torch.randperm(count, generator=torch.Generator().manual_seed(self.order()))
+        index = index[rank::processes].to(self.images.device)
         for number in range(len(self)):
-            index = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield self._normalise(augmented(self.images[index], self.augment)), self.labels[index]
+            part = index[number * self.batch_size : (number + 1) * self.batch_size]
+            real = part < count
+            part = part.where(real, 0)
+            images = self._normalise(augmented(self.images[part], self.augment))
+            yield images, self.labels[part].where(real, UNCOUNTED)
 
     def _normalise(self, images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
         return (images.float().div_(255) - self.mean) / self.std

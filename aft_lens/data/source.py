@@ -1,12 +1,20 @@
 """What every data set is handed over as, and the sampler that repeats augmented images."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, DistributedSampler
+
+UNCOUNTED = -1
+"""Label of an item that only fills a process's share: no metric counts it."""
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The random state of an epoch, the same in every process."""
+    return seed * 1_000_003 + epoch
 
 
 @dataclass(frozen=True)
@@ -62,20 +70,36 @@ class Transformed(Dataset[tuple[Tensor, int]]):
         return self.transform(image), int(label)
 
 
-class RepeatedAugmentation(Sampler[int]):
-    """Each drawn image `repeats` times in a row, an epoch as long as the data set (Hoffer et al. 2020, in DeiT).
+class EqualShares(Dataset[tuple[Tensor, int]]):
+    """A data set lengthened so that all processes get as many items; those added have the label `UNCOUNTED`."""
 
-    The Trainer wraps it in its distributed sampler, which deals neighbours to different processes.
-    """
-
-    def __init__(self, data: Sized, repeats: int) -> None:
-        if repeats < 1:
-            raise ValueError(f"repeats must be at least 1, got {repeats}")
-        self.length, self.repeats = len(data), repeats
+    def __init__(self, data: "Images | Transformed", processes: int) -> None:
+        self.data, self.length = data, -(-len(data) // processes) * processes
 
     def __len__(self) -> int:
         return self.length
 
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index < len(self.data):
+            return self.data[index]
+        return self.data[0][0], UNCOUNTED
+
+
+class RepeatedAugmentation(DistributedSampler[tuple[Tensor, int]]):
+    """Each drawn image `repeats` times in a row, an epoch as long as the data set (Hoffer et al. 2020, in DeiT).
+
+    The draw depends on seed and epoch alone and is dealt out in turn, so that neighbours, the same image, go to
+    different processes. Raises ValueError if `repeats` is below 1.
+    """
+
+    def __init__(self, data: "Images | Transformed", repeats: int, *, seed: int, processes: int, rank: int) -> None:
+        if repeats < 1:
+            raise ValueError(f"repeats must be at least 1, got {repeats}")
+        super().__init__(data, num_replicas=processes, rank=rank, seed=seed)
+        self.repeats = repeats
+
     def __iter__(self) -> Iterator[int]:
-        drawn = torch.randperm(self.length)[: -(-self.length // self.repeats)]
-        return iter(drawn.repeat_interleave(self.repeats)[: self.length].tolist())
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        drawn = torch.randperm(self.total_size, generator=generator)[: -(-self.total_size // self.repeats)]
+        dealt = drawn.repeat_interleave(self.repeats)[self.rank : self.total_size : self.num_replicas]
+        return iter((dealt % len(self.dataset)).tolist())  # type: ignore[arg-type]

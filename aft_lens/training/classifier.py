@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,8 +11,17 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
-from aft_lens.data import DataSource, RepeatedAugmentation, ResidentBatches, batch_transform
+from aft_lens.data import (
+    UNCOUNTED,
+    DataSource,
+    EqualShares,
+    RepeatedAugmentation,
+    ResidentBatches,
+    batch_transform,
+    epoch_seed,
+)
 from aft_lens.models import VisionModel
 from aft_lens.training.gumbel_health import single_positions
 from aft_lens.training.recipe import Recipe
@@ -35,6 +45,8 @@ class Classifier(pl.LightningModule):
         self.model = VisionModel(recipe.model)
         if recipe.trainer.compile:
             self.model.compile()
+        # Means of single images: shares of processes may differ, which Lightning's own mean of batches rounds.
+        self.val_loss, self.val_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self._mix = batch_transform(recipe.model.num_classes, recipe.data.mixup, recipe.data.cutmix)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -46,19 +58,19 @@ class Classifier(pl.LightningModule):
         self._seed()
         self._seeded = True
         if self.recipe.data.resident:
-            if self.trainer.world_size > 1:
-                raise ValueError(f"data.resident is for one device, got {self.trainer.world_size}; set it to false")
-            return self._resident("train", self.recipe.data.batch_size, self.recipe.data.augment, shuffle=True)
+            return self._resident("train", self.recipe.data.batch_size, self.recipe.data.augment, self._epoch_seed)
         train, repeats = self.data.train, self.recipe.data.repeats
-        sampler = RepeatedAugmentation(train, repeats) if repeats > 1 else None
-        size = self.recipe.data.batch_size
+        size, sampler = self.recipe.data.batch_size, None
+        if repeats > 1:
+            processes, rank = self.trainer.world_size, self.global_rank
+            sampler = RepeatedAugmentation(train, repeats, seed=self.recipe.seed, processes=processes, rank=rank)
         return DataLoader(train, size, shuffle=sampler is None, sampler=sampler, drop_last=True, **self._workers())
 
     def val_dataloader(self) -> DataLoader | ResidentBatches:
         """Validation images in their order."""
         if self.recipe.data.resident:
             return self._resident("val", EVAL_BATCH)
-        return DataLoader(self.data.val, EVAL_BATCH, **self._workers())
+        return DataLoader(EqualShares(self.data.val, self.trainer.world_size), EVAL_BATCH, **self._workers())
 
     def on_train_epoch_start(self) -> None:
         """Seed this epoch and process, unless its loader was just made."""
@@ -98,17 +110,20 @@ class Classifier(pl.LightningModule):
             torch.cuda.synchronize(self.device)
         images = (batch_idx + 1) * len(batch[1]) * self.trainer.world_size
         rate = images / (time.perf_counter() - self._started)
-        self.log("images_per_second", rate, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("images_per_second", rate, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device) / 2**20
+            self.log("peak_memory_mib", peak, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy of one batch, hard positions."""
         images, labels = batch
         logits = self.model(images)
-        values: dict[str, Tensor] = {
-            "val_loss": F.cross_entropy(logits, labels),
-            "val_accuracy": (logits.argmax(1) == labels).float().mean(),
-        }
-        self._log(values, len(labels))
+        counted = labels != UNCOUNTED
+        logits, labels = logits[counted], labels[counted]
+        self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        self.val_accuracy.update((logits.argmax(1) == labels).float())
+        self.log_dict({"val_loss": self.val_loss, "val_accuracy": self.val_accuracy}, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the entropy of each layer's biases."""
@@ -152,24 +167,32 @@ class Classifier(pl.LightningModule):
 
     def _steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return self.recipe.trainer.epochs * self._steps_per_epoch()
+        return self.recipe.trainer.epochs * self.steps_per_epoch(self.trainer.world_size)
 
-    def _steps_per_epoch(self) -> int:
+    def steps_per_epoch(self, processes: int) -> int:
         """Optimizer steps of an epoch; the Trainer's own count would make the loader before a resumed state is in."""
-        limit = self.recipe.trainer.limit_batches
-        batches = -(-len(self.data.train) // self.trainer.world_size) // self.recipe.data.batch_size
+        limit, images = self.recipe.trainer.limit_batches, len(self.data.train)
+        share = images // processes if self.recipe.data.resident else -(-images // processes)
+        batches = share // self.recipe.data.batch_size
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         return max(1, -(-batches // self.recipe.optim.accumulate))
 
-    def _seed(self) -> None:
-        """Random state of the present epoch and process, the epoch counted in steps: a loader is made while a
-        resumed Trainer still counts the epoch before."""
-        epoch = self.global_step // self._steps_per_epoch()
-        torch.manual_seed((self.recipe.seed * 1_000_003 + epoch) * 1_009 + self.global_rank)
+    def _epoch_seed(self) -> int:
+        """Random state of the present epoch, counted in steps: a loader is made while a resumed Trainer still counts
+        the epoch before."""
+        epoch = self.global_step // self.steps_per_epoch(self.trainer.world_size)
+        return epoch_seed(self.recipe.seed, epoch)
 
-    def _resident(self, part: str, size: int, augment: str = "none", *, shuffle: bool = False) -> ResidentBatches:
-        """A split on the training device."""
-        return ResidentBatches(self.data, part, size, device=self.device, augment=augment, shuffle=shuffle)
+    def _seed(self) -> None:
+        """Seed the present epoch and process."""
+        torch.manual_seed(self._epoch_seed() * 1_009 + self.global_rank)
+
+    def _resident(
+        self, part: str, size: int, augment: str = "none", order: Callable[[], int] | None = None
+    ) -> ResidentBatches:
+        """This process's share of a split on the training device."""
+        share = (self.global_rank, self.trainer.world_size)
+        return ResidentBatches(self.data, part, size, device=self.device, augment=augment, order=order, share=share)
 
     def _workers(self) -> dict[str, Any]:
         """Loader options."""

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from aft_lens.data import UNCOUNTED
 from aft_lens.layers.position_bias import SinglePosition
 
 SAFE_GAP = 0.01
@@ -153,7 +154,8 @@ class GumbelHealth(pl.Callback):
         loader = trainer.val_dataloaders
         loader = loader[0] if isinstance(loader, list) else loader
         batches = itertools.islice(loader, self.batches) if loader is not None else []
-        soft, hard = hardening_gap(pl_module, [(images, labels) for images, labels in batches], samples=self.samples)
+        counted = [(images[labels != UNCOUNTED], labels[labels != UNCOUNTED]) for images, labels in batches]
+        soft, hard = hardening_gap(pl_module, counted, samples=self.samples)
         scalars = {**health.scalars(), "soft_accuracy": soft, "hard_accuracy": hard, "gap": soft - hard}
         if self._before is not None:
             scalars["switches"] = float(health.switches(self._before))

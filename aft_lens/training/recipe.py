@@ -13,7 +13,7 @@ class DataRecipe:
     """What is trained on. Raises ValueError on values that cannot be loaded."""
 
     name: str = "digits"
-    """digits, fashion-mnist, cifar10, cifar100, imagenet or folder:PATH."""
+    """digits, fashion-mnist, cifar10, cifar100, imagenet, synthetic (noise, to measure speed) or folder:PATH."""
     root: str | None = None
     """Folder of downloaded data; data/ if left out."""
     augment: str = "none"
@@ -27,11 +27,11 @@ class DataRecipe:
     repeats: int = 1
     """Times each drawn image appears in a row, newly augmented (repeated augmentation)."""
     batch_size: int = 64
-    """Images a process and step."""
+    """Images a process and step; `accumulate` of them and all processes make an optimizer's step."""
     workers: int = 0
     """Loader processes; 0 loads in the training process."""
     resident: bool = False
-    """Keep the data set on the training device and augment by batch; for data sets in memory and one device."""
+    """Keep the data set on each training device and augment by batch; for data sets in memory."""
 
     def __post_init__(self) -> None:
         """Check every value."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,8 +19,12 @@ from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.keeper import CheckpointKeeper
 from aft_lens.training.recipe import Recipe
 
-PLACEMENT = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy"))
-"""What may change when a run goes on: where it trains."""
+PLACEMENT = (
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
+    "data.batch_size",
+    "optim.accumulate",
+)
+"""What may change when a run goes on: where it trains, and how its steps are dealt to devices."""
 
 
 def state_folder(path: Path) -> Path:
@@ -35,7 +40,8 @@ def train(
     The first weights are those of `start`, a model of the recipe's shape, or drawn by the recipe's seed.
 
     `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
-    the same weights as a run without a break. Raises FileExistsError if `path` holds something and `resume` is
+    the same weights as a run without a break. It may go on with other devices if batch_size, devices and accumulate
+    still make the same steps an epoch. Raises FileExistsError if `path` holds something and `resume` is
     off, FileNotFoundError if there is nothing to resume, and ValueError if the recipe does not fit the data or
     the interrupted run.
     """
@@ -52,6 +58,8 @@ def train(
     classifier = Classifier(recipe, data)
     if start is not None and last is None:
         classifier.model.load_state_dict(start.state_dict())
+    if last is not None:
+        _check_pace(last, classifier.steps_per_epoch(trainer.world_size))
     trainer.fit(classifier, ckpt_path=last, weights_only=True)
     return path
 
@@ -74,6 +82,17 @@ def _resume_file(path: Path, recipe: Recipe) -> Path:
     if different:
         raise ValueError(f"{path} was trained with other values of {', '.join(different)}; resume with the same recipe")
     return files[-1]
+
+
+def _check_pace(last: Path, steps: int) -> None:
+    """ValueError where a run would go on with other steps an epoch than it had."""
+    state = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    before = state["global_step"] // (state["epoch"] + 1)
+    if before != steps:
+        raise ValueError(
+            f"the run took {before} steps an epoch and would go on with {steps}; keep data.batch_size x devices x "
+            "optim.accumulate as it was"
+        )
 
 
 def _values(recipe: dict[str, Any]) -> dict[str, Any]:
