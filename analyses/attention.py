@@ -3,20 +3,18 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from jsonargparse import auto_cli
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
-from aft_lens.checkpoint import load_checkpoint
-from aft_lens.data import load_data
-from aft_lens.extraction import AttentionReader, as_reader, stream_relative
+from aft_lens.extraction import AttentionReader, as_reader, image_batches, open_positions, open_source, stream_relative
 from aft_lens.models import VisionModel
 from analyses.figures import rounded, save_mosaic, table
-
-BATCH = 64
+from analyses.machine import command_line
+from analyses.positions import PositionFigures
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,10 @@ class AttentionMaps:
     """Patches (rows, columns)."""
     border_corrected: bool
     """True: an offset is averaged over the targets that have it; False: over all targets, as in the paper."""
+    source: str = "model"
+    """What was opened."""
+    error: float = 0.0
+    """Largest relative error of an attention output recomputed from the extracted weights."""
 
     @property
     def excess(self) -> Float[np.ndarray, "layer head dy dx"]:
@@ -43,9 +45,15 @@ class AttentionMaps:
         distance = np.hypot(rows[:, None], columns[None, :])
         return (self.maps * distance).sum((2, 3)) / self.maps.sum((2, 3))
 
-    def save(self, out: Path, *, limit: float | None = None) -> list[Path]:
-        """Write attention.json, .png, .svg and .html; `limit` fixes the colour scale, e.g. to a bias figure's."""
+    def save(self, out: Path, *, limit: float | None = None, line: str | None = None) -> list[Path]:
+        """Write attention.json, .png, .svg and .html.
+
+        `limit` fixes the colour scale, e.g. to a bias figure's; `line` is the command that the record keeps.
+        """
         record = {
+            "source": self.source,
+            "command": line,
+            "verification_error": self.error,
             "images": self.images,
             "grid": list(self.grid),
             "border_corrected": self.border_corrected,
@@ -68,38 +76,77 @@ def attention_maps(
     reader = as_reader(model)
     sums = stream_relative(reader, batches, progress=progress)
     maps = sums.average(border_corrected=border_corrected).float().numpy()
-    return AttentionMaps(maps, sums.images, sums.grid, border_corrected)
+    return AttentionMaps(maps, sums.images, sums.grid, border_corrected, reader.source, sums.error)
 
 
 def command(
-    checkpoint: Path, data: str | None = None, images: int = 256, plain: bool = False, out: Path | None = None
+    source: str,
+    data: str | None = None,
+    images: int = 256,
+    plain: bool = False,
+    positions: bool = False,
+    pretrained: bool = True,
+    grid: tuple[int, int] | None = None,
+    prefix: int | None = None,
+    root: str | None = None,
+    device: str = "cpu",
+    out: Path | None = None,
 ) -> None:
     """Print the mean attention distance by layer, and save the relative attention maps.
 
     Args:
-        checkpoint: A folder with a ViT checkpoint.
+        source: A checkpoint folder, torchvision:NAME, timm:NAME or hf:NAME_OR_PATH.
         data: Data set whose test images are averaged over; the one it was trained on if left out.
         images: Number of test images (the paper: 256).
         plain: The paper's plain average over all targets instead of the border-corrected one.
+        positions: The relative-position biases or gated positions of a timm model instead (needs no images).
+        pretrained: False draws random weights for the same architecture.
+        grid: Patches to run at, as [ROWS,COLUMNS]; position embeddings are interpolated to others than the trained.
+        prefix: Tokens before the patches, where they are not to be inferred.
+        root: Folder of downloaded data.
+        device: Where the model runs, e.g. cuda.
         out: Folder for attention.json, .png, .svg and .html; reports/NAME if left out.
     """
-    if images < 1:
-        raise ValueError(f"images must be 1 or more, got {images}")
-    loaded = load_checkpoint(checkpoint)
-    reader = as_reader(loaded.model)
-    source = load_data(data or loaded.data["name"], img_size=loaded.data["img_size"]).test
-    count = min(images, len(source))
-    result = attention_maps(
-        reader, DataLoader(Subset(source, range(count)), BATCH), border_corrected=not plain, progress=True
+    source = str(source)
+    opened = {"pretrained": None if pretrained else False, "grid": grid}
+    folder = out or Path("reports") / (
+        source.replace(":", "-").replace("/", "-") if ":" in source else Path(source).name
     )
-    print(f"{checkpoint}: attention over {result.images} images, grid {result.grid[0]} x {result.grid[1]}")
+    if positions:
+        found = PositionFigures(open_positions(source, pretrained=pretrained, grid=grid), source)
+        print(found.summary())
+        paths = found.save(folder, line=command_line("attention", source, positions=True, **opened))
+    else:
+        reader = open_source(source, pretrained=pretrained, grid=grid, prefix=prefix, device=device)
+        result = attention_maps(reader, _batches(reader, data, images, root), border_corrected=not plain, progress=True)
+        print(_summary(result, reader))
+        line = command_line("attention", source, data=data, images=images, plain=plain or None, prefix=prefix, **opened)
+        paths = result.save(folder, line=line)
+    for path in paths:
+        print(f"wrote {path}")
+
+
+def _batches(reader: AttentionReader, data: str | None, images: int, root: str | None) -> Iterable[Any]:
+    """Test images as the model takes them; ValueError where it is not known which or how."""
+    name = data or reader.data
+    if name is None:
+        raise ValueError(f"{reader.source} does not say which images it was trained on; give --data")
+    if reader.preprocessing is None:
+        raise ValueError(f"{reader.source} does not say how images must come (size, mean, standard deviation); save "
+                         "its image processor beside it")  # fmt: skip
+    return image_batches(reader.preprocessing, name, images=images, root=root)
+
+
+def _summary(result: AttentionMaps, reader: AttentionReader) -> str:
+    """What was averaged, and the mean distance of each layer's heads."""
+    words = f"{result.source}: attention over {result.images} images, grid {result.grid[0]} x {result.grid[1]}"
+    if reader.trained_grid != reader.grid:
+        words += f" (position embeddings interpolated from {reader.trained_grid[0]} x {reader.trained_grid[1]})"
     rows = [
         [str(i), *(f"{value:.2f}" for value in (distance.mean(), distance.min(), distance.max()))]
         for i, distance in enumerate(result.mean_distance)
     ]
-    print(table(["layer", "mean distance (patches)", "nearest head", "farthest head"], rows))
-    for path in result.save(out or Path("reports") / checkpoint.name):
-        print(f"wrote {path}")
+    return words + "\n" + table(["layer", "mean distance (patches)", "nearest head", "farthest head"], rows)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +25,13 @@ def hardware(device: str | torch.device = "cpu") -> str:
 def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
     """Hardware and versions, as every published record has them."""
     return {"hardware": hardware(device), "versions": versions()}
+
+
+def command_line(name: str, *arguments: object, **options: object) -> str:
+    """The `aft-lens` line of a subcommand with these arguments; options that are None are left out."""
+    words = ["aft-lens", name, *(str(argument) for argument in arguments)]
+    for option, value in options.items():
+        if value is not None:
+            shown = str(value).lower() if isinstance(value, bool) else str(value).replace("(", "[").replace(")", "]")
+            words += [f"--{option}", shown]
+    return shlex.join(words)

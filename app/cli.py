@@ -20,7 +20,7 @@ from aft_lens.training import Recipe, evaluate, list_recipes, recipe_path, start
 ANALYSES = {
     "bias": ("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
     "keys": ("analyses.keys", "key feature maps of an image beside an attribution"),
-    "attention": ("analyses.attention", "relative attention of a ViT"),
+    "attention": ("analyses.attention", "relative attention of any ViT; relative positions"),
     "locality": ("analyses.locality", "how local the heads of models are, beside random weights"),
     "transfer": ("analyses.transfer", "start an AFT-conv from a ViT's weights"),
     "prune": ("analyses.pruning.command", "prune position biases to indexing"),
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             raise ValueError(f"command {name!r} is unknown; choose one of: {', '.join([*own, *ANALYSES])}")
     except ModuleNotFoundError as error:
-        print(f"aft-lens {name}: {error.name} is not installed; run: pip install 'aft-lens[app]'", file=sys.stderr)
+        missing = f"{error.name} is not installed; run: pip install 'aft-lens[app]'"
+        print(f"aft-lens {name}: {error if 'aft-lens[' in str(error) else missing}", file=sys.stderr)
         return 2
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         print(f"aft-lens {name}: {error}", file=sys.stderr)

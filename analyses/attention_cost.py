@@ -1,0 +1,151 @@
+"""Peak memory and time of streamed relative attention, against the plain unfused forward pass over the same images."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import auto_cli
+from torch import Tensor
+
+from aft_lens.data import ResidentBatches, load_data
+from aft_lens.extraction import stream_relative, unfused
+from aft_lens.models import create_model
+from analyses.figures import table
+from analyses.machine import environment
+
+Form = Literal["plain", "streamed"]
+BATCH = 64
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pass over the images in a process of its own."""
+
+    form: Form
+    """"plain": the unfused forward pass alone. "streamed": relative attention, verified and summed by offset."""
+    images: int
+    seconds: float
+    peak_growth_mib: float
+    """Largest resident memory during the pass, less that before it, with the model and the images in memory."""
+
+
+@dataclass(frozen=True)
+class AttentionCost:
+    """Runs of both forms over several numbers of images."""
+
+    runs: Sequence[Run]
+    model: str
+    data: str
+
+    def run(self, form: Form, images: int) -> Run:
+        """The run of a form over a number of images."""
+        return next(run for run in self.runs if (run.form, run.images) == (form, images))
+
+    @property
+    def ratios(self) -> dict[int, float]:
+        """Time of the streamed form over that of the plain one, by number of images."""
+        counts = sorted({run.images for run in self.runs})
+        return {n: self.run("streamed", n).seconds / self.run("plain", n).seconds for n in counts}
+
+    def save(self, out: Path) -> Path:
+        """Write the record, with hardware, versions and command, and return its path."""
+        out.parent.mkdir(parents=True, exist_ok=True)
+        record = {
+            "what": "streamed relative attention against the plain unfused forward pass, each in a fresh process",
+            "model": self.model,
+            "weights": "random, seed 0",
+            "data": f"{self.data}, test images in their order",
+            "batch": BATCH,
+            "threads": torch.get_num_threads(),
+            "command": "python -m analyses.attention_cost",
+            **environment(),
+            "time_ratio": {str(count): round(ratio, 3) for count, ratio in self.ratios.items()},
+            "runs": [asdict(run) for run in self.runs],
+        }
+        out.write_text(json.dumps(record, indent=1) + "\n")
+        return out
+
+
+def measure(form: Form, images: int, model: str, data: str) -> Run:
+    """One pass in this process, which should be fresh; raises FileNotFoundError where Linux's /proc is not."""
+    if not CLEAR.exists():
+        raise FileNotFoundError(f"{CLEAR} is not there: peak memory is measured on Linux alone")
+    torch.manual_seed(0)
+    vit = create_model(model).eval()
+    batches = ResidentBatches(load_data(data), "test", BATCH)
+    _pass("plain", vit, [next(iter(batches))[0][:1]])  # libraries allocate their own at first use
+    CLEAR.write_text("5")  # the peak starts again from the present
+    before, start = _memory("VmRSS"), time.perf_counter()
+    seen = _pass(form, vit, _first(batches, images))
+    seconds = time.perf_counter() - start
+    return Run(form, seen, round(seconds, 2), round(_memory("VmHWM") - before, 1))
+
+
+def attention_cost(images: Sequence[int], model: str, data: str) -> AttentionCost:
+    """Measure both forms over each number of images, every pass in a fresh process."""
+    runs = []
+    for count in images:
+        for form in ("plain", "streamed"):
+            with get_context("spawn").Pool(1) as pool:
+                runs.append(pool.apply(measure, (form, count, model, data)))
+    return AttentionCost(runs, model, data)
+
+
+def command(
+    images: list[int] = [1000, 10000],  # noqa: B006 - read only; the command line shows it
+    model: str = "vit_fashion",
+    data: str = "fashion-mnist",
+    out: Path = Path("analyses/results/attention_cost.json"),
+) -> None:
+    """Publish the peak memory and time of relative attention over several numbers of images.
+
+    Args:
+        images: Numbers of test images.
+        model: A registered ViT, with random weights: neither time nor memory depends on them.
+        data: Data set whose test images are fed.
+        out: Where the record is written.
+    """
+    result = attention_cost(images, model, data)
+    rows = [[run.form, str(run.images), f"{run.seconds:.1f}", f"{run.peak_growth_mib:.0f}"] for run in result.runs]
+    print(table(["form", "images", "seconds", "peak growth (MiB)"], rows))
+    print("time, streamed over plain: " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in result.ratios.items()))
+    print(f"wrote {result.save(out)}")
+
+
+def _first(batches: ResidentBatches, images: int) -> Iterator[Tensor]:
+    """Batches of the first images; ValueError if there are fewer."""
+    left = images
+    for batch, _ in batches:
+        yield batch[:left]
+        left -= len(batch[:left])
+        if not left:
+            return
+    raise ValueError(f"images must be at most {images - left}, the test images there are, got {images}")
+
+
+@torch.no_grad()
+def _pass(form: Form, vit: Any, batches: Any) -> int:
+    """Run one form over all batches and return the number of images."""
+    if form == "streamed":
+        return stream_relative(vit, batches).images
+    seen = 0
+    with unfused(vit):
+        for batch in batches:
+            seen += len(vit(batch))
+    return seen
+
+
+def _memory(field: str) -> float:
+    """A field of this process's status, in MiB."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    auto_cli(command)
