@@ -1,4 +1,4 @@
-"""What a measurement ran on."""
+"""What a measurement ran on, and where it is published."""
 
 import os
 import platform
@@ -9,6 +9,9 @@ from typing import Any
 import torch
 
 from aft_lens.checkpoint import versions
+
+RESULTS = Path(__file__).parent / "results"
+"""Where published figures live."""
 
 
 def hardware(device: str | torch.device = "cpu") -> str:

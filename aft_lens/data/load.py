@@ -23,7 +23,7 @@ DEFAULT_ROOT = Path("data")
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
 SPLIT_SEED = 0
-SYNTHETIC = {"train": 4096, "val": 256, "test": 256}
+SYNTHETIC = {"train": 8192, "val": 256, "test": 256}
 """Images of noise in each split."""
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -74,14 +74,14 @@ def _digits(img_size: int, augment: str) -> DataSource:
 
 
 def _synthetic(img_size: int, augment: str) -> DataSource:
-    """Uniform noise in ImageNet's shape, to measure speed with; nothing can be learned from it."""
+    """Uniform noise with ImageNet's classes, to measure speed with; nothing can be learned from it."""
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     splits = {}
     for part, count in SYNTHETIC.items():
         images = torch.randint(0, 256, (count, 3, img_size, img_size), dtype=torch.uint8, generator=generator)
         splits[part] = images, torch.randint(0, 1000, (count,), generator=generator)
     classes = [str(i) for i in range(1000)]
-    return _tensor_source("synthetic", classes, splits, img_size, augment, "drawn with a fixed seed")
+    return _source("synthetic", classes, splits, *IMAGENET, img_size, augment, "drawn with a fixed seed")
 
 
 def _tensor_source(
@@ -91,9 +91,17 @@ def _tensor_source(
     pixels = splits["train"][0].float() / 255
     mean = [round(value, 4) for value in pixels.mean((0, 2, 3)).tolist()]
     std = [round(value, 4) for value in pixels.std((0, 2, 3)).tolist()]
+    return _source(name, classes, splits, mean, std, img_size, augment, words)
+
+
+def _source(
+    name: str, classes: list[str], splits: dict[str, tuple[Tensor, Tensor]], mean: list[float], std: list[float],
+    img_size: int, augment: str, words: str,
+) -> DataSource:  # fmt: skip
+    """A source of images in memory with a given normalisation."""
     plain = eval_transform(img_size, mean, std)
     return DataSource(
-        name, classes, mean, std, pixels.shape[1], img_size,
+        name, classes, mean, std, len(mean), img_size,
         Images(*splits["train"], train_transform(augment, img_size, mean, std)),
         Images(*splits["val"], plain), Images(*splits["test"], plain), words,
     )  # fmt: skip

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from aft_lens.models import VisionModel, create_model
 from analyses.bench.gpu_operators import OPERATORS, Case, error
-from analyses.machine import environment
+from analyses.machine import RESULTS, environment
 
-RESULTS = Path(__file__).parents[1] / "results"
 NAME = "gpu_h100"
 SETS = 3
 """Sets of inputs taken in turn; together they exceed the cache (each is over 100 MB at batch 256)."""

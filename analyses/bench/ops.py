@@ -15,8 +15,8 @@ from analyses.bench.contests import CURVES, conv, simple, softmax_attention, uns
 from analyses.bench.figure import draw_curves
 from analyses.bench.measure import exponent, interleaved, median_ms, peak_bytes, peak_resident, ratio
 from analyses.bench.shapes import form_table
+from analyses.machine import RESULTS
 
-RESULTS = Path(__file__).parents[1] / "results"
 LENGTHS = (196, 400, 784, 1600, 3136, 6400, 16384)
 METHOD = (
     "Forward and backward of the core operator (no projections), float32, gradients of every input. Times: medians; "

@@ -4,10 +4,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+from analyses.machine import RESULTS
 from analyses.study.plan import Study
 
 JOBS = {"paper-claims": "train", "claims-table": "table", "speed": "speed"}
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 def command(
