@@ -12,6 +12,7 @@ from aft_lens.training.gumbel_health import (
     HardeningWarning,
     hardening_gap,
     position_health,
+    sampled_positions,
     single_positions,
 )
 
@@ -109,16 +110,24 @@ def run(model, labels, tmp_path, callback):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
-def test_callback_logs_and_warns_when_hardening_costs(tmp_path, monkeypatch):
-    model = model_with()
-    monkeypatch.setattr("aft_lens.training.gumbel_health.hardening_gap", lambda *_a, **_k: (0.9, 0.8))
-    callback = GumbelHealth(warn_after=1.0)
-    with pytest.warns(HardeningWarning, match=r"costs 10\.0 points"):
-        trainer = run(model, torch.randint(0, 10, (16,)), tmp_path, callback)
+def test_callback_logs_and_warns_when_hardening_costs(tmp_path):
+    model = model_with(gamma=4.0)
+    for name, parameter in model.named_parameters():
+        if "position_bias" not in name and parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    for bias in single_positions(model):
+        bias.temperature = 1000.0  # samples are nearly flat, and right by the labels made of them
+    with torch.no_grad(), sampled_positions(model):
+        labels = model(torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))).argmax(1)
+    with pytest.warns(HardeningWarning, match=r"costs \d+\.\d points .* at temperature 1000"):
+        trainer = run(model, labels, tmp_path, GumbelHealth(warn_after=1.0))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("gumbel/")}
-    assert logged["gumbel/gap"] == pytest.approx(0.1)
+    assert logged["gumbel/gap"] == pytest.approx(logged["gumbel/soft_accuracy"] - logged["gumbel/hard_accuracy"])
+    assert logged["gumbel/gap"] > 0.01
     assert logged["gumbel/switches"] == 0
-    assert logged["gumbel/temperature"] == 0.5
+    assert logged["gumbel/temperature"] == 1000
+    callback = GumbelHealth()
+    callback.load_state_dict({"before": position_health(model).position})
     again = GumbelHealth()
     again.load_state_dict(callback.state_dict())
     assert torch.equal(again._before, position_health(model).position)

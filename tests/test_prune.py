@@ -22,7 +22,7 @@ from analyses.pruning import (
     score,
     select,
 )
-from analyses.pruning.compact import conv_mixers, dense_biases
+from analyses.pruning.compact import conv_mixers, dense_biases, layer_forms
 from analyses.pruning.rung import AGREEMENT
 
 
@@ -117,6 +117,7 @@ def test_heads_of_different_k_and_dropped_heads(batches, tmp_path):
     ladder = measure_masks(model, masks, batches, seconds=0.0)
     assert ladder.model.config.keep == (3, 0)
     assert ladder.rows[2].form == "k-offset gather x 1, pooling only x 1"
+    assert ladder.rows[0].form == "convolution x 2"
     assert dropped_heads(masks) == [(0, 1), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
     assert ladder.rows[2].dropped_heads == 6
     assert ladder.rows[2].kept_offsets == 4
@@ -206,16 +207,39 @@ def test_finetuning_and_iterative_pruning_train_the_kept_offsets_alone(batches):
     model = trained_like()
     train = TensorDataset(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
     state = torch.get_rng_state()
-    ladder = prune_to_indexing(model, batches, 1, train=train, finetune_epochs=20, seconds=0.0)
+    ladder = prune_to_indexing(model, batches, 1, train=train, finetune=20, seconds=0.0)
     assert torch.equal(state, torch.get_rng_state())
     assert [row.name for row in ladder.rows] == ["parent", "masked", "indexed", "fine-tuned"]
     assert ladder.rows[3].accuracy > ladder.rows[2].accuracy
     assert ladder.rows[3].finetune_epochs == 20
     assert ladder.offsets() == prune_to_indexing(model, batches, 1, seconds=0.0).offsets()
-    gradual = prune_to_indexing(model, batches, 1, train=train, finetune_epochs=1, steps=(9, 3), seconds=0.0)
+    gradual = prune_to_indexing(model, batches, 1, train=train, finetune=1, steps=(9, 3), seconds=0.0)
     assert gradual.model.config.keep == (1, 1)
     assert gradual.rows[0].accuracy == ladder.rows[0].accuracy
     with pytest.raises(ValueError, match="train must hold"):
-        prune_to_indexing(model, batches, 1, finetune_epochs=1)
-    with pytest.raises(ValueError, match="finetune_epochs must be"):
+        prune_to_indexing(model, batches, 1, finetune=1)
+    with pytest.raises(ValueError, match="finetune must be"):
         prune_to_indexing(model, batches, 1, train=train, steps=(3,))
+
+
+def test_form_names_what_ran(batches):
+    model = trained_like()
+    with torch.no_grad():
+        conv_mixers(model)[0].position_bias.weight[0, 0, 0] = -5.0
+    masks = [torch.ones_like(w, dtype=torch.bool) for w in dense_biases(model)]
+    assert layer_forms(compact_model(model, masks)) == ["row by row", "matrix product"]
+    assert measure_masks(model, masks, batches, batch_sizes=()).max_logit_difference <= AGREEMENT
+
+
+def test_whole_heads_go_while_accuracy_holds(batches):
+    ladder = prune_to_indexing(trained_like(), batches, 1, drop_heads=1.0, batch_sizes=())
+    assert ladder.rows[-1].dropped_heads == 8
+    assert ladder.rows[-1].form == "pooling only x 2"
+    strict = prune_to_indexing(trained_like(), batches, 1, drop_heads=0.0, batch_sizes=())
+    assert strict.rows[-1].accuracy >= prune_to_indexing(trained_like(), batches, 1, batch_sizes=()).rows[-1].accuracy
+
+
+def test_zero_biases_are_kept_by_no_criterion(batches):
+    model = trained_like("single")
+    for criterion in CRITERIA:
+        assert all((s != 0).flatten(1).sum(1).max() <= 1 for s in score(model, criterion, batches))

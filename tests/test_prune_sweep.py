@@ -1,7 +1,7 @@
 """The prune command and the resumable sweep, on a stand-in data set."""
 
 import json
-import subprocess
+import runpy
 import sys
 from types import SimpleNamespace
 
@@ -12,10 +12,12 @@ from torch.utils.data import TensorDataset
 
 import aft_lens.data
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
-from analyses.pruning import sweep
+from analyses.pruning import CRITERIA, findings, publish, sweep, timing
 from analyses.pruning.command import command
 from analyses.pruning.core import draw, time_core
-from analyses.pruning.sweep import Plan, run_sweep
+from analyses.pruning.plan import Plan
+from analyses.pruning.publish import read_plans
+from analyses.pruning.sweep import run_sweep
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def parents(tmp_path, monkeypatch):
     paths = []
     for seed, kind in enumerate(("free", "single")):
         data = {"name": "noise", "img_size": 8}
-        recipe = {"name": f"noise-{kind}"}
+        recipe = {"sparsity": {"entropy_weight": 0.001 * (kind == "free")}}
         paths.append(
             save_checkpoint(
                 tmp_path / kind, trained_like(kind), data=data, recipe=recipe, seed=seed, metrics=[{"loss": 1.0}]
@@ -63,29 +65,31 @@ def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):
         criteria=("magnitude", "random"),
         schedules=("one-shot", "iterative"),
         keeps=(4, 1),
-        finetune_epochs=1,
+        finetune=1,
         seconds=0.0,
         calibration=16,
         save_models=True,
     )
     out = tmp_path / "out"
     runs = []
-    run = sweep._run
+    rung = sweep._Parent.rung
 
     def killed_after_three(*arguments):
         if len(runs) == 3:
             raise KeyboardInterrupt
-        runs.append(arguments[4:])
-        return run(*arguments)
+        runs.append(arguments[1])
+        return rung(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "_run", killed_after_three)
+        patch.setattr(sweep._Parent, "rung", killed_after_three)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(plan, out)
     assert len(list((out / "rungs").glob("*.json"))) == 3
     again = []
-    monkeypatch.setattr(sweep, "_run", lambda *arguments: (again.append(arguments[4:]), run(*arguments))[1])
+    monkeypatch.setattr(sweep._Parent, "rung", lambda *arguments: (again.append(arguments[1]), rung(*arguments))[1])
+    assert not any(row["latencies"] for row in run_sweep(plan, out, line="the line", timed=False))
     rows = run_sweep(plan, out, line="the line")
+    assert all(len(row["latencies"]["indexed"]) == 2 for row in rows)
     assert len(rows) == 16
     assert len(again) == 13
     again.clear()
@@ -94,7 +98,9 @@ def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):
     record = json.loads((out / "ladder.json").read_text())
     assert record["command"] == "the line"
     assert record["max_abs_logit_difference"] <= 1e-5
-    assert {row["recipe"] for row in record["rungs"]} == {"noise-free", "noise-single"}
+    assert {row["parent"] for row in record["rungs"]} == {"entropy", "single position"}
+    columns = (out / "ladder.csv").read_text().splitlines()[0].split(",")
+    assert {"accuracy_parent_low", "difference_finetuned_high", "indexed_cpu_batch_64_median_ms"} <= set(columns)
     assert {row["form"] for row in record["rungs"] if row["keep"] == 1} == {"pure indexing x 2"}
     for name in ("plan.yaml", "ladder.csv", "curve.png", "curve.svg", "index.html"):
         assert (out / name).stat().st_size > 100
@@ -105,19 +111,75 @@ def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):
     assert len(again) == 4
 
 
+def test_rungs_that_keep_the_same_offsets_are_measured_and_timed_once(parents, tmp_path, monkeypatch):
+    plan = Plan(checkpoints=(str(parents[0]),), keeps=(25, 1), seconds=0.0, calibration=4)
+    measured, timed = [], []
+    measure, time = sweep.measure_masks, timing._time
+    monkeypatch.setattr(sweep, "measure_masks", lambda *a, **k: (measured.append(a), measure(*a, **k))[1])
+    monkeypatch.setattr(timing, "_time", lambda *a: (timed.append(a), time(*a))[1])
+    rows = run_sweep(plan, tmp_path / "out")
+    assert [row["keep"] for row in rows] == [25, 1] * 3
+    assert [row["criterion"] for row in rows] == [name for name in plan.criteria for _ in range(2)]
+    assert len(measured) == len(timed) == 4
+    assert rows[0]["accuracy_pruned"] == rows[2]["accuracy_pruned"] == rows[0]["accuracy_parent"]
+
+
+def test_publish_writes_the_record_and_the_curve(parents, tmp_path, monkeypatch, capsys):
+    names = [str(parents[1]), str(parents[0])]
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        loaded = load_checkpoint(parents[0])
+        path = tmp_path / f"free-{seed}"
+        names.append(str(save_checkpoint(path, loaded.model, data=loaded.data, recipe={}, seed=seed, metrics=[])))
+    sweeps = {"only": {"checkpoints": names, "criteria": ["magnitude"], "keeps": [4, 1], "seconds": 0.0}}
+    (tmp_path / "tiny.yaml").write_text(json.dumps({"sweeps": sweeps}))
+    core = time_core(batch=1, side=4, dim=4, heads=2, window=3, keeps=(1,), seconds=0.0)
+    monkeypatch.setattr(publish, "time_core", lambda **_options: core)
+    monkeypatch.setattr(findings, "WHOLE_MODEL", "aft_conv_digits")
+    monkeypatch.setattr(findings, "exports", lambda *_arguments: [])
+    options = {"out": tmp_path / "out", "result": tmp_path / "r.json", "figure": tmp_path / "f.png"}
+    publish.command(str(tmp_path / "tiny.yaml"), timed=False, **options)
+    assert not options["result"].exists()
+    publish.command(str(tmp_path / "tiny.yaml"), **options)
+    assert "core" in capsys.readouterr().out
+    record = json.loads(options["result"].read_text())
+    assert record["max_abs_logit_difference"] <= 1e-5
+    assert record["indexed_core_speedup_cpu"] == core.speedup()
+    assert len(record["rungs"]) == 8
+    assert record["rungs"][0]["latencies"]["parent"][0]["median_ms"] > 0
+    same = [row for row in record["structure"] if row["parent"] == "dense" and row["keep"] == 1]
+    assert [row["overlap"] for row in same] == [1, 1]
+    assert record["single_position"]["within_one_point"] == (record["single_position"]["difference_points"] >= -1)
+    assert len(record["fields"]) == len(record["heads"]) == 4
+    assert options["figure"].stat().st_size > 1000
+
+
+def test_shipped_plans_can_be_read():
+    for name in ("digits", "fashion"):
+        plans = read_plans(name, "cuda")
+        assert {plan.device for plan in plans.values()} == {"cuda"}
+        assert {kind for plan in plans.values() for kind in plan.criteria} == set(CRITERIA)
+    with pytest.raises(ValueError, match=r"one of: digits, fashion"):
+        read_plans("mnist")
+
+
 def test_plan_refuses_what_cannot_run():
     with pytest.raises(ValueError, match="schedules must be"):
         Plan(checkpoints=("a",), schedules=("sometimes",))
-    with pytest.raises(ValueError, match="finetune_epochs"):
+    with pytest.raises(ValueError, match="finetune must"):
         Plan(checkpoints=("a",), schedules=("iterative",))
     with pytest.raises(ValueError, match="checkpoints"):
         Plan(checkpoints=())
 
 
-def test_commands_show_their_help():
-    for module in ("analyses.pruning", "analyses.pruning.sweep"):
-        shown = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
-        assert "usage" in shown.stdout
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")  # runpy, of a module that is imported
+def test_commands_show_their_help(monkeypatch, capsys):
+    for module in ("__main__", "sweep", "publish", "structure", "field", "core"):
+        monkeypatch.setattr(sys, "argv", [module, "--help"])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(f"analyses.pruning.{module}", run_name="__main__")
+        assert end.value.code == 0
+        assert "usage" in capsys.readouterr().out
 
 
 def test_core_timing_finds_the_crossover(tmp_path):

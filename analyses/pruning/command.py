@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics, save_checkpoint
 from analyses.pruning.images import load_images
@@ -17,6 +18,7 @@ def command(
     budget: str = "head",
     finetune: int = 0,
     steps: tuple[float, ...] = (),
+    drop_heads: float | None = None,
     data: str | None = None,
     images: int = 0,
     calibration: int = 512,
@@ -35,6 +37,7 @@ def command(
         budget: head, layer or global: within what the best offsets compete.
         finetune: epochs of training after the cut (and after each of --steps).
         steps: falling offsets a head to cut to and fine-tune at before the last, as '[16,4]'.
+        drop_heads: accuracy on the calibration images (0 to 1) that whole heads may cost, which then go to AFT-simple.
         data: data set to measure on; by default the checkpoint's own.
         images: test images to measure on; 0 takes all.
         calibration: training images that a measured criterion is computed on.
@@ -47,7 +50,7 @@ def command(
     if export and out is None:
         raise ValueError("out must name a folder for the exported files, got none; add --out DIR")
     loaded = load_checkpoint(checkpoint, device)
-    source = load_images(loaded.data, data=data, test=images, calibration=calibration, seed=seed)
+    source = load_images(loaded.data, data=data, test=images, calibration=calibration, seed=seed, device=device)
     ladder = prune_to_indexing(
         loaded.model,
         source.test,
@@ -56,19 +59,29 @@ def command(
         budget=budget,
         calibration=source.calibration,
         train=source.train,
-        finetune_epochs=finetune,
+        finetune=finetune,
         steps=steps,
+        drop_heads=drop_heads,
         seed=seed,
         batch_sizes=batch_sizes,
     )
     print(f"{checkpoint} on {ladder.images} images of {source.source}, latency of a batch of {batch_sizes[0]}")
     print(ladder.table())
     print(f"max |Δlogit| masked against indexed: {ladder.max_logit_difference:.2e}")
+    if drop_heads is not None:
+        print(f"heads without a bias: {ladder.rows[-1].dropped_heads}")
     if out is None:
         return
     out = Path(out)
     paths = ladder.save(out)
-    pruning = {"keep": keep, "criterion": criterion, "budget": budget, "finetune": finetune, "steps": list(steps)}
+    pruning: dict[str, Any] = {
+        "keep": keep,
+        "criterion": criterion,
+        "budget": budget,
+        "finetune": finetune,
+        "steps": list(steps),
+    }
+    pruning["drop_heads"] = drop_heads
     metrics = [] if finetune else read_metrics(loaded.path)
     metrics = [*metrics, {"test_accuracy": ladder.rows[-1].accuracy}]
     recipe = {**loaded.recipe, "pruned_from": Path(checkpoint).name, "pruning": {**pruning, "seed": seed}}

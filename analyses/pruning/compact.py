@@ -10,6 +10,15 @@ from torch import Tensor, nn
 from aft_lens.layers.aft import AFTConv
 from aft_lens.layers.position_bias import Free, Indexed
 from aft_lens.models import VisionModel
+from aft_lens.ops.indexed import indexed_form
+
+FORMS = {
+    "pool": "pooling only",
+    "gather": "k-offset gather",
+    "matmul": "matrix product",
+    "rowwise": "row by row",
+}
+"""Words for the forms of `aft_indexed`; one gather a head is pure indexing."""
 
 
 def conv_mixers(model: VisionModel) -> list[AFTConv]:
@@ -97,14 +106,15 @@ def index_bias(w: Tensor, mask: Tensor) -> Indexed:
 
 
 def layer_forms(model: VisionModel) -> list[str]:
-    """What each layer computes: convolution, k-offset gather, pure indexing, or pooling only."""
+    """What each layer runs on the model's own grid, in words: a convolution, or a value of `FORMS`."""
     forms = []
     for mixer in conv_mixers(model):
-        keep = mixer.position_bias.keep if isinstance(mixer.position_bias, Indexed) else None
-        if keep is None:
+        bias = mixer.position_bias
+        if not isinstance(bias, Indexed):
             forms.append("convolution")
-        else:
-            forms.append("pooling only" if keep == 0 else "pure indexing" if keep == 1 else "k-offset gather")
+            continue
+        form = indexed_form(bias(), model.config.grid_size**2)
+        forms.append("pure indexing" if form == "gather" and bias.keep == 1 else FORMS[form])
     return forms
 
 

@@ -24,8 +24,8 @@ def score(model: VisionModel, criterion: str, batches: Batches = (), *, seed: in
     - "exact": the change of the loss with this one offset set to 0.
     - "random" and "centre" (nearest the target first): the controls.
 
-    "activation", "taylor" and "exact" are measured on `batches` and raise ValueError without any; an unknown
-    name raises ValueError too.
+    An offset whose bias is 0 does nothing and scores 0 by any criterion. "activation", "taylor" and "exact" are
+    measured on `batches` and raise ValueError without any; an unknown name raises ValueError too.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {CRITERIA}, got {criterion!r}")
@@ -38,21 +38,19 @@ def score(model: VisionModel, criterion: str, batches: Batches = (), *, seed: in
         return _hard(model, biases)
     if criterion == "random":
         generator = torch.Generator().manual_seed(seed)
-        return [torch.rand(w.shape, generator=generator).to(w.device) + 0.5 for w in biases]
+        return [(torch.rand(w.shape, generator=generator).to(w.device) + 0.5) * (w != 0) for w in biases]
     if criterion == "centre":
-        return [_centre(w) for w in biases]
+        return [_centre(w) * (w != 0) for w in biases]
     return [torch.expm1(w).abs() for w in biases]
 
 
 def _hard(model: VisionModel, biases: Sequence[Tensor]) -> list[Tensor]:
-    """softmax(w) over the window; for Eq. 10 of the inner w, kept only where the hard bias is."""
+    """softmax(w) over the window; for Eq. 10 of the inner w, at its hard choice."""
     scores = []
     for mixer, w in zip(conv_mixers(model), biases, strict=True):
         bias = mixer.position_bias
-        if isinstance(bias, SinglePosition):
-            scores.append(_share(bias.inner().detach()) * (w != 0))
-        else:
-            scores.append(_share(w))
+        inner = bias.inner().detach() if isinstance(bias, SinglePosition) else w
+        scores.append(_share(inner) * (w != 0))
     return scores
 
 

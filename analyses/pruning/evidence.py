@@ -1,6 +1,5 @@
 """A sweep's evidence folder: ladder.json, CSV, the accuracy-against-k curve, and one static page."""
 
-import csv
 import html
 import json
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ import plotly.graph_objects as go
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from analyses.pruning.figures import write_csv
+
 CONTROLS = ("random", "centre")
 
 
@@ -19,7 +20,8 @@ def line(row: dict[str, Any]) -> str:
     """A rung in one printed line."""
     tuned = row["accuracy_finetuned"]
     return (
-        f"{row['checkpoint']:28} {row['criterion']:10} {row['budget']:6} {row['schedule']:9} k = {row['keep']:<4g} "
+        f"{Path(row['checkpoint']).name:20} {row['criterion']:10} {row['budget']:6} {row['schedule']:9} "
+        f"k = {row['keep']:<4g} "
         f"parent {100 * row['accuracy_parent']:.2f} pruned {100 * row['accuracy_pruned']:.2f} "
         + (f"fine-tuned {100 * tuned:.2f} " if tuned is not None else "")
         + f"max |Δlogit| {row['max_abs_logit_difference']:.1e}"
@@ -30,11 +32,7 @@ def write(rows: Sequence[dict[str, Any]], out: Path, environment: dict[str, Any]
     """Write ladder.json, ladder.csv, curve.png, curve.svg and index.html into `out`."""
     paths = [out / name for name in ("ladder.json", "ladder.csv", "curve.png", "curve.svg", "index.html")]
     paths[0].write_text(json.dumps(summary(rows, environment), indent=1) + "\n")
-    flat = [{name: value for name, value in row.items() if not isinstance(value, (dict, list))} for row in rows]
-    with paths[1].open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in flat for name in row)))
-        writer.writeheader()
-        writer.writerows(flat)
+    write_csv(rows, paths[1])
     figure = draw_curves(rows)
     for path in paths[2:4]:
         figure.savefig(path, dpi=150)
@@ -142,7 +140,7 @@ def page(rows: Sequence[dict[str, Any]], environment: dict[str, Any]) -> str:
 
 def _group(row: dict[str, Any]) -> tuple[Any, ...]:
     """Rows that differ in their checkpoint's seed alone."""
-    return row["recipe"] or row["parent"], row["criterion"], row["budget"], row["schedule"], row["keep"]
+    return row["parent"], row["criterion"], row["budget"], row["schedule"], row["keep"]
 
 
 def _label(point: dict[str, Any]) -> str:

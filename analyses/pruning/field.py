@@ -1,10 +1,14 @@
-"""The receptive field of a stack of kept offsets: exact sums through depth, against the gradient's field."""
+"""The receptive field of a stack of kept offsets: exact sums through depth, against the gradient's field.
+
+python -m analyses.pruning.field CHECKPOINT --keep 1 --out DIR
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonargparse
 import numpy as np
 import torch
 from captum.attr import Saliency
@@ -12,7 +16,12 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from aft_lens.checkpoint import load_checkpoint
 from aft_lens.models import VisionModel
+from analyses.pruning.compact import compact_model
+from analyses.pruning.criteria import score
+from analyses.pruning.images import load_images
+from analyses.pruning.masks import select
 from analyses.pruning.measure import Batches
 from analyses.pruning.rung import kept_offsets
 
@@ -149,3 +158,29 @@ def receptive_field(model: VisionModel, batches: Batches, *, targets: int = 16) 
         inside_over_outside=float(inside.mean() / outside.mean()) if len(outside) else float("nan"),
         reach=(reach[0], reach[1]),
     )
+
+
+def command(
+    checkpoint: Path, keep: int = 1, criterion: str = "magnitude", images: int = 32, out: Path | None = None
+) -> None:
+    """Compare the field that a pruned model's offsets add up to with Captum's gradients, and print both.
+
+    Args:
+        checkpoint: folder of an AFT-conv checkpoint.
+        keep: offsets a head.
+        criterion: how offsets are ranked, by one that needs no images (magnitude, hard, random, centre).
+        images: test images whose gradients are averaged.
+        out: a folder for JSON and figures.
+    """
+    loaded = load_checkpoint(checkpoint)
+    batches = load_images(loaded.data, test=images, calibration=1).test
+    field = receptive_field(compact_model(loaded.model, select(score(loaded.model, criterion), keep)), batches)
+    print(f"{checkpoint}: {keep} offsets a head reach {field.reach[0]} rows and {field.reach[1]} columns")
+    print(f"gradient where they reach over elsewhere: {field.inside_over_outside:.2f}")
+    print(f"rank correlation of paths and gradient: {field.rank_correlation:.3f}")
+    if out is not None:
+        print("\n".join(str(path) for path in field.save(out)))
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(command)

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,11 +11,6 @@ import plotly.graph_objects as go
 import seaborn as sns
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
-
-COLUMNS = (
-    "name", "keep", "accuracy", "difference", "max_logit_difference", "parameters", "bytes", "operations",
-    "latency_mean_ms", "latency_sd_ms", "form", "criterion", "budget", "finetune_epochs",
-)  # fmt: skip
 
 
 class Row(Protocol):
@@ -56,15 +52,38 @@ def save_ladder(rows: Sequence[Any], record: Mapping[str, object], out: Path) ->
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"ladder.{end}" for end in ("json", "csv", "png", "svg", "html")]
     paths[0].write_text(json.dumps(record, indent=1) + "\n")
-    with paths[1].open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
+    write_csv([asdict(row) for row in rows], paths[1])
     figure = draw(rows)
     for path in paths[2:4]:
         figure.savefig(path, dpi=150)
     interactive(rows).write_html(paths[4], include_plotlyjs=True)
     return paths
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write records as CSV, by `flat`."""
+    lines = [flat(row) for row in rows]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for line in lines for name in line)))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's numbers and words by column: an interval as _low and _high, latencies by model, device and batch."""
+    line: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.endswith("_interval"):
+            line[name.replace("interval", "low")], line[name.replace("interval", "high")] = value or (None, None)
+        elif name == "latencies":
+            for model, times in (value if isinstance(value, Mapping) else {"": value}).items():
+                for each in times:
+                    where = "_".join(filter(None, (model, "cpu" if each["device"] == "cpu" else "gpu")))
+                    for number in ("mean_ms", "sd_ms", "median_ms"):
+                        line[f"{where}_batch_{each['batch']}_{number}"] = each[number]
+        elif not isinstance(value, (list, tuple, Mapping)):
+            line[name] = value
+    return line
 
 
 def draw(rows: Sequence[Row]) -> Figure:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from aft_lens.data import ResidentBatches
 from aft_lens.models import VisionModel
 
 CLIP = 1.0
@@ -14,7 +15,7 @@ CLIP = 1.0
 
 def finetune(
     model: VisionModel,
-    train: Dataset,
+    train: Dataset | ResidentBatches,
     *,
     epochs: int,
     lr: float = 5e-4,
@@ -24,8 +25,9 @@ def finetune(
 ) -> VisionModel:
     """Train a copy for some epochs by AdamW under a cosine from `lr` to 0, and return it in evaluation mode.
 
-    `train` yields (image `c y x`, label). Weight decay spares position biases, norms and every other vector. The
-    global random state is left as it was. Raises ValueError if `epochs` is negative.
+    `train` yields (image `c y x`, label), or is batches in memory of their own size. Weight decay spares position
+    biases, norms and every other vector. The global random state is left as it was. Raises ValueError if `epochs`
+    is negative.
     """
     if epochs < 0:
         raise ValueError(f"epochs must be 0 or more, got {epochs}")
@@ -40,7 +42,11 @@ def finetune(
     ]
     optimizer = torch.optim.AdamW(groups, lr=lr)
     shuffle = torch.Generator().manual_seed(seed)
-    loader = DataLoader(train, batch_size, shuffle=True, generator=shuffle)
+    loader: DataLoader | ResidentBatches
+    if isinstance(train, ResidentBatches):
+        loader = train
+    else:
+        loader = DataLoader(train, batch_size, shuffle=True, generator=shuffle)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs * len(loader)))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

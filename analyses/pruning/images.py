@@ -7,6 +7,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import aft_lens.data
+from aft_lens.data import ResidentBatches
+from aft_lens.data.source import Images as InMemory
 from analyses.pruning.measure import Batches
 
 BATCH = 256
@@ -18,17 +20,26 @@ class Images:
 
     test: Batches
     calibration: Batches
-    train: Dataset
+    train: Dataset | ResidentBatches
+    """For fine-tuning: batches on the device where the data set is in memory."""
     source: str
 
 
 def load_images(
-    record: dict[str, Any], *, data: str | None = None, test: int = 0, calibration: int = 512, seed: int = 0
+    record: dict[str, Any],
+    *,
+    data: str | None = None,
+    test: int = 0,
+    calibration: int = 512,
+    seed: int = 0,
+    device: str = "cpu",
+    batch_size: int = 64,
 ) -> Images:
     """Images for a checkpoint whose data record is `record`, or of the data set `data` in their place.
 
-    `test` limits the test images (0: all); `calibration` images are drawn from the training split with `seed`.
-    Raises ValueError if the checkpoint names no data set and none is given.
+    `test` limits the test images (0: all); `calibration` images are drawn from the training split with `seed`;
+    `batch_size` and `device` are fine-tuning's. Raises ValueError if the checkpoint names no data set and none is
+    given.
     """
     name = data or record.get("name")
     if not name:
@@ -37,7 +48,15 @@ def load_images(
     order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(seed))
     chosen = Subset(source.train, order[:calibration].tolist())
     held = source.test if not test else Subset(source.test, range(min(test, len(source.test))))
-    return Images(fixed_batches(held), fixed_batches(chosen), source.train, name)
+    train: Dataset | ResidentBatches = source.train
+    if isinstance(source.train, InMemory):
+        train = ResidentBatches(source, "train", min(batch_size, len(source.train)), device=device, order=_drawn)
+    return Images(fixed_batches(held), fixed_batches(chosen), train, name)
+
+
+def _drawn() -> int:
+    """The seed of a pass over the training images, from the random state that fine-tuning sets."""
+    return int(torch.randint(2**31, ()))
 
 
 def fixed_batches(images: Dataset, size: int = BATCH) -> Batches:

@@ -7,11 +7,13 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from aft_lens.data import ResidentBatches
 from aft_lens.models import VisionModel
 from analyses.pruning import figures
 from analyses.pruning.compact import compact_model, masked_model
 from analyses.pruning.criteria import score
-from analyses.pruning.finetune import finetune
+from analyses.pruning.finetune import finetune as train_on
+from analyses.pruning.heads import droppable_heads
 from analyses.pruning.masks import select
 from analyses.pruning.measure import Batches
 from analyses.pruning.rung import (
@@ -72,9 +74,10 @@ def prune_to_indexing(
     criterion: str = "magnitude",
     budget: str = "head",
     calibration: Batches | None = None,
-    train: Dataset | None = None,
-    finetune_epochs: int = 0,
+    train: Dataset | ResidentBatches | None = None,
+    finetune: int = 0,
     steps: Sequence[float] = (),
+    drop_heads: float | None = None,
     seed: int = 0,
     batch_sizes: Sequence[int] = (64,),
     seconds: float = 0.6,
@@ -83,24 +86,29 @@ def prune_to_indexing(
 
     `batches` are the fixed test images; `calibration` the ones a measured criterion is computed on (by default
     `batches` themselves: give others for an honest accuracy). Rows are "parent", "masked", "indexed" and, with
-    `finetune_epochs` on the images of `train`, "fine-tuned"; the result's `model` is the last, ready for
+    `finetune` epochs on the images of `train`, "fine-tuned"; the result's `model` is the last, ready for
     `save_checkpoint`. With `steps` (offsets a head, falling) pruning is iterative: the model is cut to each and
-    fine-tuned there before the last cut to `keep`. Raises ValueError if the model has no global AFT-conv, if a mask
-    that cuts something changes nothing, if masked and compact logits differ by more than `AGREEMENT`, or if there
-    is something to fine-tune and no `train`; errors of `score` and `select` as they say.
+    fine-tuned there before the last cut to `keep`. With `drop_heads` the biases of whole heads then go, cheapest
+    first, as long as accuracy on the calibration images falls by at most so much (0 to 1).
+
+    Raises ValueError if the model has no global AFT-conv, if a mask that cuts something changes nothing, if masked
+    and compact logits differ by more than `AGREEMENT`, or if there is something to fine-tune and no `train`; errors
+    of `score` and `select` as they say.
     """
-    if (finetune_epochs or steps) and train is None:
+    if (finetune or steps) and train is None:
         raise ValueError("train must hold the training images for fine-tuning, got None")
-    if steps and not finetune_epochs:
-        raise ValueError("finetune_epochs must be 1 or more for iterative pruning (steps), got 0")
+    if steps and not finetune:
+        raise ValueError("finetune must be 1 or more for iterative pruning (steps), got 0")
     measured = batches if calibration is None else calibration
     current = model
     for step in steps:
         current = compact_model(current, select(score(current, criterion, measured, seed=seed), step, budget))
         if train is not None:
-            current = finetune(current, train, epochs=finetune_epochs, seed=seed)
+            current = train_on(current, train, epochs=finetune, seed=seed)
     masks = select(score(current, criterion, measured, seed=seed), keep, budget)
-    ladder = measure_masks(
+    if drop_heads is not None:
+        masks = droppable_heads(current, measured, tolerance=drop_heads, masks=masks).masks
+    return measure_masks(
         current,
         masks,
         batches,
@@ -111,9 +119,8 @@ def prune_to_indexing(
         seconds=seconds,
         parent=model,
         train=train,
-        finetune_epochs=finetune_epochs,
+        finetune=finetune,
     )
-    return ladder
 
 
 def measure_masks(
@@ -124,8 +131,8 @@ def measure_masks(
     criterion: str = "given",
     budget: str = "given",
     parent: VisionModel | None = None,
-    train: Dataset | None = None,
-    finetune_epochs: int = 0,
+    train: Dataset | ResidentBatches | None = None,
+    finetune: int = 0,
     seed: int = 0,
     batch_sizes: Sequence[int] = (64,),
     seconds: float = 0.6,
@@ -137,10 +144,10 @@ def measure_masks(
     pruned = Contender("masked", masked, criterion=criterion, budget=budget)
     gap = check_agreement(masked, compact, batches)
     contenders = [origin, pruned, replace(pruned, name="indexed", model=compact, max_logit_difference=gap)]
-    if finetune_epochs and train is not None:
-        tuned = finetune(compact, train, epochs=finetune_epochs, seed=seed)
+    if finetune and train is not None:
+        tuned = train_on(compact, train, epochs=finetune, seed=seed)
         gap = check_agreement(masked_twin(tuned), tuned, batches)
         last = replace(contenders[-1], name="fine-tuned", model=tuned, max_logit_difference=gap)
-        contenders.append(replace(last, finetune_epochs=finetune_epochs))
+        contenders.append(replace(last, finetune_epochs=finetune))
     rows = measure_rungs(contenders, batches, batch_sizes=batch_sizes, seconds=seconds, seed=seed)
     return PruneLadder(rows, contenders[-1].model, images=sum(len(labels) for _, labels in batches), seed=seed)

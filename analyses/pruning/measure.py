@@ -1,5 +1,6 @@
 """What a model costs and what it gets right: paired accuracy, logit differences, bytes, operations, latency."""
 
+import copy
 import statistics
 import time
 from collections.abc import Sequence
@@ -69,11 +70,12 @@ def tensor_bytes(model: VisionModel) -> int:
 def operations(model: VisionModel, image: Tensor) -> int:
     """Floating-point operations of one image (`1 c y x`) in matrix products and convolutions.
 
-    Counted by torch.utils.flop_counter, which leaves out element-wise work and gathers.
+    Counted on the CPU by torch.utils.flop_counter, which leaves out element-wise work, gathers and custom kernels.
     """
     counter = FlopCounterMode(display=False)
+    counted = copy.deepcopy(model).cpu() if next(model.parameters()).is_cuda else model
     with counter:
-        model(image.to(next(model.parameters()).device))
+        counted(image.cpu())
     return int(counter.get_total_flops())
 
 
@@ -108,6 +110,17 @@ def latencies(
         )
         for taken in times
     ]
+
+
+def latencies_by_device(
+    models: Sequence[VisionModel], images: Tensor, *, batch_sizes: Sequence[int] = (64, 1), seconds: float = 0.6
+) -> list[tuple[Latency, ...]]:
+    """Every model's latencies at every batch size: on its own device, then on the CPU or the GPU if there is one."""
+    own = next(models[0].parameters()).device
+    other = "cpu" if own.type == "cuda" else "cuda" if torch.cuda.is_available() else None
+    places = [models] if other is None else [models, [copy.deepcopy(model).to(other) for model in models]]
+    taken = [latencies(there, images, batch=size, seconds=seconds) for there in places for size in batch_sizes]
+    return [tuple(batch[place] for batch in taken) for place in range(len(models))]
 
 
 def _once(model: VisionModel, images: Tensor) -> float:

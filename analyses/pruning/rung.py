@@ -1,5 +1,8 @@
 """One rung: a model on the ladder and everything that is measured of it."""
 
+import copy
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +12,6 @@ from torch import Tensor
 from aft_lens.layers.position_bias import Indexed
 from aft_lens.models import VisionModel
 from analyses.pruning.compact import (
-    compact_model,
     conv_mixers,
     dense_biases,
     full_masks,
@@ -21,7 +23,7 @@ from analyses.pruning.measure import (
     Batches,
     Latency,
     bootstrap,
-    latencies,
+    latencies_by_device,
     operations,
     paired_difference,
     predict,
@@ -30,6 +32,8 @@ from analyses.pruning.measure import (
 
 AGREEMENT = 1e-5
 """Largest |logit difference| in float32 between a masked dense model and its compact form."""
+GPU_BATCHES = 1
+"""Batches of images on which models that live on a GPU are compared on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Rung:
     bytes: int
     """Size of model.safetensors."""
     latency_mean_ms: float
-    """A batch of the first batch size on the model's device."""
+    """A batch of the first batch size on the model's device; NaN where nothing was timed."""
     latency_sd_ms: float
     accuracy_interval: tuple[float, float] = (0.0, 1.0)
     """95 % bootstrap interval over images."""
@@ -87,20 +91,23 @@ def measure_rungs(
     seconds: float = 0.6,
     seed: int = 0,
 ) -> list[Rung]:
-    """Measure models on the same images and, taking turns, the same clock; the first one is the parent."""
+    """Measure models on the same images and, taking turns, the same clock; the first one is the parent.
+
+    Without any `batch_sizes` nothing is timed.
+    """
     models = [contender.model for contender in contenders]
     images = batches[0][0]
     right = []
     for model in models:
         logits, labels = predict(model, batches)
         right.append((logits.argmax(1) == labels).numpy())
-    taken = [latencies(models, images, batch=batch, seconds=seconds) for batch in batch_sizes]
+    taken = latencies_by_device(models, images, batch_sizes=batch_sizes, seconds=seconds)
     rungs = []
     for place, contender in enumerate(contenders):
         model = contender.model
         change, interval = paired_difference(right[0], right[place])
         used = kept_masks(model)
-        times = tuple(batch[place] for batch in taken)
+        times = taken[place]
         count = sum(int(mask.sum()) for mask in used)
         rungs.append(
             Rung(
@@ -109,8 +116,8 @@ def measure_rungs(
                 accuracy=float(right[place].mean()),
                 max_logit_difference=contender.max_logit_difference,
                 bytes=tensor_bytes(model),
-                latency_mean_ms=times[0].mean_ms,
-                latency_sd_ms=times[0].sd_ms,
+                latency_mean_ms=times[0].mean_ms if times else math.nan,
+                latency_sd_ms=times[0].sd_ms if times else math.nan,
                 accuracy_interval=bootstrap(right[place].astype(float), seed=seed),
                 difference=change,
                 difference_interval=interval,
@@ -129,7 +136,13 @@ def measure_rungs(
 
 
 def check_agreement(masked: VisionModel, compact: VisionModel, batches: Batches) -> float:
-    """max |logit difference| over all images; ValueError if it is above `AGREEMENT`."""
+    """max |logit difference| in float32; ValueError if it is above `AGREEMENT`.
+
+    Models on a GPU, where products may be rounded to TF32, are compared on the CPU over the first `GPU_BATCHES`.
+    """
+    if next(compact.parameters()).is_cuda:
+        masked, compact = (copy.deepcopy(model).cpu() for model in (masked, compact))
+        batches = list(itertools.islice(batches, GPU_BATCHES))
     gap = float((predict(masked, batches)[0] - predict(compact, batches)[0]).abs().max())
     if not gap <= AGREEMENT:
         raise ValueError(f"masked and compact logits must agree to {AGREEMENT:g}, they differ by {gap:.3g}")
@@ -146,11 +159,6 @@ def check_cut(model: VisionModel, masked: VisionModel, masks: Sequence[Tensor], 
 def masked_twin(compact: VisionModel) -> VisionModel:
     """The dense model with the biases that a compact one has, 0 elsewhere."""
     return masked_model(compact, full_masks(compact))
-
-
-def recompact(model: VisionModel) -> VisionModel:
-    """A compact copy that keeps every offset whose bias is not 0."""
-    return compact_model(model, full_masks(model))
 
 
 def kept_masks(model: VisionModel) -> list[Tensor]:

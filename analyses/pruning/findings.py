@@ -1,0 +1,148 @@
+"""What a ladder says beyond its curves: structure over seeds, heads without a bias, receptive fields, whole models."""
+
+import importlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from aft_lens.checkpoint import load_checkpoint
+from aft_lens.models import create_model
+from analyses.pruning.compact import compact_model, masked_model
+from analyses.pruning.criteria import score
+from analyses.pruning.field import receptive_field
+from analyses.pruning.heads import droppable_heads
+from analyses.pruning.images import load_images
+from analyses.pruning.ladder import measure_masks
+from analyses.pruning.masks import select
+from analyses.pruning.measure import latencies_by_device
+from analyses.pruning.structure import NULLS, agreement
+from analyses.pruning.timing import MODELS, random_images
+
+WHOLE_MODEL = "aft_conv_tiny_11_32"
+"""The paper's tiny AFT-conv: 14 x 14 positions, d = 192, window 11, 32 heads, 12 layers."""
+FIELD_IMAGES = 32
+"""Test images whose gradients are averaged to a receptive field."""
+EXPORTED = 8
+"""Test images of an export's parity check."""
+
+
+def by_kind(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Checkpoints by kind of parent, in the rows' order."""
+    kinds: dict[str, list[str]] = {}
+    for row in rows:
+        kinds.setdefault(row["parent"], [])
+        if row["checkpoint"] not in kinds[row["parent"]]:
+            kinds[row["parent"]].append(row["checkpoint"])
+    return kinds
+
+
+def single_against_dense(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Test accuracy of parents trained to one position and of dense ones, mean over seeds (the paper: 80.8, 79.9).
+
+    `difference_points` is single position minus dense; empty where one of the two was not in the sweep.
+    """
+    accuracy: dict[str, dict[str, float]] = {}
+    for row in rows:
+        accuracy.setdefault(row["parent"], {})[row["checkpoint"]] = row["accuracy_parent"]
+    if not {"dense", "single position"} <= set(accuracy):
+        return {}
+    dense, single = (fmean(accuracy[kind].values()) for kind in ("dense", "single position"))
+    return {
+        "dense": dense, "single_position": single, "difference_points": 100 * (single - dense),
+        "within_one_point": single >= dense - 0.01,
+        "by_checkpoint": {kind: accuracy[kind] for kind in ("dense", "single position")},
+    }  # fmt: skip
+
+
+def structure(kinds: dict[str, list[str]], keeps: Sequence[int], out: Path) -> list[dict[str, Any]]:
+    """Overlap of the offsets that seeds keep, by kind of parent and k.
+
+    Offsets are those of largest |exp(w) - 1|. Heads are matched and overlaps set against two permutation baselines.
+    """
+    found = []
+    for (kind, checkpoints), keep in itertools.product(kinds.items(), keeps):
+        if len(checkpoints) < 2 or (kind == "single position" and keep > 1):
+            continue
+        models = [load_checkpoint(path).model for path in checkpoints]
+        runs = [select(score(model, "magnitude"), keep) for model in models]
+        for null in NULLS:
+            result = agreement(runs, null=null)
+            result.save(out / f"{kind.replace(' ', '-')}-{keep}")
+            found.append({"parent": kind, **asdict(result)})
+    return found
+
+
+def dropped(kinds: dict[str, list[str]], calibration: int, device: str, tolerance: float) -> list[dict[str, Any]]:
+    """Heads that go to AFT-simple entirely, found on training images at one offset a head and tested on test images."""
+    found = []
+    for kind, checkpoint in ((kind, path) for kind, paths in kinds.items() for path in paths):
+        loaded = load_checkpoint(checkpoint, device)
+        images = load_images(loaded.data, calibration=calibration, device=device)
+        cut = select(score(loaded.model, "magnitude"), 1)
+        drops = droppable_heads(loaded.model, images.calibration, tolerance=tolerance, masks=cut)
+        ladder = measure_masks(loaded.model, drops.masks, images.test, batch_sizes=())
+        last = ladder.rows[-1]
+        found.append(
+            {
+                "parent": kind, "checkpoint": checkpoint, "tolerance": tolerance, "heads": len(drops.order),
+                "dropped": len(drops.dropped), "form": last.form, "accuracy": last.accuracy,
+                "difference": last.difference, "difference_interval": last.difference_interval,
+                "max_abs_logit_difference": ladder.max_logit_difference,
+            }
+        )  # fmt: skip
+    return found
+
+
+def fields(kinds: dict[str, list[str]], out: Path) -> list[dict[str, Any]]:
+    """The composed receptive field of one offset a head against Captum's gradient field, by checkpoint."""
+    found = []
+    for kind, checkpoint in ((kind, path) for kind, paths in kinds.items() for path in paths):
+        loaded = load_checkpoint(checkpoint)
+        images = load_images(loaded.data, test=FIELD_IMAGES, calibration=1)
+        compact = compact_model(loaded.model, select(score(loaded.model, "magnitude"), 1))
+        field = receptive_field(compact, images.test)
+        field.save(out / Path(checkpoint).name)
+        found.append(
+            {
+                "parent": kind, "checkpoint": checkpoint, "rank_correlation": field.rank_correlation,
+                "inside_over_outside": field.inside_over_outside, "reach": field.reach,
+            }
+        )  # fmt: skip
+    return found
+
+
+def exports(kinds: dict[str, list[str]], keeps: Sequence[int], out: Path) -> list[dict[str, Any]]:
+    """torch.export and ONNX files of the first checkpoint of each kind, with their parity."""
+    exporter = importlib.import_module("analyses.pruning.export")
+    found = []
+    for (kind, checkpoints), keep in itertools.product(kinds.items(), keeps):
+        loaded = load_checkpoint(checkpoints[0])
+        images = load_images(loaded.data, test=EXPORTED, calibration=1)
+        compact = compact_model(loaded.model, select(score(loaded.model, "magnitude"), keep))
+        folder = out / f"{kind.replace(' ', '-')}-{keep}"
+        for result in exporter.export_model(compact, images.test[0][0], folder):
+            found.append({"parent": kind, "checkpoint": checkpoints[0], "keep": keep, **asdict(result)})
+            found[-1]["path"] = result.path.name
+    return found
+
+
+def whole_model(batch_sizes: Sequence[int] = (64, 1), seconds: float = 0.0) -> dict[str, Any]:
+    """Latency of a whole untrained model of the paper, dense, masked and indexed at one offset a head."""
+    parent = create_model(WHOLE_MODEL, position_bias="free").eval()
+    masks = select(score(parent, "magnitude"), 1)
+    models = [parent, masked_model(parent, masks), compact_model(parent, masks)]
+    taken = latencies_by_device(models, random_images(parent), batch_sizes=batch_sizes,
+                                seconds=seconds)  # fmt: skip
+    times = {name: [asdict(each) for each in row] for name, row in zip(MODELS, taken, strict=True)}
+    gain = [
+        {
+            "device": dense.device,
+            "batch": dense.batch,
+            "speedup": dense.median_ms / indexed.median_ms,
+        }
+        for dense, indexed in zip(taken[0], taken[2], strict=True)
+    ]
+    return {"model": WHOLE_MODEL, "keep": 1, "latencies": times, "dense_over_indexed": gain}

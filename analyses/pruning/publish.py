@@ -1,0 +1,135 @@
+"""The published ladder of a data set: sweeps, core timings, structure, fields, exports, one JSON and one figure.
+
+python -m analyses.pruning.publish digits     # analyses/results/ladder_digits.json
+python -m analyses.pruning.publish fashion    # analyses/results/ladder_fashion.json
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+
+from aft_lens.checkpoint import commit
+from analyses import machine
+from analyses.pruning import evidence, findings
+from analyses.pruning.core import time_core
+from analyses.pruning.plan import Plan
+from analyses.pruning.sweep import run_sweep
+
+PLANS = Path(__file__).parent / "plans"
+KEEPS = (1, 4)
+"""Offsets a head at which structure is asked for and models are exported."""
+
+
+def read_plans(name: str, device: str = "cpu") -> dict[str, Plan]:
+    """The sweeps of a shipped plan's name, or of a YAML file, to run on `device`.
+
+    Raises ValueError (and says which there are) if there is no such plan.
+    """
+    path = next((path for path in (PLANS / f"{name}.yaml", Path(name)) if path.is_file()), None)
+    if path is None:
+        shipped = ", ".join(sorted(path.stem for path in PLANS.glob("*.yaml")))
+        raise ValueError(f"plan {name!r} is unknown; give a YAML file or one of: {shipped}")
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--sweeps", type=dict[str, Plan])
+    sweeps: dict[str, Plan] = parser.instantiate(parser.parse_path(path)).sweeps
+    return {each: replace(plan, device=device) for each, plan in sweeps.items()}
+
+
+def finish(record: dict[str, Any], rows: Sequence[dict[str, Any]], out: Path, device: str) -> dict[str, Any]:
+    """Add what is measured besides the rungs."""
+    kinds = findings.by_kind(rows)
+    core = time_core()
+    core.save(out / "core")
+    cores = [core.record()]
+    if torch.cuda.is_available():
+        on_gpu = time_core(device="cuda")
+        on_gpu.save(out / "core-gpu")
+        cores.append(on_gpu.record())
+    return record | {
+        "indexed_core_speedup_cpu": core.speedup(),
+        "single_position": findings.single_against_dense(rows),
+        "core": cores,
+        "whole_model": findings.whole_model(),
+        "structure": findings.structure(kinds, KEEPS, out / "structure"),
+        "heads": findings.dropped(kinds, calibration=512, device=device, tolerance=0.0),
+        "fields": findings.fields(kinds, out / "fields"),
+        "exports": findings.exports(kinds, KEEPS, out / "exports"),
+    }
+
+
+def published(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rungs without their offsets and fingerprints, which stay in the evidence folder."""
+    left_out = ("offsets", "fingerprint", "masks")
+    return [{name: value for name, value in row.items() if name not in left_out} for row in rows]
+
+
+def dump(record: dict[str, Any]) -> str:
+    """JSON with a line for each field and for each row of a list."""
+    lines = []
+    for name, value in record.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n  " + ",\n  ".join(json.dumps(row) for row in value) + "\n ]"
+        lines.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def command(
+    plan: str,
+    out: Path | None = None,
+    result: Path | None = None,
+    figure: Path | None = None,
+    device: str = "cpu",
+    timed: bool = True,
+) -> None:
+    """Run a plan's sweeps, measure what goes with them, and write the published JSON and curve; resumable.
+
+    Args:
+        plan: digits, fashion, or a YAML of sweeps by name.
+        out: evidence folder; runs/ladder-PLAN if left out.
+        result: JSON to write; analyses/results/ladder_PLAN.json if left out.
+        figure: curve to write as PNG; docs/ladder-PLAN.png if left out.
+        device: where models are scored, fine-tuned and tested, cpu or cuda; both are timed where both are there.
+        timed: false runs the sweeps alone and leaves timing and publishing to a later call on a quiet machine.
+    """
+    name = Path(plan).stem
+    out = Path(out or f"runs/ladder-{name}")
+    line = shlex.join(["python", "-m", "analyses.pruning.publish", *sys.argv[1:]])
+    sweeps = read_plans(plan, device)
+    rows: list[dict[str, Any]] = []
+    for sweep, each in sweeps.items():
+        rows += [{"sweep": sweep, **row} for row in run_sweep(each, out / sweep, line=line, timed=timed)]
+    if not timed:
+        print(f"{len(rows)} rungs in {out}; the same line without --timed false takes their times and publishes")
+        return
+    record: dict[str, Any] = {
+        "command": line, **machine.environment(), "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "commit": commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"), "data": rows[0]["data"],
+        "seeds": sorted({row["parent_seed"] for row in rows}),
+        "max_abs_logit_difference": max(row["max_abs_logit_difference"] for row in rows),
+    }  # fmt: skip
+    record = finish(record, rows, out, device)
+    record |= {"curves": evidence.curves(rows), "rungs": published(rows)}
+    result, figure = Path(result or machine.RESULTS / f"ladder_{name}.json"), Path(figure or f"docs/ladder-{name}.png")
+    for path in (result, figure):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(dump(record))
+    first = next(iter(sweeps))
+    evidence.draw_curves([row for row in rows if row["sweep"] == first]).savefig(figure, dpi=110)
+    print(
+        f"{len(rows)} rungs, max |Δlogit| {record['max_abs_logit_difference']:.2e}, one offset's core "
+        f"{record['indexed_core_speedup_cpu']:.1f}x faster than the dense one on the CPU\n{result}\n{figure}"
+    )
+
+
+if __name__ == "__main__":
+    jsonargparse.auto_cli(command)
