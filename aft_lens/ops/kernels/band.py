@@ -84,12 +84,13 @@ def band_forward(
     y = empty_channel_leading(value)
     inverse = torch.empty(h, b, band.positions, dtype=torch.float32, device=value.device)
     patches = band.patches[0] * band.patches[1]
-    options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
     shape = (*band.shape, e.shape[1], tiles.rows, tiles.depth, precision)
-    denominator_kernel[(triton.cdiv(b * patches, tiles.rows), h)](a, e, far, span, inverse, b, c, *shape, **options)
+    denominator_kernel[(triton.cdiv(b * patches, tiles.rows), h)](
+        a, e, far, span, inverse, b, c, *shape, **tiles.options
+    )
     numerator_kernel[(triton.cdiv(c * b * patches, tiles.rows), h)](
         a, e, far, span, inverse, q, y, query_bias, value_bias, b, c, *batch_strides(q, 3, unit),
-        *shape, unit, gated, biased, **options,
+        *shape, unit, gated, biased, **tiles.options,
     )  # fmt: skip
     exact_forward_kernel[(h, EXACT_PROGRAMS)](
         q, key, w, a, inverse, y, span, query_bias, value_bias, b, c, *strides(q, 3), *strides(key, 2),
@@ -138,7 +139,7 @@ def band_backward(
     patches = band.patches[0] * band.patches[1]
     source_kernel[(triton.cdiv(b * patches, tiles.rows) * tiles.splits, h)](
         a, g, e, far, span, parts, dv, b, c, *band.shape, e.shape[1], tiles.rows, tiles.depth, tiles.splits, precision,
-        num_warps=tiles.warps, num_stages=tiles.stages,
+        **tiles.options,
     )  # fmt: skip
     dk = parts.sum(0).to(key.dtype)
     pair = band.pair_tiles(b, h, c, a.dtype)
@@ -146,7 +147,7 @@ def band_backward(
     de = torch.empty(pair.splits, h, depth, band.targets, dtype=torch.float32, device=y.device)
     pair_kernel[(depth // pair.depth * pair.splits, h)](
         a, g, de, b, c, *band.shape, depth, pair.rows, pair.depth, pair.splits, precision,
-        num_warps=pair.warps, num_stages=pair.stages,
+        **pair.options,
     )  # fmt: skip
     dw = torch.empty(w.shape, dtype=torch.float32, device=w.device)
     diagonal_kernel[(h, band.geometry.window[0])](

@@ -44,7 +44,6 @@ def source_kernel(
     place = ((strip0[:, None] + n // 8 % (PATCH_X // 8)) * GRID_Y + y) * 8 + n % 8
     scale = tl.exp(-tl.load(RANGE + head * 2))
     first = head * (C + 1) * B
-    weight = tl.load(A + (first + C * B + image)[:, None] * POSITIONS + place, mask=on, other=0.0).to(tl.float32)
     dk = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for c in range(split * (C + 1) // SPLITS, (split + 1) * (C + 1) // SPLITS):
         channel = first + c * B
@@ -55,6 +54,7 @@ def source_kernel(
         mixed += (tl.load(OUT + channel * PATCHES + m) * scale)[:, None]
         a = tl.load(A + (channel + image)[:, None] * POSITIONS + place, mask=on, other=0.0).to(tl.float32)
         dk += a * mixed
+        weight = tl.load(A + (first + C * B + image)[:, None] * POSITIONS + place, mask=on, other=0.0).to(tl.float32)
         out = DV + ((head * C + c) * B + image)[:, None] * T + t
         tl.store(out, (mixed * weight).to(DV.dtype.element_ty), mask=on & (c < C))
     out = DK + ((split * tl.num_programs(1) + head) * B + image)[:, None] * T + t

@@ -24,6 +24,12 @@ class BandTiles:
     splits: int = 1
     warps: int = 4
     stages: int = 3
+    registers: int | None = None
+
+    @property
+    def options(self) -> dict[str, int | None]:
+        """What Triton takes beside the kernel's own arguments."""
+        return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": self.registers}
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,13 @@ class Band:
         """Tiles of numerators and denominators."""
         if dtype == torch.float32:
             return BandTiles(32, 32, stages=1)
-        return BandTiles(128, 64)
+        return BandTiles(128, 64, warps=8)
 
     def source_tiles(self, c: int, dtype: torch.dtype) -> BandTiles:
         """Tiles of the gradients of key and value."""
         if dtype == torch.float32:
             return BandTiles(32, 32, stages=1)
-        return BandTiles(128, 64, splits=min(4, c + 1))
+        return BandTiles(128, 64, splits=min(4, c + 1), warps=8, registers=128)
 
     def pair_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> BandTiles:
         """Tiles of the gradient of the weights."""
