@@ -15,13 +15,14 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from aft_lens.checkpoint import CARD, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import DATASETS, load_data
 from aft_lens.models import list_models, model_config
-from aft_lens.training import Recipe, evaluate, list_recipes, recipe_path, start_model, train
+from aft_lens.training import Recipe, TrainingStopped, evaluate, list_recipes, recipe_path, start_model, train
 
 ANALYSES = {
     "bias": ("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
     "keys": ("analyses.keys", "key feature maps of an image beside an attribution"),
     "attention": ("analyses.attention", "relative attention of any ViT; relative positions"),
     "locality": ("analyses.locality", "how local the heads of models are, beside random weights"),
+    "match": ("analyses.match", "pair the heads of two models, and an atlas of them"),
     "transfer": ("analyses.transfer", "start an AFT-conv from a ViT's weights"),
     "prune": ("analyses.pruning.command", "prune position biases to indexing"),
     "bench": ("analyses.bench", "measure operators and models"),
@@ -34,7 +35,7 @@ CHECKPOINT_ROOTS = (Path("checkpoints"), Path("runs"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; 0 if it worked, 2 with a line on stderr if the input was at fault."""
+    """Run one subcommand; 0 if it worked, 2 (and a line on stderr) on bad input, 1 on stopped training."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     own: dict[str, tuple[Callable[[list[str]], None], str]] = {
         "train": (_train, "train a recipe"),
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         print(f"aft-lens {name}: {error}", file=sys.stderr)
         return 2
+    except TrainingStopped as stopped:
+        print(f"aft-lens {name}: {stopped}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,6 +1,10 @@
 """Training: what is written, resuming to the same weights, Eq. 9, schedules, and errors before any work."""
 
 import math
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -66,6 +70,23 @@ def test_a_run_is_a_checkpoint_with_metrics_and_snapshots(tmp_path):
     assert saved.recipe["sparsity"]["entropy_weight"] == 0.01
     assert saved.data["name"] == "digits"
     assert list((state_folder(path) / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_run_that_resumes(tmp_path, number):
+    options = ["--recipe=digits-single", "--model.depth=1", "--model.embed_dim=16", "--trainer.epochs=40"]
+    command = [sys.executable, "-m", "app.cli", "train", *options, "--name=run", f"--out={tmp_path}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(state_folder(tmp_path / "run").glob("epoch=*.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    (left,) = state_folder(tmp_path / "run").glob("epoch=*.ckpt")
+    whole = int(left.stem.split("=")[1]) + 1
+    assert process.returncode == 1
+    assert f"run stopped with {whole} of 40 epochs: go on with --resume" in said
+    assert 1 <= whole <= len(read_metrics(tmp_path / "run")) < 40
 
 
 @pytest.mark.parametrize("resident", [False, True])

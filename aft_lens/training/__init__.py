@@ -10,7 +10,7 @@ from aft_lens.training.recipe import (
     list_recipes,
     recipe_path,
 )
-from aft_lens.training.run import train
+from aft_lens.training.run import TrainingStopped, train
 from aft_lens.training.start import start_model
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Recipe",
     "SparsityRecipe",
     "TrainerRecipe",
+    "TrainingStopped",
     "evaluate",
     "list_recipes",
     "recipe_path",

@@ -27,6 +27,10 @@ PLACEMENT = (
 """What may change when a run goes on: where it trains, and how its steps are dealt to devices."""
 
 
+class TrainingStopped(RuntimeError):
+    """Training was stopped by Ctrl-C or SIGTERM; what it had finished is kept."""
+
+
 def state_folder(path: Path) -> Path:
     """Where a run keeps what only itself needs: its resume file and TensorBoard's logs."""
     return path.with_name(f"{path.name}.state")
@@ -42,8 +46,8 @@ def train(
     `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
     the same weights as a run without a break. It may go on with other devices if batch_size, devices and accumulate
     still make the same steps an epoch. Raises FileExistsError if `path` holds something and `resume` is
-    off, FileNotFoundError if there is nothing to resume, and ValueError if the recipe does not fit the data or
-    the interrupted run.
+    off, FileNotFoundError if there is nothing to resume, ValueError if the recipe does not fit the data or
+    the interrupted run, and TrainingStopped on Ctrl-C or SIGTERM.
     """
     path = Path(path)
     data = load_data(
@@ -60,7 +64,12 @@ def train(
         classifier.model.load_state_dict(start.state_dict())
     if last is not None:
         _check_pace(last, classifier.steps_per_epoch(trainer.world_size))
-    trainer.fit(classifier, ckpt_path=last, weights_only=True)
+    try:
+        trainer.fit(classifier, ckpt_path=last, weights_only=True)
+    except SystemExit as stopped:  # how Lightning ends after either signal
+        whole = max(_resume_files(path), default=0)
+        after = "go on with --resume" if whole else f"remove {path} and {state_folder(path)} to start again"
+        raise TrainingStopped(f"{path} stopped with {whole} of {recipe.trainer.epochs} epochs: {after}") from stopped
     return path
 
 
@@ -72,16 +81,23 @@ def _check(recipe: Recipe, data: DataSource) -> None:
             raise ValueError(f"model.{field} must be {expected} for data {data.name!r}, got {found}")
 
 
+def _resume_files(path: Path) -> dict[int, Path]:
+    """Resume files by the number of whole epochs in them."""
+    return {int(file.stem.split("=")[1]) + 1: file for file in state_folder(path).glob("epoch=*.ckpt")}
+
+
 def _resume_file(path: Path, recipe: Recipe) -> Path:
     """The newest resume file of a run of this recipe."""
-    files = sorted((state_folder(path)).glob("epoch=*.ckpt"), key=lambda file: int(file.stem.split("=")[1]))
+    files = _resume_files(path)
     if not files:
-        raise FileNotFoundError(f"{path} has no run to resume; start it without --resume")
+        raise FileNotFoundError(
+            f"{path} has no run to resume: no epoch was whole; remove what is there and start without --resume"
+        )
     kept = yaml.safe_load((path / CONFIG).read_text())["recipe"]
     different = [key for key, value in _values(asdict(recipe)).items() if _values(kept).get(key) != value]
     if different:
         raise ValueError(f"{path} was trained with other values of {', '.join(different)}; resume with the same recipe")
-    return files[-1]
+    return files[max(files)]
 
 
 def _check_pace(last: Path, steps: int) -> None:
