@@ -3,10 +3,12 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from aft_lens.ops.causal_band import causal_band
 from aft_lens.ops.check import check_tokens
 from aft_lens.ops.combine import FactorizedBias, Spec, accumulate_dtype, gate
+from aft_lens.ops.kernels import dispatch
 from aft_lens.ops.mean import weighted_mean
-from aft_lens.ops.simple import aft_simple, require_source
+from aft_lens.ops.simple import aft_simple, readable, require_source
 
 BAND_SHARE = 3
 """A window under 1 / BAND_SHARE of the length takes the band of chunks; a wider one every pair (measured)."""
@@ -47,7 +49,9 @@ def aft_local(
 ) -> Float[Tensor, "b t d"]:
     """AFT-full whose bias is 0 where |t - t'| >= window_size: Eq. 4. Global connectivity stays.
 
-    Arguments and errors as in `aft_full`; O(T window_size d) time. Raises ValueError if `window_size` is negative.
+    Arguments and errors as in `aft_full`; O(T window_size d) time. Causal on CUDA: by Triton kernels where they take
+    the dtype, with joint maxima where peaks are far apart, and O(T window_size) memory for the bias. Raises
+    ValueError if `window_size` is negative.
     """
     if window_size < 0:
         raise ValueError(f"window_size must be 0 or more, got {window_size}")
@@ -56,6 +60,12 @@ def aft_local(
     _check_bias(position_bias, length)
     if window_size == 0:
         return aft_simple(query, key, value, causal=causal, key_mask=key_mask)
+    if value.is_cuda:
+        reason = dispatch.scan_refusal(value, local=True, causal=causal)
+        if reason is None:
+            band = causal_band(position_bias, min(window_size, length))
+            return dispatch.local(query, readable(key, key_mask, causal=True), value, band)
+        dispatch.tell(reason, "AFT-local")
     if window_size >= length:
         spec = Spec("rows", (length,), causal=causal)
     else:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from aft_lens.ops.check import check_tokens
 from aft_lens.ops.combine import accumulate_dtype, first_key, gate
+from aft_lens.ops.kernels import dispatch
 
 CACHED_ELEMENTS = 2**18
 """Elements of each tensor worked on at once on a CPU: the few buffers of a step fit its second-level cache."""
@@ -15,10 +16,18 @@ CACHED_ELEMENTS = 2**18
 
 def require_source(key_mask: Bool[Tensor, "b t"], *, causal: bool) -> None:
     """Raise ValueError naming the first target that `key_mask` leaves without a source."""
-    readable = key_mask.cumsum(1) > 0 if causal else key_mask.any(1, keepdim=True)
-    if not bool(readable.all()):
-        batch, target = (~readable).nonzero()[0].tolist()
+    served = key_mask.cumsum(1) > 0 if causal else key_mask.any(1, keepdim=True)
+    if not bool(served.all()):
+        batch, target = (~served).nonzero()[0].tolist()
         raise ValueError(f"key_mask leaves target {target} of batch entry {batch} no source to read")
+
+
+def readable(key: Float[Tensor, "b t d"], key_mask: Bool[Tensor, "b t"] | None, *, causal: bool) -> Tensor:
+    """The keys, -inf where `key_mask` is False; raises ValueError as `require_source`."""
+    if key_mask is None:
+        return key
+    require_source(key_mask, causal=causal)
+    return key.masked_fill(~key_mask.unsqueeze(-1), float("-inf"))
 
 
 def aft_simple(
@@ -34,15 +43,17 @@ def aft_simple(
     `key_mask` is True where a source may be read; `query=None` leaves the gate out (Table 12). Sums in float32 or
     wider and returns the value's dtype. Causal: prefix sums in float64 relative to the first readable key, exact
     for keys up to 640 nats above it (above, float64 overflows to NaN); a later source never moves a bit of an
-    earlier target. Raises ValueError on a wrong shape or where a target has no
-    source left.
+    earlier target. On CUDA by Triton kernels (joint maxima: any finite key) where they take the dtype. Raises
+    ValueError on a wrong shape or where a target has no source left.
     """
     check_tokens(query, key, value, key_mask)
+    if value.is_cuda:
+        reason = dispatch.scan_refusal(value)
+        if reason is None:
+            return dispatch.simple(query, readable(key, key_mask, causal=causal), value, causal=causal)
+        dispatch.tell(reason, "AFT-simple")
     dtype = accumulate_dtype(value.dtype)
-    score = key.to(torch.float64 if causal else dtype)
-    if key_mask is not None:
-        require_source(key_mask, causal=causal)
-        score = score.masked_fill(~key_mask.unsqueeze(-1), float("-inf"))
+    score = readable(key.to(torch.float64 if causal else dtype), key_mask, causal=causal)
     if causal:
         weight = torch.exp(score - first_key(score.transpose(1, 2)).transpose(1, 2).detach())
         mean = ((weight * value).cumsum(1) / weight.cumsum(1)).to(dtype)

@@ -14,24 +14,35 @@ from aft_lens.ops.kernels.launch import LARGEST_DENSE
 
 if AVAILABLE:
     from aft_lens.ops.kernels.dense import dense_forward
+    from aft_lens.ops.kernels.scan_local import scan_local
+    from aft_lens.ops.kernels.scan_pool import pool_simple
+    from aft_lens.ops.kernels.scan_simple import scan_simple
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_WINDOW = 4096
 """Most biases of a head that a kernel holds at once."""
 logger = logging.getLogger(__name__)
-_told: set[str] = set()
+_told: set[tuple[str, str]] = set()
 
 
-def refusal(
-    value: Tensor, window: Sequence[int], grid: Sequence[int], *, causal: bool = False, outside: str = "global"
-) -> str | None:
-    """Why the kernels cannot take this AFT-conv, to follow "the kernels"; None if they can."""
+def unfit(value: Tensor) -> str | None:
+    """Why no kernel takes a tensor of this device and dtype, to follow "the kernels"; None if one may."""
     if not AVAILABLE:
         return "need Triton, which is not installed"
     if not value.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"run on CUDA, got device {value.device.type}"
     if value.dtype not in DTYPES:
         return f"take float32, bfloat16 and float16, got {value.dtype}"
+    return None
+
+
+def refusal(
+    value: Tensor, window: Sequence[int], grid: Sequence[int], *, causal: bool = False, outside: str = "global"
+) -> str | None:
+    """Why the kernels cannot take this AFT-conv, to follow "the kernels"; None if they can."""
+    reason = unfit(value)
+    if reason is not None:
+        return reason
     if causal or outside != "global":
         return 'have no causal form and none for outside="none"'
     if math.prod(grid) > LARGEST_DENSE:
@@ -60,8 +71,30 @@ def conv(
     return dense_forward(query, key, value, position_bias, query_bias, value_bias, list(grid))[0]
 
 
-def tell(reason: str) -> None:
+def scan_refusal(value: Tensor, *, local: bool = False, causal: bool = True) -> str | None:
+    """Why the kernels cannot take this AFT-simple or (`local`) AFT-local, to follow "the kernels"; None if they can."""
+    if local and not causal:
+        return "take causal AFT-local alone"
+    return "take no empty tensors" if value.numel() == 0 else unfit(value)
+
+
+def simple(query: Tensor | None, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
+    """AFT-simple of `b t d`; keys of -inf are read by no target. Fastest where channels are contiguous."""
+    if not torch.compiler.is_compiling():
+        logger.debug("AFT-simple by Triton kernels: causal %s, %s, %s", causal, tuple(value.shape), value.dtype)
+    return (scan_simple if causal else pool_simple)(query, key, value)[0]
+
+
+def local(query: Tensor | None, key: Tensor, value: Tensor, band: Tensor) -> Tensor:
+    """Causal AFT-local of `b t d` with biases `t offset`, offset = target - source; 0 beyond them."""
+    if not torch.compiler.is_compiling():
+        window = band.shape[1]
+        logger.debug("AFT-local by Triton kernels: window %d, %s, %s", window, tuple(value.shape), value.dtype)
+    return scan_local(query, key, value, band)[0]
+
+
+def tell(reason: str, operator: str = "AFT-conv") -> None:
     """Warn once for each reason that a call on a GPU goes without the kernels."""
-    if not torch.compiler.is_compiling() and reason not in _told:
-        _told.add(reason)
-        warnings.warn(f"AFT-conv runs without Triton kernels: they {reason}", stacklevel=3)
+    if not torch.compiler.is_compiling() and (operator, reason) not in _told:
+        _told.add((operator, reason))
+        warnings.warn(f"{operator} runs without Triton kernels: they {reason}", stacklevel=3)

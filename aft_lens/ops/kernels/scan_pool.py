@@ -30,7 +30,7 @@ def pool_simple(query: Tensor | None, key: Tensor, value: Tensor) -> tuple[Tenso
 @pool_simple.register_fake
 def _(query, key, value):
     state = value.new_empty(len(value), 1, value.shape[2], dtype=torch.float32)
-    return like(value, value.dtype), state, torch.emptylike(state)
+    return like(value, value.dtype), state, torch.empty_like(state)
 
 
 @torch.library.custom_op("aft_lens::pool_simple_backward", mutates_args=())

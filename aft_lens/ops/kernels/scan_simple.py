@@ -49,7 +49,7 @@ def scan_simple(query: Tensor | None, key: Tensor, value: Tensor) -> tuple[Tenso
 def _(query, key, value):
     b, t, d = value.shape
     state = value.new_empty(b, (t + ROWS - 1) // ROWS, d, dtype=torch.float32)
-    return value.new_empty(b, t, d), state, torch.emptylike(state)
+    return value.new_empty(b, t, d), state, torch.empty_like(state)
 
 
 @torch.library.custom_op("aft_lens::scan_simple_backward", mutates_args=())

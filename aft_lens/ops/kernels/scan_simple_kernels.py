@@ -17,11 +17,17 @@ from aft_lens.ops.kernels.tiles import sigmoid
 
 
 @triton.jit
+def with_row(rows, new):
+    """The tuple and one more row."""
+    return rows + (new,)  # noqa: RUF005 - Triton has no starred expressions
+
+
+@triton.jit
 def load_rows(X, step, left, on, ROWS: tl.constexpr, OTHER: tl.constexpr):
     """ROWS rows as a tuple; X points at the first, they are `step` apart, OTHER past the `left` that there are."""
     rows = ()
     for i in tl.static_range(ROWS):
-        rows = rows + (tl.load(X + i * step, mask=on & (i < left), other=OTHER),)  # noqa: RUF005
+        rows = with_row(rows, tl.load(X + i * step, mask=on & (i < left), other=OTHER))
     return rows
 
 
@@ -107,8 +113,8 @@ def simple_backward_kernel(
         for i in tl.static_range(ROWS):
             top, num, den = include(top, num, den, keys[i].to(tl.float32), values[i].to(tl.float32))
             row_log, row_mean = normal(top, num, den)
-            logs = logs + (row_log,)  # noqa: RUF005
-            means = means + (row_mean,)  # noqa: RUF005
+            logs = with_row(logs, row_log)
+            means = with_row(means, row_mean)
         out = (b * T + t0) * D + d
         near_log, near_one, near_two = row_log, tl.zeros_like(one), tl.zeros_like(two)
         all_one, all_two = one, two
