@@ -13,10 +13,10 @@ import jsonargparse
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from aft_lens.checkpoint import load_checkpoint
+from analyses.pairing import assign, exchangeable, relabelling
 from analyses.pruning.criteria import score
 from analyses.pruning.masks import select
 
@@ -68,7 +68,7 @@ def match_heads(first: Tensor, second: Tensor) -> tuple[np.ndarray, np.ndarray]:
     both = (a @ b.T).numpy()
     either = a.sum(1).numpy()[:, None] + b.sum(1).numpy()[None] - both
     overlap = np.where(either > 0, both / np.maximum(either, 1), 1.0)
-    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    rows, columns = assign(overlap)
     return columns, overlap[rows, columns]
 
 
@@ -89,7 +89,7 @@ def agreement(runs: Sequence[Sequence[Tensor]], *, null: str = "places", draws: 
         raise ValueError(f"runs must have the same layers, heads and windows, got {sorted(shapes)}")
     generator = np.random.default_rng(seed)
     by_layer = _overlap(runs)
-    groups = _groups(runs[0][0].shape[1:], null)
+    groups = exchangeable(runs[0][0].shape[1:], null)
     chance = np.array([_overlap([_relabelled(run, groups, generator) for run in runs]).mean() for _ in range(draws)])
     observed = float(by_layer.mean())
     low, high = np.percentile(chance, [2.5, 97.5])
@@ -113,22 +113,11 @@ def _overlap(runs: Sequence[Sequence[Tensor]]) -> np.ndarray:
     return np.mean([[match_heads(a, b)[1].mean() for a, b in zip(*pair, strict=True)] for pair in pairs], axis=0)
 
 
-def _groups(window: Sequence[int], null: str) -> list[np.ndarray]:
-    """Flat places that may be exchanged."""
-    places = np.indices(tuple(window)).reshape(len(window), -1)
-    if null == "places":
-        return [np.arange(places.shape[1])]
-    distance = sum((axis - side // 2) ** 2 for axis, side in zip(places, window, strict=True))
-    return [np.flatnonzero(distance == value) for value in np.unique(distance)]
-
-
 def _relabelled(run: Sequence[Tensor], groups: Sequence[np.ndarray], generator: np.random.Generator) -> list[Tensor]:
     """Each layer with its places exchanged at random within the groups."""
     layers = []
     for mask in run:
-        order = np.arange(mask[0].numel())
-        for group in groups:
-            order[group] = generator.permutation(group)
+        order = relabelling(groups, generator)
         layers.append(mask.flatten(1)[:, torch.from_numpy(order)].view(mask.shape))
     return layers
 
