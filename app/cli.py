@@ -23,6 +23,7 @@ ANALYSES = {
     "attention": ("analyses.attention", "relative attention of any ViT; relative positions"),
     "locality": ("analyses.locality", "how local the heads of models are, beside random weights"),
     "match": ("analyses.match", "pair the heads of two models, and an atlas of them"),
+    "explain": ("analyses.explain", "whether position explains the heads of a model, and what edits of them cost"),
     "transfer": ("analyses.transfer", "start an AFT-conv from a ViT's weights"),
     "prune": ("analyses.pruning.command", "prune position biases to indexing"),
     "bench": ("analyses.bench", "measure operators and models"),

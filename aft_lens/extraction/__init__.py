@@ -1,5 +1,6 @@
 """Reading tensors out of models."""
 
+from aft_lens.extraction.aft import AFTReader
 from aft_lens.extraction.hooks import hook_points, run_with_cache, unfused, watch
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset, unfold_offsets
 from aft_lens.extraction.own import OwnReader
@@ -10,6 +11,7 @@ from aft_lens.extraction.relative import RelativeSums, as_reader, relative_atten
 from aft_lens.extraction.sources import open_source
 
 __all__ = [
+    "AFTReader",
     "AttentionReader",
     "OwnReader",
     "PositionMap",

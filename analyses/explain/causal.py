@@ -1,0 +1,153 @@
+"""What a model loses when heads see position alone, or lose what they know of it."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from aft_lens.extraction import AFTReader, AttentionReader
+from aft_lens.training.evaluate import Z, wilson
+from analyses.explain.position import HeadPositions
+
+REMOVALS = ("no bias", "no offset", "no keys")
+"""What is taken from an AFT head; see `without`."""
+Head = tuple[int, int]
+"""Layer and head."""
+Batches = Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model made of each of the fixed images."""
+
+    right: Bool[np.ndarray, "image"]
+    loss: Float[np.ndarray, "image"]
+    """Cross entropy in nats."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are right."""
+        return float(self.right.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return wilson(int(self.right.sum()), len(self.right))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An edited model beside the intact one on the same images; intervals are 95 % and paired by image."""
+
+    accuracy: float
+    change: float
+    """Accuracy of the edited model minus that of the intact one."""
+    interval: tuple[float, float]
+    """Of the change: Agresti and Min (2005), Wald's with half an image added to each cell of the paired table, so
+    that no changed image does not mean no uncertainty."""
+    loss: float
+    """Mean change of the cross entropy, nats; above 0 is worse."""
+    loss_interval: tuple[float, float]
+    """Mean plus and minus 1.96 standard errors of the images' changes."""
+
+
+def compare(intact: Outcome, edited: Outcome) -> Effect:
+    """The effect of an edit on the same images; ValueError if they are not as many."""
+    if len(intact.right) != len(edited.right):
+        raise ValueError(f"outcomes must be of the same images, got {len(intact.right)} and {len(edited.right)}")
+    count = len(intact.right)
+    gained = int((edited.right & ~intact.right).sum()) + 0.5
+    lost = int((intact.right & ~edited.right).sum()) + 0.5
+    padded = count + 2
+    centre = (gained - lost) / padded
+    half = Z * float(np.sqrt(gained + lost - (gained - lost) ** 2 / padded)) / padded
+    difference = edited.loss - intact.loss
+    mean, error = float(difference.mean()), Z * float(difference.std(ddof=min(1, count - 1))) / float(np.sqrt(count))
+    return Effect(
+        edited.accuracy, edited.accuracy - intact.accuracy, (centre - half, centre + half), mean,
+        (mean - error, mean + error),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def outcome(reader: AttentionReader, batches: Batches) -> Outcome:
+    """Classify fixed images. Raises ValueError if the model's outputs cannot hold their labels."""
+    device = next(reader.model.parameters()).device
+    right, loss = [], []
+    for images, labels in batches:
+        logits = reader.logits(images.to(device)).float().cpu()
+        if logits.ndim != 2 or logits.shape[1] <= int(labels.max()):
+            raise ValueError(
+                f"{reader.source} gives {tuple(logits.shape[1:])} outputs, the labels go to {int(labels.max())}; "
+                "choose data with its classes, or --labels model to measure agreement with the intact model"
+            )
+        right.append(logits.argmax(1) == labels)
+        loss.append(F.cross_entropy(logits, labels, reduction="none"))
+    return Outcome(torch.cat(right).numpy(), torch.cat(loss).double().numpy())
+
+
+@torch.no_grad()
+def own_labels(reader: AttentionReader, batches: Iterable[tuple[Tensor, Tensor]]) -> Batches:
+    """The images with the class that the intact model gives each as label."""
+    device = next(reader.model.parameters()).device
+    return [(images, reader.logits(images.to(device)).argmax(1).cpu()) for images, _ in batches]
+
+
+def substituted(
+    reader: AttentionReader, positions: HeadPositions, kind: str, chosen: Iterable[Head], window: int
+) -> AbstractContextManager[None]:
+    """Inside the block the chosen heads mix with `HeadPositions.replaced` matrices, whatever the image."""
+    by_layer: dict[int, list[int]] = {}
+    for layer, head in chosen:
+        by_layer.setdefault(layer, []).append(head)
+    matrices = {layer: positions.replaced(kind, layer, window)[heads].float() for layer, heads in by_layer.items()}
+
+    def edit(layer: int, attention: Tensor) -> Tensor:
+        if layer not in by_layer:
+            return attention
+        attention = attention.clone()
+        attention[:, by_layer[layer]] = matrices[layer].to(attention)
+        return attention
+
+    return reader.edited(edit)
+
+
+@contextmanager
+def without(reader: AFTReader, part: str, chosen: Iterable[Head]) -> Iterator[None]:
+    """Inside the block the chosen AFT-conv heads lack a part; the model runs its own operator.
+
+    "no bias": w = 0, its keys alone, pooled over the grid. "no offset": w = 0 at the offset with the largest
+    |exp(w) - 1|. "no keys": K = 0, so that w alone weighs the sources. Raises ValueError on another part.
+    """
+    if part not in REMOVALS:
+        raise ValueError(f"part must be one of {REMOVALS}, got {part!r}")
+
+    def removal(head: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def key(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            output = output.clone()
+            output[:, head] = 0
+            return output
+
+        def bias(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            output = output.clone(memory_format=torch.contiguous_format)
+            place = output[head].view(-1)
+            if part == "no bias":
+                place.zero_()
+            elif place.numel():
+                place[place.expm1().abs().argmax()] = 0
+            return output
+
+        return key if part == "no keys" else bias
+
+    place = "hook_key" if part == "no keys" else "position_bias"
+    with ExitStack() as stack:
+        for layer, head in chosen:
+            module = reader.layers[layer].get_submodule(place)
+            stack.callback(module.register_forward_hook(removal(head)).remove)
+        yield
