@@ -13,7 +13,7 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import NMF
 from sklearn.metrics import silhouette_score
 
-from analyses.atlas_figure import draw, interactive
+from analyses.atlas_figure import Page, draw, interactive
 from analyses.figures import rounded, table
 from analyses.heads import Heads
 from analyses.likeness import standardised
@@ -54,17 +54,19 @@ class Atlas:
         out.mkdir(parents=True, exist_ok=True)
         paths = [out / f"atlas.{kind}" for kind in ("json", "png", "svg", "html")]
         paths[0].write_text(json.dumps(self.record()) + "\n")
-        parts = (self.heads, self.components, self.loadings, self.cluster_maps, self.clusters)
         titles = (
             f"NMF of {sum(len(heads.places) for heads in self.heads)} heads: {len(self.components)} components explain "
             f"{100 * self.explained:.0f} % of the variance",
             f"{len(self.cluster_maps)} clusters by correlation, mean silhouette {self.silhouette:.2f}",
         )
-        figure = draw(*parts, titles)
+        maps = self.cluster_maps
+        members = tuple(np.eye(len(maps))[cluster] for cluster in self.clusters)
+        page = Page(self.heads, self.components * self.components[0].size - 1, self.loadings, maps, members, titles)
+        figure = draw(page)
         figure.savefig(paths[1], dpi=160)
         figure.savefig(paths[2])
         plt.close(figure)
-        interactive(*parts, titles, self.command).write_html(paths[3], include_plotlyjs=True)
+        interactive(page, self.command).write_html(paths[3], include_plotlyjs=True)
         return paths
 
     def record(self) -> dict[str, Any]:

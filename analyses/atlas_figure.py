@@ -1,6 +1,7 @@
 """The atlas as a figure: component and cluster maps, and below each where it occurs, by layer and head."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -9,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Float
 from matplotlib.colors import ListedColormap
 from plotly.subplots import make_subplots
 
@@ -19,6 +21,22 @@ LEFT_OUT = "0.85"
 """Colour of heads that are flat."""
 
 
+@dataclass(frozen=True)
+class Page:
+    """What an atlas shows."""
+
+    models: tuple[Heads, ...]
+    components: Float[np.ndarray, "k y x"]
+    """Weights relative to a uniform share, minus 1."""
+    loadings: tuple[Float[np.ndarray, "n k"], ...]
+    """By model, 0 to 1."""
+    cluster_maps: Float[np.ndarray, "c y x"]
+    members: tuple[Float[np.ndarray, "n c"], ...]
+    """By model, 1 for a head's cluster and 0 elsewhere."""
+    titles: tuple[str, str]
+    """Of the components and of the clusters."""
+
+
 def by_place(heads: Heads, values: np.ndarray) -> np.ndarray:
     """A number a head laid out `layer head`, NaN for flat heads."""
     grid = np.full(heads.shape, np.nan)
@@ -26,27 +44,14 @@ def by_place(heads: Heads, values: np.ndarray) -> np.ndarray:
     return grid
 
 
-def relative(components: np.ndarray) -> np.ndarray:
-    """Components of sum 1 as weights relative to a uniform share, minus 1."""
-    return components * components[0].size - 1
-
-
-def draw(
-    models: Sequence[Heads],
-    components: np.ndarray,
-    loadings: Sequence[np.ndarray],
-    cluster_maps: np.ndarray,
-    clusters: Sequence[np.ndarray],
-    titles: tuple[str, str],
-) -> plt.Figure:
+def draw(page: Page) -> plt.Figure:
     """Above, each NMF component and its loadings in every model; below, each cluster's mean map and its heads."""
-    columns = max(len(components), len(cluster_maps))
-    tall = [1.3, *(max(0.7, 1.3 * min(1.0, heads.shape[0] / heads.shape[1])) + 0.25 for heads in models)]
+    columns = max(len(page.components), len(page.cluster_maps))
+    tall = [1.3, *(max(0.7, 1.3 * min(1.0, heads.shape[0] / heads.shape[1])) + 0.25 for heads in page.models)]
     figure = plt.figure(figsize=(1.35 * columns + 1.2, 2 * sum(tall) + 1.4), layout="constrained")
     blocks: Any = figure.subfigures(2, 1)
-    _block(blocks[0], titles[0], relative(components), models, loadings, tall, columns, "component")
-    members = [np.eye(len(cluster_maps))[label] for label in clusters]
-    _block(blocks[1], titles[1], cluster_maps, models, members, tall, columns, "cluster")
+    _block(blocks[0], page.titles[0], page.components, page.models, page.loadings, tall, columns, "component")
+    _block(blocks[1], page.titles[1], page.cluster_maps, page.models, page.members, tall, columns, "cluster")
     return figure
 
 
@@ -90,30 +95,21 @@ def _block(
         bar.ax.tick_params(labelsize=6)
 
 
-def interactive(
-    models: Sequence[Heads],
-    components: np.ndarray,
-    loadings: Sequence[np.ndarray],
-    cluster_maps: np.ndarray,
-    clusters: Sequence[np.ndarray],
-    titles: tuple[str, str],
-    line: str,
-) -> go.Figure:
+def interactive(page: Page, line: str) -> go.Figure:
     """The same with layer, head and value under the pointer."""
-    columns, rows = max(len(components), len(cluster_maps)), 1 + len(models)
+    columns, rows = max(len(page.components), len(page.cluster_maps)), 1 + len(page.models)
     names = [
         f"{name} {number}" if row == 0 and number < len(maps) else ""
-        for name, maps in (("component", components), ("cluster", cluster_maps))
+        for name, maps in (("component", page.components), ("cluster", page.cluster_maps))
         for row in range(rows)
         for number in range(columns)
     ]
     figure = make_subplots(2 * rows, columns, subplot_titles=names, horizontal_spacing=0.01, vertical_spacing=0.03)
-    members = [np.eye(len(cluster_maps))[label] for label in clusters]
-    for start, maps, values in ((1, relative(components), loadings),
-                                (1 + rows, cluster_maps, members)):  # fmt: skip
+    for start, maps, values in ((1, page.components, page.loadings),
+                                (1 + rows, page.cluster_maps, page.members)):  # fmt: skip
         for number, one in enumerate(maps):
             figure.add_trace(heat(one, names[(start - 1) * columns + number]), start, number + 1)
-            for row, (heads, shares) in enumerate(zip(models, values), 1):
+            for row, (heads, shares) in enumerate(zip(page.models, values), 1):
                 text = f"{heads.label}<br>layer %{{y}}, head %{{x}}<br>share %{{z:.3f}}<extra></extra>"
                 grid = go.Heatmap(z=by_place(heads, shares[:, number]), zmin=0, zmax=1, colorscale="Viridis",
                                   showscale=False, hovertemplate=text)  # fmt: skip
@@ -123,6 +119,6 @@ def interactive(
     figure.update_annotations(font_size=10)
     figure.update_layout(
         width=120 + 150 * columns, height=140 + 150 * 2 * rows, margin={"l": 20, "r": 20, "t": 120, "b": 20},
-        title={"text": f"{titles[0]}<br>{titles[1]}<br><sub>{line}</sub>", "font": {"size": 14}},
+        title={"text": f"{page.titles[0]}<br>{page.titles[1]}<br><sub>{line}</sub>", "font": {"size": 14}},
     )  # fmt: skip
     return figure

@@ -14,6 +14,7 @@ from aft_lens.extraction import AttentionReader, as_reader, image_batches, open_
 from aft_lens.models import VisionModel
 from analyses.figures import rounded, save_mosaic, table
 from analyses.machine import command_line
+from analyses.offset_maps import mean_distance
 from analyses.positions import PositionFigures
 
 
@@ -41,9 +42,7 @@ class AttentionMaps:
     @property
     def mean_distance(self) -> Float[np.ndarray, "layer head"]:
         """Distance in patches, averaged with the maps as weights."""
-        rows, columns = (np.arange(side) - side // 2 for side in self.maps.shape[2:])
-        distance = np.hypot(rows[:, None], columns[None, :])
-        return (self.maps * distance).sum((2, 3)) / self.maps.sum((2, 3))
+        return mean_distance(self.maps)
 
     def save(self, out: Path, *, limit: float | None = None, line: str | None = None) -> list[Path]:
         """Write attention.json, .png, .svg and .html.

@@ -4,8 +4,6 @@ A ViT's heads, an AFT's and random-weight controls are measured alike, beside th
 """
 
 import json
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +16,7 @@ from jsonargparse import auto_cli
 from analyses.figures import table
 from analyses.locality_figure import draw, interactive
 from analyses.locality_metrics import METRICS, SCALARS, HeadLocality, Values, head_locality, layer_means
-from analyses.machine import environment
+from analyses.machine import command_line, environment
 from analyses.offset_maps import Remainder, read_offset_maps
 
 PLACES = {"distance_pixels": 1, "effective": 1}
@@ -92,6 +90,7 @@ def command(
     sources: list[str],
     images: int = 256,
     data: str | None = None,
+    pretrained: bool = True,
     resamples: int = 200,
     radius: float = 1.5,
     window: int | None = None,
@@ -109,6 +108,7 @@ def command(
         sources: Checkpoint folders, torchvision:NAME, timm:NAME or hf:NAME, one or more.
         images: Test images that a ViT's attention is averaged over (the paper: 256).
         data: Data set of those images; the one a ViT of ours was trained on if left out.
+        pretrained: false takes random weights alone, for sources whose weights cannot be fetched.
         resamples: Bootstrap samples of the images for the 95 % intervals; 0 for none.
         radius: Of the mass near the target, in patches.
         window: Side that every map is cropped to (odd, in patches), to compare models with other frames.
@@ -122,17 +122,22 @@ def command(
     """
     if resamples < 0:
         raise ValueError(f"resamples must be 0 or more, got {resamples}")
+    kinds = [False] * pretrained + [True] * (control or not pretrained)
     found = []
     print(definitions(radius))
     for spec in sources:
-        for random in (False, True) if control else (False,):
+        for random in kinds:
             maps = read_offset_maps(
                 spec, images=images, data=data, resamples=resamples, seed=seed, control=random, device=device,
                 progress=True,
             )  # fmt: skip
             found.append(head_locality(maps, radius=radius, window=window, remainder=remainder, plain=plain))
             print(f"\n{report(found[-1], by_head=heads)}")
-    line = "aft-lens " + shlex.join(sys.argv[1:])
+    line = command_line(
+        "locality", *sources, images=images, data=data, pretrained=pretrained, resamples=resamples, radius=radius,
+        window=window, remainder=remainder, plain=plain, control=control, heads=heads, seed=seed, device=device,
+        out=out,
+    )  # fmt: skip
     for path in Locality(tuple(found), radius, remainder, plain, resamples, seed, line).save(out):
         print(f"wrote {path}")
 

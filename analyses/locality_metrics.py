@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.special import entr
 
 from analyses.figures import rounded
-from analyses.offset_maps import OffsetMaps, Remainder, framed, offsets
+from analyses.offset_maps import OffsetMaps, Remainder, framed, mean_distance, offsets
 
 Values = dict[str, Float[np.ndarray, "*n"]]
 
@@ -131,13 +131,13 @@ def measure(
         raise ValueError(f"radius must be 0 or more patches, got {radius}")
     y, x = offsets(mass.shape[-2:])
     flat = np.ones(mass.shape[-2:]) if uniform is None else uniform
-    reference = (flat * np.hypot(y, x)).sum() / flat.sum()
+    reference = mean_distance(flat)
     total = mass.sum((-2, -1), keepdims=True)
     p = np.divide(mass, total, out=np.full(mass.shape, np.nan), where=total > 0)
     entropy = entr(p).sum((-2, -1))
     row, column = np.divmod(p.reshape(*p.shape[:-2], -1).argmax(-1), p.shape[-1])
     known = total[..., 0, 0] > 0
-    distance = (p * np.hypot(y, x)).sum((-2, -1))
+    distance = mean_distance(mass)
     return {
         "distance": distance,
         "relative": distance / reference if reference else np.full(distance.shape, np.nan),

@@ -4,8 +4,6 @@ Any two sources: a ViT's relative attention and an AFT's exp(w) are both weights
 """
 
 import json
-import shlex
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from analyses.atlas import atlas
 from analyses.figures import rounded, table
 from analyses.heads import Frame, Heads, common_frame, shaped_heads
 from analyses.likeness import MEASURES
-from analyses.machine import environment
+from analyses.machine import command_line, environment
 from analyses.match_figure import draw, interactive
 from analyses.matching import NULLS, Matching, match
 from analyses.offset_maps import read_offset_maps
@@ -110,6 +108,7 @@ def command(
     second: str,
     images: int = 256,
     data: str | None = None,
+    pretrained: bool = True,
     framing: Frame = "crop",
     draws: int = 200,
     components: int = 6,
@@ -125,15 +124,19 @@ def command(
         second: Another; the baselines exchange the offsets of this one's maps.
         images: Test images that a ViT's attention is averaged over (the paper: 256).
         data: Data set of those images; the one a ViT of ours was trained on if left out.
+        pretrained: false gives both models random weights: what pairs of such maps are worth.
         framing: Offsets that are compared, "crop" (those both models have) or "pad" (those either has).
         draws: Random exchanges of offsets for each baseline.
         components: NMF components of the atlas.
         clusters: Clusters of the atlas; the number with the best silhouette if left out.
-        seed: Of the baselines, the NMF and nothing else.
+        seed: Of the baselines, the NMF and random weights.
         device: Where a ViT runs.
         out: Folder for match and atlas, each as .json, .png, .svg and .html.
     """
-    line = "aft-lens " + shlex.join(sys.argv[1:])
+    line = command_line(
+        "match", first, second, images=images, data=data, pretrained=pretrained, framing=framing, draws=draws,
+        components=components, clusters=clusters, seed=seed, device=device, out=out,
+    )  # fmt: skip
     maps = [read_offset_maps(spec, images=images, data=data, device=device, progress=True) for spec in (first, second)]
     frame = common_frame(maps[0], maps[1], framing)
     a, b = (shaped_heads(one, frame) for one in maps)

@@ -211,5 +211,12 @@ def offsets(sides: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return y, x
 
 
+def mean_distance(maps: Float[np.ndarray, "*n dy dx"]) -> Float[np.ndarray, "*n"]:
+    """Distance to the middle in patches, averaged with non-negative maps as weights; NaN where a map has none."""
+    total = np.asarray(maps.sum((-2, -1)))
+    weighted = (maps * np.hypot(*offsets(maps.shape[-2:]))).sum((-2, -1))
+    return np.divide(weighted, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
 def _patch(image: Sequence[int], grid: Sequence[int]) -> tuple[float, float]:
     return image[0] / grid[0], image[1] / grid[1]

@@ -12,7 +12,7 @@ from aft_lens.data import load_data
 from aft_lens.models import create_model
 from analyses.bias import position_bias_maps
 from analyses.locality_metrics import METRICS, SCALARS, head_locality, layer_means, measure
-from analyses.offset_maps import OffsetMaps, bias_offsets, framed, offsets, read_offset_maps, redraw
+from analyses.offset_maps import OffsetMaps, bias_offsets, framed, mean_distance, offsets, read_offset_maps, redraw
 from app.cli import main
 
 DATA = load_data("digits")
@@ -47,6 +47,16 @@ def test_a_shift_reads_one_offset():
     both = shift + shift[..., ::-1, ::-1]
     assert measure(both)["symmetry"][0, 0] == pytest.approx(1.0)
     assert measure(both)["effective"][0, 0] == pytest.approx(2.0)
+
+
+def test_frames_keep_their_middle():
+    point = np.zeros((2, 7, 7))
+    point[0, 3, 5] = 4.0
+    assert np.array_equal(mean_distance(point), [2.0, np.nan], equal_nan=True)
+    assert framed(point, (3, 3)).sum() == 0
+    assert framed(point, (5, 5))[0, 2, 4] == 4.0
+    assert framed(point, (9, 9), -1.0)[0, 4, 6] == 4.0
+    assert framed(point, (9, 5), -1.0)[0, 0, 0] == -1.0
 
 
 def test_a_uniform_head_is_the_baseline():
@@ -175,10 +185,11 @@ def test_the_command_measures_every_kind(tmp_path, capsys):
     assert record["sources"][0]["interval"]["distance"][0][0][0] > 0
     assert record["sources"][2]["interval"] is None
     assert record["sources"][2]["frame"] == [7, 7]
-    assert record["resamples"] == 5
+    assert record["command"].startswith(f"aft-lens locality {vit} {conv} --images 8")
     for kind in ("png", "svg", "html"):
         assert (out / f"locality.{kind}").stat().st_size > 500
-    assert main(["locality", str(conv), "--control", "false", "--heads", "true", "--out", str(out)]) == 0
+    assert main(["locality", str(conv), "--pretrained", "false", "--heads", "true", "--out", str(out)]) == 0
+    assert [source["control"] for source in json.loads((out / "locality.json").read_text())["sources"]] == [True]
     assert "head" in capsys.readouterr().out
     assert main(["locality", str(tmp_path / "none"), "--out", str(out)]) == 2
 

@@ -169,8 +169,7 @@ def test_the_command_writes_pairs_and_atlas(tmp_path, capsys):
             for key, weight in model.named_parameters():
                 if key.endswith("gamma"):
                     weight.fill_(0.5)
-        record = DATA.record()
-        paths.append(save_checkpoint(tmp_path / name, model, data=record, recipe={}, seed=0, metrics=[]))
+        paths.append(save_checkpoint(tmp_path / name, model, data=DATA.record(), recipe={}, seed=0, metrics=[]))
     out = tmp_path / "out"
     options = ["--images", "4", "--draws", "2", "--components", "2", "--out", str(out)]
     assert main(["match", *map(str, paths), *options]) == 0
@@ -178,6 +177,7 @@ def test_the_command_writes_pairs_and_atlas(tmp_path, capsys):
     assert "null rings" in printed
     record = json.loads((out / "match.json").read_text())
     assert record["frame"] == [7, 7]
+    assert record["command"].startswith(f"aft-lens match {paths[0]} {paths[1]} --images 4")
     assert [one["measure"] for one in record["matchings"]] == list(MEASURES)
     assert len(record["matchings"][0]["pairs"]) == 8
     assert json.loads((out / "atlas.json").read_text())["models"][1]["label"] == "aft_conv_digits"

@@ -13,7 +13,6 @@ from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
 from analyses.study import Study, claims, command
 from analyses.study import train as driver
 from analyses.study.claims import CLAIMS, FAILS, HOLDS, METRICS, OPEN, Claim, decide, judge, pooled_deviation
-from analyses.study.measure import crop, mean_distance
 from analyses.study.plan import CONFIGURATIONS, tasks
 from analyses.study.table import markdown
 
@@ -136,17 +135,6 @@ def test_judging_by_accuracy_and_by_the_other_metrics():
     assert METRICS["sparser"](Claim("", "", "", "entropy", "conv"), table) == [(4.0, 1.5)]
     assert METRICS["local"](Claim("", "", "", "vit", "vit"), table) == [(3.0, 2.0)]
     assert METRICS["agree"](Claim("", "", "", "conv", "vit"), table) == [(pytest.approx(-1.0), 0.0)]
-
-
-def test_distances_of_known_maps():
-    point = np.zeros((1, 2, 7, 7))
-    point[0, 0, 3, 5] = 4.0
-    assert mean_distance(point) == pytest.approx(2.0)
-    assert mean_distance(np.ones((1, 1, 3, 3))) == pytest.approx((4 + 4 * math.sqrt(2)) / 9)
-    assert crop(point, 3).sum() == 0
-    assert crop(point, 5)[0, 0, 2, 4] == 4.0
-    with pytest.raises(ValueError, match="sides of 9"):
-        crop(point, 9)
 
 
 def test_the_study_trains_once_and_goes_on(tmp_path, capsys, monkeypatch):

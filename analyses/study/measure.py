@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torchvision.transforms.v2.functional import to_pil_image
 
 from aft_lens.data import DataSource, ResidentBatches, load_data
@@ -15,6 +14,7 @@ from aft_lens.extraction import stream_relative
 from aft_lens.models import VisionModel
 from aft_lens.training import evaluate
 from analyses.bias import position_bias_maps
+from analyses.offset_maps import framed, mean_distance
 
 ATTENTION_IMAGES = 256
 """Test images that a ViT's attention is averaged over, as in the paper."""
@@ -54,37 +54,20 @@ def places(model: VisionModel, data: DataSource, device: torch.device) -> dict[s
         batches = ResidentBatches(data, "test", 64, device=device)
         images = (image for image, _ in zip(batches, range(-(-ATTENTION_IMAGES // 64))))
         sums = stream_relative(model, (batch[0] for batch in images))
-        maps = crop(sums.average().numpy(), side)
+        maps = framed(sums.average().numpy(), (side, side))
         entropy = None
     elif model.config.mixer == "aft_conv":
         bias = position_bias_maps(model.cpu())
-        maps = np.abs(crop(bias.maps, side))
+        maps = np.abs(framed(bias.maps, (side, side)))
         entropy = float(bias.entropy.mean())
     else:
         return {}
     return {
         "map": np.round(maps.mean((0, 1)), 7).tolist(),
-        "distance": mean_distance(maps),
-        "uniform_distance": mean_distance(np.ones_like(maps[:1, :1])),
+        "distance": float(np.nanmean(mean_distance(maps))),
+        "uniform_distance": float(mean_distance(np.ones((side, side)))),
         **({} if entropy is None else {"entropy": entropy}),
     }
-
-
-def crop(maps: Float[np.ndarray, "layer head dy dx"], side: int) -> Float[np.ndarray, "layer head y x"]:
-    """The middle of maps by offset. Raises ValueError if they are smaller than `side`."""
-    if min(maps.shape[2:]) < side:
-        raise ValueError(f"maps must have sides of {side} or more, got {maps.shape[2:]}")
-    y, x = ((have - side) // 2 for have in maps.shape[2:])
-    return maps[:, :, y : y + side, x : x + side]
-
-
-def mean_distance(maps: Float[np.ndarray, "layer head y x"]) -> float:
-    """Mean over layers and heads of the distance to the middle, in patches, with the map as weights."""
-    rows, columns = (np.arange(side) - side // 2 for side in maps.shape[2:])
-    distance = np.hypot(rows[:, None], columns[None, :])
-    total = maps.sum((2, 3))
-    weighted = (maps * distance).sum((2, 3))
-    return float((weighted[total > 0] / total[total > 0]).mean())
 
 
 def save_samples(data: DataSource, folder: Path) -> None:
