@@ -10,7 +10,7 @@ from torch import Tensor
 from aft_lens.ops.kernels.band_backward import diagonal_kernel, pair_kernel, source_kernel
 from aft_lens.ops.kernels.band_exact import exact_backward_kernel, exact_forward_kernel
 from aft_lens.ops.kernels.band_forward import denominator_kernel, numerator_kernel
-from aft_lens.ops.kernels.band_launch import Band, power_of_two
+from aft_lens.ops.kernels.band_launch import Band
 from aft_lens.ops.kernels.band_pack import gate_kernel, outside_kernel, pack_kernel, weight_kernel
 from aft_lens.ops.kernels.launch import (
     EXACT_PROGRAMS,
@@ -44,10 +44,7 @@ def outside(sums: Tensor, band: Band) -> Tensor:
     down, across = band.patches
     out = torch.empty(*sums.shape[:-1], down * across, dtype=torch.float32, device=sums.device)
     images, block = sums.shape[:-1].numel(), band.outside_rows()
-    outside_kernel[(triton.cdiv(images, block),)](
-        sums, out, images, *band.shape, block,
-        power_of_two(band.geometry.grid[0]), power_of_two(band.strips), power_of_two(band.halo[0]),
-    )  # fmt: skip
+    outside_kernel[(triton.cdiv(images, block),)](sums, out, images, *band.shape, block, *band.outside)
     return out
 
 
@@ -150,10 +147,10 @@ def band_backward(
         **pair.options,
     )  # fmt: skip
     dw = torch.empty(w.shape, dtype=torch.float32, device=w.device)
-    diagonal_kernel[(h, band.geometry.window[0])](
-        w, de, span, dw, pair.splits, *band.shape, *band.geometry.window, depth, power_of_two(band.halo[1] * 8),
-        SAFE_RANGE,
-    )  # fmt: skip
+    high, wide = band.geometry.window
+    diagonal_kernel[(h, high, triton.cdiv(wide, 16))](
+        w, de, span, dw, pair.splits, *band.shape, high, wide, depth, 16, SAFE_RANGE
+    )
     exact_backward_kernel[(h, EXACT_PROGRAMS)](
         key, w, a, g, inverse, span, dk, dv, dw, b, c, *strides(key, 2), *band.shape[:3], *band.geometry.window,
         EXACT_BLOCK, SAFE_RANGE,

@@ -110,20 +110,23 @@ def diagonal_kernel(
     HALO_Y: tl.constexpr, HALO_S: tl.constexpr, MARGIN: tl.constexpr, RADIUS: tl.constexpr,
     WIN_Y: tl.constexpr, WIN_X: tl.constexpr, DEPTH: tl.constexpr, BLOCK: tl.constexpr, SAFE: tl.constexpr,
 ):  # fmt: skip
-    """dw of a head and row of its window: DE summed over targets, times e^(w - a); 0 in heads beyond SAFE."""
+    """dw = e^(w - a) x DE summed over a patch's targets and the groups; 0 in heads beyond SAFE.
+
+    One program a head, row of its window and block of columns.
+    """
     head = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1)
+    column = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
+    on = column < WIN_X
     n = tl.arange(0, PATCH_Y * PATCH_X)[None, :]
-    x = tl.arange(0, BLOCK)[:, None]
+    x = n % PATCH_X + column[:, None] + (8 * MARGIN - WIN_X // 2)
     k = (x // 8 * HALO_Y + row + n // PATCH_X) * 8 + x % 8
     total = tl.zeros((BLOCK, PATCH_Y * PATCH_X), tl.float32)
     for split in range(SPLITS):
         place = ((split * tl.num_programs(0) + head) * DEPTH + k) * (PATCH_Y * PATCH_X) + n
-        total += tl.load(DE + place, mask=x < HALO_S * 8, other=0.0)
+        total += tl.load(DE + place, mask=on[:, None], other=0.0)
+    place = (head * WIN_Y + row) * WIN_X + column
     shift = tl.load(RANGE + head * 2)
     safe = tl.load(RANGE + head * 2 + 1) <= SAFE
-    for column in range(WIN_X):
-        place = (head * WIN_Y + row) * WIN_X + column
-        on = x - 8 * MARGIN - n % PATCH_X == column - WIN_X // 2
-        grad = tl.sum(tl.sum(tl.where(on, total, 0.0), 1), 0) * tl.exp(tl.load(W + place).to(tl.float32) - shift)
-        tl.store(DW + place, tl.where(safe, grad, 0.0))
+    grad = tl.sum(total, 1) * tl.exp(tl.load(W + place, mask=on, other=0.0).to(tl.float32) - shift)
+    tl.store(DW + place, tl.where(safe, grad, 0.0), mask=on)

@@ -11,8 +11,8 @@ from aft_lens.ops.kernels.launch import Geometry
 
 STRIP = 8
 """Columns of a strip: 16 bytes of bfloat16, the widest load a thread has."""
-LARGEST_SIDE = 2048
-"""Most rows, and strips, of a grid: a program sums what lies outside a patch from as many partial sums."""
+LARGEST_SUM = 8192
+"""Most rows, and strips times rows of a halo, of a grid: what a program holds to sum what lies outside patches."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,15 @@ class Band:
         """What the kernels know a band by: grid, strips, patch, halo, margin, half the window's height."""
         return (*self.geometry.grid, self.strips, *self.patch, *self.halo, self.margin, self.geometry.window[0] // 2)
 
+    @property
+    def outside(self) -> tuple[int, int, int]:
+        """Tile of the sums outside patches: rows of the grid, strips, rows of a halo."""
+        return power_of_two(self.geometry.grid[0]), power_of_two(self.strips), power_of_two(self.halo[0])
+
     def outside_rows(self) -> int:
-        """Images a program of the sums outside patches."""
-        near = power_of_two(self.strips) * power_of_two(self.halo[0])
-        return max(1, min(16, 8192 // max(near, power_of_two(self.geometry.grid[0]))))
+        """Images a program of the sums outside patches; 0 where not even one fits."""
+        high, wide, near = self.outside
+        return min(16, LARGEST_SUM // max(high, wide * near))
 
     def pack_block(self) -> int:
         """Positions a program of the elementwise passes."""
@@ -117,6 +122,14 @@ class Band:
         blocks = self.depth(depth) // depth
         most = -(-(c + 1) * b * math.prod(self.patches) // rows)
         return BandTiles(rows, depth, splits=max(1, min(most, 640 // (h * blocks))), stages=stages)
+
+
+def refusal(grid: Sequence[int], window: Sequence[int]) -> str | None:
+    """Why the kernels for large grids cannot take this one, to follow "the kernels"; None if they can."""
+    geometry = Geometry((1, *grid)[-2:], (1, *window)[-2:])
+    if Band(geometry, choose_patch(geometry, torch.float32)).outside_rows() == 0:
+        return f"take no grid as long as {tuple(grid)} with windows {tuple(window)}"
+    return None
 
 
 def choose_patch(geometry: Geometry, dtype: torch.dtype) -> tuple[int, int]:
