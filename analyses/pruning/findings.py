@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from aft_lens.checkpoint import load_checkpoint
+from aft_lens.checkpoint import load_checkpoint, read_metrics
 from aft_lens.models import create_model
 from analyses.pruning.compact import compact_model, masked_model
 from analyses.pruning.criteria import score
@@ -17,7 +17,7 @@ from analyses.pruning.heads import droppable_heads
 from analyses.pruning.images import load_images
 from analyses.pruning.ladder import measure_masks
 from analyses.pruning.masks import select
-from analyses.pruning.measure import latencies_by_device
+from analyses.pruning.measure import latencies_by_device, predict
 from analyses.pruning.structure import NULLS, agreement
 from analyses.pruning.timing import MODELS, random_images
 
@@ -109,6 +109,28 @@ def fields(kinds: dict[str, list[str]], out: Path) -> list[dict[str, Any]]:
             {
                 "parent": kind, "checkpoint": checkpoint, "rank_correlation": field.rank_correlation,
                 "inside_over_outside": field.inside_over_outside, "reach": field.reach,
+            }
+        )  # fmt: skip
+    return found
+
+
+def gumbel(variants: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Test accuracy of single-position checkpoints by variant of training, and the health they ended in.
+
+    Health is from the last epoch's validation; `switches` are those of the run's second half.
+    """
+    found = []
+    for variant, checkpoint in ((variant, path) for variant, paths in variants.items() for path in paths):
+        loaded = load_checkpoint(checkpoint)
+        logits, labels = predict(loaded.model, load_images(loaded.data, calibration=1).test)
+        epochs = read_metrics(checkpoint)
+        late = epochs[len(epochs) // 2 :]
+        last = {name.removeprefix("gumbel/"): value for name, value in epochs[-1].items() if "gumbel/" in name}
+        found.append(
+            {
+                "variant": variant, "checkpoint": checkpoint, "seed": loaded.seed,
+                "accuracy": float((logits.argmax(1) == labels).float().mean()), **last,
+                "switches": sum(epoch.get("gumbel/switches", 0.0) for epoch in late),
             }
         )  # fmt: skip
     return found

@@ -4,11 +4,12 @@ python -m analyses.pruning.publish digits     # analyses/results/ladder_digits.j
 python -m analyses.pruning.publish fashion    # analyses/results/ladder_fashion.json
 """
 
+import itertools
 import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import jsonargparse
 import torch
 
-from aft_lens.checkpoint import commit
+from aft_lens.checkpoint import commit, revision
 from analyses import machine
 from analyses.pruning import evidence, findings
 from analyses.pruning.core import time_core
@@ -28,8 +29,18 @@ KEEPS = (1, 4)
 """Offsets a head at which structure is asked for and models are exported."""
 
 
-def read_plans(name: str, device: str = "cpu") -> dict[str, Plan]:
-    """The sweeps of a shipped plan's name, or of a YAML file, to run on `device`.
+@dataclass(frozen=True)
+class Publication:
+    """What a published ladder is made of."""
+
+    sweeps: dict[str, Plan]
+    """By name; the first one's curves are drawn."""
+    gumbel: dict[str, list[str]]
+    """Checkpoints of single-position training by variant: the fixed temperature, schedules, straight-through."""
+
+
+def read_publication(name: str, device: str = "cpu") -> Publication:
+    """A shipped plan's name, or a YAML file of one, with its sweeps to run on `device`.
 
     Raises ValueError (and says which there are) if there is no such plan.
     """
@@ -39,13 +50,35 @@ def read_plans(name: str, device: str = "cpu") -> dict[str, Plan]:
         raise ValueError(f"plan {name!r} is unknown; give a YAML file or one of: {shipped}")
     parser = jsonargparse.ArgumentParser()
     parser.add_argument("--sweeps", type=dict[str, Plan])
-    sweeps: dict[str, Plan] = parser.instantiate(parser.parse_path(path)).sweeps
-    return {each: replace(plan, device=device) for each, plan in sweeps.items()}
+    parser.add_argument("--gumbel", type=dict[str, list[str]], default={})
+    read = parser.instantiate(parser.parse_path(path))
+    sweeps: dict[str, Plan] = read.sweeps
+    return Publication({each: replace(plan, device=device) for each, plan in sweeps.items()}, read.gumbel)
 
 
-def finish(record: dict[str, Any], rows: Sequence[dict[str, Any]], out: Path, device: str) -> dict[str, Any]:
-    """Add what is measured besides the rungs."""
+def untimed(
+    rows: Sequence[dict[str, Any]], variants: dict[str, list[str]], out: Path, device: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Findings that no clock is needed for; taken from `out` where the same checkpoints left them."""
     kinds = findings.by_kind(rows)
+    checkpoints = {*itertools.chain(*kinds.values()), *itertools.chain(*variants.values())}
+    made_of = {path: revision(path) for path in sorted(checkpoints)}
+    path = out / "findings.json"
+    if path.is_file() and (kept := json.loads(path.read_text()))["made_of"] == made_of:
+        return kept["findings"]
+    found = {
+        "structure": findings.structure(kinds, KEEPS, out / "structure"),
+        "heads": findings.dropped(kinds, calibration=512, device=device, tolerance=0.0),
+        "fields": findings.fields(kinds, out / "fields"),
+        "exports": findings.exports(kinds, KEEPS, out / "exports"),
+        "gumbel": findings.gumbel(variants),
+    }
+    path.write_text(json.dumps({"made_of": made_of, "findings": found}) + "\n")
+    return found
+
+
+def clocked(out: Path) -> dict[str, Any]:
+    """Times of the operator alone and of a whole model of the paper, on the CPU and on a GPU if there is one."""
     core = time_core()
     core.save(out / "core")
     cores = [core.record()]
@@ -53,16 +86,7 @@ def finish(record: dict[str, Any], rows: Sequence[dict[str, Any]], out: Path, de
         on_gpu = time_core(device="cuda")
         on_gpu.save(out / "core-gpu")
         cores.append(on_gpu.record())
-    return record | {
-        "indexed_core_speedup_cpu": core.speedup(),
-        "single_position": findings.single_against_dense(rows),
-        "core": cores,
-        "whole_model": findings.whole_model(),
-        "structure": findings.structure(kinds, KEEPS, out / "structure"),
-        "heads": findings.dropped(kinds, calibration=512, device=device, tolerance=0.0),
-        "fields": findings.fields(kinds, out / "fields"),
-        "exports": findings.exports(kinds, KEEPS, out / "exports"),
-    }
+    return {"indexed_core_speedup_cpu": core.speedup(), "core": cores, "whole_model": findings.whole_model()}
 
 
 def published(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,10 +127,12 @@ def command(
     name = Path(plan).stem
     out = Path(out or f"runs/ladder-{name}")
     line = shlex.join(["python", "-m", "analyses.pruning.publish", *sys.argv[1:]])
-    sweeps = read_plans(plan, device)
+    publication = read_publication(plan, device)
+    sweeps = publication.sweeps
     rows: list[dict[str, Any]] = []
     for sweep, each in sweeps.items():
         rows += [{"sweep": sweep, **row} for row in run_sweep(each, out / sweep, line=line, timed=timed)]
+    found = untimed(rows, publication.gumbel, out, device)
     if not timed:
         print(f"{len(rows)} rungs in {out}; the same line without --timed false takes their times and publishes")
         return
@@ -117,7 +143,7 @@ def command(
         "seeds": sorted({row["parent_seed"] for row in rows}),
         "max_abs_logit_difference": max(row["max_abs_logit_difference"] for row in rows),
     }  # fmt: skip
-    record = finish(record, rows, out, device)
+    record |= clocked(out) | {"single_position": findings.single_against_dense(rows)} | found
     record |= {"curves": evidence.curves(rows), "rungs": published(rows)}
     result, figure = Path(result or machine.RESULTS / f"ladder_{name}.json"), Path(figure or f"docs/ladder-{name}.png")
     for path in (result, figure):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aft_lens.checkpoint import Checkpoint, load_checkpoint
 from aft_lens.models import VisionModel
-from analyses.pruning.compact import compact_model, dense_biases, masked_model
+from analyses.pruning.compact import compact_model, dense_biases, layer_forms, masked_model
 from analyses.pruning.measure import latencies_by_device
 from analyses.pruning.plan import Place, Plan
 
@@ -20,28 +20,29 @@ def time_rungs(plan: Plan, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[Pla
     """Fill in the latencies of parent, masked and indexed model of every row that lacks this plan's.
 
     Models are built from the parent and a row's offsets (fine-tuning moves weights and no time) and take turns on
-    random images. Rows that keep the same offsets are timed once. Yields each row as it is done.
+    random images. Rows of a parent whose layers run the same forms with as many offsets are timed once. Yields each
+    row as it is done.
     """
     loaded: Checkpoint | None = None
-    done: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    done: dict[tuple[object, ...], dict[str, Any]] = {}
+    how = {"batch_sizes": list(plan.batch_sizes), "seconds": plan.seconds, "threads": torch.get_num_threads()}
     for place, row in zip(plan.places(), rows, strict=True):
-        how = {"batch_sizes": list(plan.batch_sizes), "seconds": plan.seconds, "threads": torch.get_num_threads()}
         if row["latencies"] and row["timing"] == how:
             continue
         if loaded is None or str(loaded.path) != place.checkpoint:
             loaded, done = load_checkpoint(place.checkpoint, plan.device), {}
-        key = str(row["offsets"])
+        masks = masks_of(row["offsets"], dense_biases(loaded.model))
+        compact = compact_model(loaded.model, masks)
+        key = (*layer_forms(compact), *compact.config.keep)
         if key not in done:
-            done[key] = _time(plan, loaded, row["offsets"]), how
-        row["latencies"], row["timing"] = done[key]
+            done[key] = _time(plan, [loaded.model, masked_model(loaded.model, masks), compact])
+        row["latencies"], row["timing"] = done[key], how
         yield place, row
 
 
-def _time(plan: Plan, loaded: Checkpoint, offsets: Sequence[Any]) -> dict[str, Any]:
+def _time(plan: Plan, models: Sequence[VisionModel]) -> dict[str, Any]:
     """Latencies by model."""
-    masks = masks_of(offsets, dense_biases(loaded.model))
-    models = [loaded.model, masked_model(loaded.model, masks), compact_model(loaded.model, masks)]
-    taken = latencies_by_device(models, random_images(loaded.model), batch_sizes=plan.batch_sizes, seconds=plan.seconds)
+    taken = latencies_by_device(models, random_images(models[0]), batch_sizes=plan.batch_sizes, seconds=plan.seconds)
     return {name: [asdict(each) for each in times] for name, times in zip(MODELS, taken, strict=True)}
 
 
