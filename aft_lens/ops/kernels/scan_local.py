@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aft_lens.ops.kernels.scan_launch import Runs, block_of, channels_last, steps, sums
 from aft_lens.ops.kernels.scan_local_backward import local_bias_kernel, local_far_kernel, local_source_kernel
+from aft_lens.ops.kernels.scan_local_exact import exact_bias_kernel, exact_forward_kernel, exact_source_kernel
 from aft_lens.ops.kernels.scan_local_forward import local_forward_kernel
 from aft_lens.ops.kernels.scan_simple import like, prefixes
 from aft_lens.ops.kernels.scan_state import suffix_kernel
@@ -28,7 +29,10 @@ class Cut:
     near: int
     chunks: int
     block_d: int
+    exact: dict[str, Any]
+    """Options of the kernels without products."""
     options: dict[str, Any]
+    """Options of those with them."""
 
     @classmethod
     def of(cls, value: Tensor, window: int, *, gated: bool) -> "Cut":
@@ -36,15 +40,24 @@ class Cut:
         wide = value.dtype == torch.float32
         block_d = block_of(value.shape[2], smallest=16, widest=32 if wide else 64)
         near = -(-(window - 1) // CHUNK)
-        options = {
-            "WINDOW": window, "NEAR": near, "BLOCK": CHUNK, "BLOCK_D": block_d, "HAS_QUERY": gated,
-            "DOT": tl.float32 if wide else tl.bfloat16, "PRECISION": "tf32x3" if wide else "tf32", "num_warps": 4,
+        exact = {
+            "WINDOW": window, "NEAR": near, "BLOCK": CHUNK, "BLOCK_D": block_d, "HAS_QUERY": gated, "num_warps": 8,
         }  # fmt: skip
-        return cls(near, -(-value.shape[1] // CHUNK), block_d, options)
+        dot = (tl.float32, "tf32x3") if wide else (tl.bfloat16, "tf32")
+        options = exact | {"DOT": dot[0], "PRECISION": dot[1], "num_stages": 1}
+        return cls(near, -(-value.shape[1] // CHUNK), block_d, exact, options)
 
     def programs(self, value: Tensor) -> tuple[int]:
         """A program for every batch row, chunk and block of channels."""
-        return (value.shape[0] * self.chunks * -(-value.shape[2] // self.block_d),)
+        return (value.shape[0] * self.chunks * self.blocks(value),)
+
+    def blocks(self, value: Tensor) -> int:
+        """Blocks of channels."""
+        return -(-value.shape[2] // self.block_d)
+
+
+def _flags(value: Tensor, count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.int32, device=value.device)
 
 
 def _tops(band: Tensor) -> Tensor:
@@ -67,10 +80,13 @@ def scan_local(query: Tensor | None, key: Tensor, value: Tensor, band: Tensor) -
     t, d = value.shape[1:]
     log, mean = prefixes(key, value, Runs(ROWS, block_of(d), cut.chunks, CHUNK // ROWS, cut.chunks))
     y, out_log = like(value, value.dtype), like(value, torch.float32)
-    local_forward_kernel[cut.programs(value)](
-        q, key, value, band, _tops(band), log, mean, y, out_log, t, d, *steps(q), *steps(key), *steps(value),
-        cut.chunks, **cut.options,
+    grid = cut.programs(value)
+    flag = _flags(value, *grid)
+    at = (t, d, *steps(q), *steps(key), *steps(value), cut.chunks)
+    local_forward_kernel[grid](
+        q, key, value, band, _tops(band), log, mean, y, out_log, flag, *at, **cut.options
     )  # fmt: skip
+    exact_forward_kernel[grid](q, key, value, band, log, mean, y, out_log, flag, *at, **cut.exact)
     return y, out_log, log, mean
 
 
@@ -91,24 +107,31 @@ def scan_local_backward(
     b, t, d = value.shape
     dq = value.new_empty(0) if query is None else like(value, query.dtype)
     dk, dv = like(value, key.dtype), like(value, value.dtype)
-    at, top = (*steps(dy), *steps(q)), _tops(band)
+    at = (*steps(dy), *steps(q), *steps(key), *steps(value), cut.chunks)
+    top, grid = _tops(band), cut.programs(value)
     ref, one, two = sums(value, cut.chunks, 3)
-    far = {name: cut.options[name] for name in ("NEAR", "BLOCK", "BLOCK_D", "HAS_QUERY", "num_warps")}
-    local_far_kernel[cut.programs(value)](
-        q, y, dy, log, out_log, ref, one, two, t, d, *at, cut.chunks, **far
+    far = {name: option for name, option in cut.exact.items() if name != "WINDOW"}
+    local_far_kernel[grid](
+        q, y, dy, log, out_log, ref, one, two, t, d, *steps(dy), *steps(q), cut.chunks, **far
     )  # fmt: skip
     block = block_of(d)
     suffix_kernel[(b * -(-d // block),)](ref, one, two, cut.chunks, d, block, num_warps=1)
-    local_source_kernel[cut.programs(value)](
-        q, key, value, band, top, log, y, dy, out_log, one, two, dq, dk, dv, t, d, *at, *steps(key), *steps(value),
-        cut.chunks, **cut.options,
+    flag = _flags(value, *grid)
+    local_source_kernel[grid](
+        q, key, value, band, top, log, y, dy, out_log, one, two, dq, dk, dv, flag, t, d, *at, **cut.options
+    )  # fmt: skip
+    exact_source_kernel[grid](
+        q, key, value, band, log, y, dy, out_log, one, two, dk, dv, flag, t, d, *at, **cut.exact
     )  # fmt: skip
     tiles = cut.chunks * (cut.near + 1)
     splits = min(b, -(-BIAS_PROGRAMS // tiles))
     parts = torch.zeros(splits, *band.shape, dtype=torch.float32, device=band.device)
+    flag = _flags(value, b * cut.blocks(value) * tiles)
     local_bias_kernel[(tiles * splits,)](
-        q, key, value, band, top, log, y, dy, out_log, parts, b, t, d, *at, *steps(key), *steps(value),
-        cut.chunks, splits, **cut.options,
+        q, key, value, band, top, log, y, dy, out_log, parts, flag, b, t, d, *at, splits, **cut.options
+    )  # fmt: skip
+    exact_bias_kernel[(tiles * splits,)](
+        q, key, value, band, y, dy, out_log, parts, flag, b, t, d, *at, splits, **cut.exact
     )  # fmt: skip
     return dq, dk, dv, parts.sum(0)
 

@@ -10,14 +10,7 @@ over the near chunks of targets pair by pair, and over those beyond as sums A an
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_local_tiles import (
-    bias_tile,
-    factors_fail,
-    reference,
-    source_factor,
-    target_factor,
-    tile,
-)
+from aft_lens.ops.kernels.scan_local_tiles import any_of, bias_tile, reference, source_factor, target_factor, tile
 from aft_lens.ops.kernels.scan_state import FLOOR
 from aft_lens.ops.kernels.tiles import sigmoid
 
@@ -62,12 +55,15 @@ def local_far_kernel(
 
 @triton.jit
 def local_source_kernel(
-    Q, K, V, W, TOP, LOG, Y, DY, OUT_LOG, ONE, TWO, DQ, DK, DV,
+    Q, K, V, W, TOP, LOG, Y, DY, OUT_LOG, ONE, TWO, DQ, DK, DV, FLAG,
     T, D, y_b, y_t, q_b, q_t, k_b, k_t, v_b, v_t, CHUNKS,
     WINDOW: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of query, key and value, `b t d`; one program a chunk (as sources and as targets of dq)."""
+    """Gradients of query, key and value, `b t d`; one program a chunk (as sources and as targets of dq).
+
+    FLAG is 1 for the programs whose key and value are left to the exact kernel.
+    """
     blocks = tl.cdiv(D, BLOCK_D)
     pid = tl.program_id(0)
     chunk = (pid // blocks) % CHUNKS
@@ -86,6 +82,7 @@ def local_source_kernel(
     share = tl.exp(tl.minimum(k - log[None, :], 0.0))
     one = share * tl.load(ONE + after, mask=more, other=0.0)[None, :]
     two = share * tl.load(TWO + after, mask=more, other=0.0)[None, :]
+    fails = 0
     for near in range(chunk, tl.minimum(chunk + NEAR + 1, CHUNKS)):
         t = near * BLOCK + tl.arange(0, BLOCK)
         g, gy, gate, out_log = target_tile(
@@ -97,22 +94,13 @@ def local_source_kernel(
             tl.store(DQ + row + t[:, None] * D + d[None, :], dq, mask=mask)
         r = reference(K, LOG, near, d, D)
         top = tl.load(TOP + t, mask=t < T, other=0.0)
-        inverse = target_factor(out_log, top[:, None], r)
-        if factors_fail(k, r, inverse):
-            for i in range(near * BLOCK, tl.minimum(T, near * BLOCK + BLOCK)):
-                grad = tl.load(DY + b * y_b + i * y_t + d, mask=on, other=0.0).to(tl.float32)
-                grad_mean = grad * tl.load(Y + row + i * D + d, mask=on, other=0.0).to(tl.float32)
-                if HAS_QUERY:
-                    grad *= sigmoid(tl.load(Q + b * q_b + i * q_t + d, mask=on, other=0.0).to(tl.float32))
-                own = tl.load(OUT_LOG + row + i * D + d, mask=on, other=0.0)
-                p = tl.exp(k + bias_tile(W, i, s[:, None], T, WINDOW) - own[None, :])
-                one += p * grad[None, :]
-                two += p * grad_mean[None, :]
-        else:
-            x = source_factor(k, r)
-            e = tl.exp(bias_tile(W, t[None, :], s[:, None], T, WINDOW) - top[None, :]).to(DOT)
-            one += x * tl.dot(e, (g * inverse).to(DOT), input_precision=PRECISION)
-            two += x * tl.dot(e, (gy * inverse).to(DOT), input_precision=PRECISION)
+        inverse, under = target_factor(out_log, top[:, None], r)
+        x, _, over = source_factor(k, v, r)
+        fails = tl.maximum(fails, tl.maximum(any_of(over), any_of(under)))
+        e = tl.exp(bias_tile(W, t[None, :], s[:, None], T, WINDOW) - top[None, :]).to(DOT)
+        one += x * tl.dot(e, (g * inverse).to(DOT), input_precision=PRECISION)
+        two += x * tl.dot(e, (gy * inverse).to(DOT), input_precision=PRECISION)
+    tl.store(FLAG + pid, fails)
     place = row + s[:, None] * D + d[None, :]
     mask = (s[:, None] < T) & on[None, :]
     tl.store(DV + place, one.to(DV.dtype.element_ty), mask=mask)
@@ -121,20 +109,24 @@ def local_source_kernel(
 
 @triton.jit
 def local_bias_kernel(
-    Q, K, V, W, TOP, LOG, Y, DY, OUT_LOG, DW,
+    Q, K, V, W, TOP, LOG, Y, DY, OUT_LOG, DW, FLAG,
     B, T, D, y_b, y_t, q_b, q_t, k_b, k_t, v_b, v_t, CHUNKS, SPLITS,
     WINDOW: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the band summed over every SPLITS-th batch row and all channels, DW `split t offset`."""
+    """Gradient of the band summed over every SPLITS-th batch row and all channels, DW `split t offset`.
+
+    FLAG, `b block tile`, is 1 for what is left to the exact kernel.
+    """
     pid = tl.program_id(0)
     chunk = pid % CHUNKS
+    tiles = CHUNKS * (NEAR + 1)
+    blocks = tl.cdiv(D, BLOCK_D)
     near = chunk - (pid // CHUNKS) % (NEAR + 1)
-    split = pid // (CHUNKS * (NEAR + 1))
+    split = pid // tiles
     t = chunk * BLOCK + tl.arange(0, BLOCK)
     s = near * BLOCK + tl.arange(0, BLOCK)
-    factored = tl.zeros((BLOCK, BLOCK), tl.float32)
-    exact = tl.zeros((BLOCK, BLOCK), tl.float32)
+    total = tl.zeros((BLOCK, BLOCK), tl.float32)
     top = tl.load(TOP + t, mask=t < T, other=0.0)
     for image in range(split, B * (near >= 0).to(tl.int32), SPLITS):
         b = image + (split * 0).to(tl.int64)
@@ -147,19 +139,14 @@ def local_bias_kernel(
                 Q + b * q_b, Y + row, DY + b * y_b, OUT_LOG + row, q_t, y_t, t[:, None], d[None, :], T, D, HAS_QUERY
             )
             r = reference(K + b * k_b, LOG + b * CHUNKS * D, chunk, d, D)
-            inverse = target_factor(out_log, top[:, None], r)
-            if factors_fail(k, r, inverse):
-                for i in range(near * BLOCK, tl.minimum(T, near * BLOCK + BLOCK)):
-                    key = tl.load(K + b * k_b + i * k_t + d, mask=d < D, other=float("-inf")).to(tl.float32)
-                    value = tl.load(V + b * v_b + i * v_t + d, mask=d < D, other=0.0).to(tl.float32)
-                    p = tl.exp(key[None, :] + bias_tile(W, t[:, None], i, T, WINDOW) - out_log)
-                    exact += tl.where((s == i)[None, :], tl.sum(p * (g * value[None, :] - gy), 1)[:, None], 0.0)
-            else:
-                x = source_factor(k, r)
-                mixed = tl.where(x > 0.0, x * v, 0.0).to(DOT)
-                factored = tl.dot((g * inverse).to(DOT), tl.trans(mixed), factored, input_precision=PRECISION)
-                factored = tl.dot((-gy * inverse).to(DOT), tl.trans(x.to(DOT)), factored, input_precision=PRECISION)
+            inverse, under = target_factor(out_log, top[:, None], r)
+            x, mixed, over = source_factor(k, v, r)
+            fails = tl.maximum(any_of(over), any_of(under))
+            tl.store(FLAG + (b * blocks + d0 // BLOCK_D) * tiles + pid % tiles, fails)
+            keep = tl.where(fails > 0, 0.0, inverse)
+            total = tl.dot((g * keep).to(DOT), tl.trans(mixed.to(DOT)), total, input_precision=PRECISION)
+            total = tl.dot((-gy * keep).to(DOT), tl.trans(x.to(DOT)), total, input_precision=PRECISION)
     e = tl.exp(bias_tile(W, t[:, None], s[None, :], T, WINDOW) - top[:, None])
     offset = t[:, None] - s[None, :]
     mask = (offset >= 0) & (offset < WINDOW) & (t[:, None] < T) & (s[None, :] >= 0)
-    tl.store(DW + (split.to(tl.int64) * T + t[:, None]) * WINDOW + offset, e * factored + exact, mask=mask)
+    tl.store(DW + (split.to(tl.int64) * T + t[:, None]) * WINDOW + offset, e * total, mask=mask)

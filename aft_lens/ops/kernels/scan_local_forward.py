@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_local_tiles import LARGEST, SMALLEST, bias_tile, reference, source_factor, tile
-from aft_lens.ops.kernels.scan_state import FLOOR, join
+from aft_lens.ops.kernels.scan_local_tiles import SMALLEST, any_of, bias_tile, reference, source_factor, tile
+from aft_lens.ops.kernels.scan_state import FLOOR
 from aft_lens.ops.kernels.tiles import sigmoid
 
 
@@ -16,7 +16,7 @@ def larger(one, other):
 
 @triton.jit
 def local_forward_kernel(
-    Q, K, V, W, TOP, LOG, MEAN, Y, OUT_LOG,
+    Q, K, V, W, TOP, LOG, MEAN, Y, OUT_LOG, FLAG,
     T, D, q_b, q_t, k_b, k_t, v_b, v_t, CHUNKS,
     WINDOW: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -24,7 +24,7 @@ def local_forward_kernel(
     """One program a chunk of targets and block of channels.
 
     TOP is a_t, (LOG, MEAN) `b chunk d` every chunk and all before it. Y and OUT_LOG, the log of each denominator, are
-    laid out `b t d`.
+    laid out `b t d`; what is left to the exact kernel has 1e30 in OUT_LOG, and its program 1 in FLAG.
     """
     blocks = tl.cdiv(D, BLOCK_D)
     pid = tl.program_id(0)
@@ -43,36 +43,27 @@ def local_forward_kernel(
     top = tl.load(TOP + t, mask=t < T, other=0.0)
     den = tl.exp(-top) * tl.exp(tl.minimum(far_log - r, 0.0))[None, :]
     num = den * far_mean[None, :]
+    broken = tl.zeros((BLOCK_D,), tl.int32)
     for near in range(tl.maximum(0, chunk - NEAR), chunk + 1):
         s = near * BLOCK + tl.arange(0, BLOCK)
-        x = source_factor(tile(K, k_t, s[:, None], d[None, :], T, D, float("-inf")), r)
+        k = tile(K, k_t, s[:, None], d[None, :], T, D, float("-inf"))
         v = tile(V, v_t, s[:, None], d[None, :], T, D, 0.0)
+        x, mixed, out = source_factor(k, v, r)
         e = tl.exp(bias_tile(W, t, s[None, :], T, WINDOW) - top).to(DOT)
-        num = tl.dot(e, tl.where(x > 0.0, x * v, 0.0).to(DOT), num, input_precision=PRECISION)
+        num = tl.dot(e, mixed.to(DOT), num, input_precision=PRECISION)
         den = tl.dot(e, x.to(DOT), den, input_precision=PRECISION)
+        if near < chunk:
+            broken = tl.maximum(broken, tl.max(out, 0))
     k = tile(K, k_t, t, d[None, :], T, D, float("-inf"))
-    over = tl.associative_scan(k, 0, larger) - r[None, :] > LARGEST
-    lost = (over | (den <= SMALLEST)) & (t < T) & on[None, :]
-    log = top + r[None, :] + tl.log(den)
-    if tl.max(tl.max(lost.to(tl.int32), 1), 0) > 0:
-        high = tl.zeros((BLOCK, BLOCK_D), tl.float32) + far_log[None, :]
-        exact_den = tl.where(high > FLOOR, 1.0, 0.0)
-        exact_num = exact_den * far_mean[None, :]
-        for s in range(tl.maximum(0, chunk - NEAR) * BLOCK, tl.minimum(T, chunk * BLOCK + BLOCK)):
-            key = tl.load(K + s * k_t + d, mask=on, other=float("-inf")).to(tl.float32)
-            v = tl.load(V + s * v_t + d, mask=on, other=0.0).to(tl.float32)
-            score = key[None, :] + bias_tile(W, t, s, T, WINDOW)
-            live = score > FLOOR
-            one = tl.where(live, 1.0, 0.0)
-            high, exact_num, exact_den = join(
-                high, exact_num, exact_den, tl.where(live, score, FLOOR), tl.where(live, v[None, :], 0.0), one
-            )
-        num, den = tl.where(lost, exact_num, num), tl.where(lost, exact_den, den)
-        log = tl.where(lost, high + tl.log(exact_den), log)
+    v = tile(V, v_t, t, d[None, :], T, D, 0.0)
+    _, _, out = source_factor(k, v, r)
+    out = tl.maximum(tl.associative_scan(out, 0, larger), broken[None, :])
+    lost = ((out > 0) | (den <= SMALLEST)) & (t < T) & on[None, :]
+    tl.store(FLAG + pid, any_of(lost.to(tl.int32)))
     y = num / den
     place = (b * T + t) * D + d[None, :]
     mask = (t < T) & on[None, :]
     if HAS_QUERY:
         y *= sigmoid(tile(Q + b * q_b, q_t, t, d[None, :], T, D, 0.0))
     tl.store(Y + place, y.to(Y.dtype.element_ty), mask=mask)
-    tl.store(OUT_LOG + place, log, mask=mask)
+    tl.store(OUT_LOG + place, tl.where(lost, -FLOOR, top + r[None, :] + tl.log(den)), mask=mask)

@@ -3,8 +3,8 @@
 Time is cut into chunks. Targets of chunk i meet the sources of chunks i - NEAR ... i by products with e^(w - a_t)
 (a_t: the largest of 0 and the target's biases); sources before that enter as one run (`scan_state`). The sources'
 factor is e^(K - r), where r, the log of the sum of e^K over all chunks before i, knows no source of chunk i or later.
-A factored pair is exact while K <= r + LARGEST and the denominator stays above SMALLEST; what is beyond is computed
-with joint maxima instead, a row at a time.
+A factored pair holds while K <= r + LARGEST and the denominator stays above SMALLEST. What is beyond is flagged, and
+computed with joint maxima by the kernels of `scan_local_exact`, a row at a time.
 """
 
 import triton
@@ -13,7 +13,9 @@ import triton.language as tl
 from aft_lens.ops.kernels.scan_state import FLOOR
 
 LARGEST = tl.constexpr(20.0)
-"""Nats a source may stand above the reference; a later one's weight is clamped there and multiplied by exactly 0."""
+"""Nats a source may stand above the reference; the targets that read one further up are flagged."""
+HUGEST = tl.constexpr(1e28)
+"""Values beyond might leave float32 when weighted, and infinity times the 0 of an earlier target would be NaN."""
 SMALLEST = tl.constexpr(1e-18)
 """Denominators below may have lost terms: factors under 1e-38 are gone, times e^20 and 10^4 sources."""
 
@@ -45,20 +47,24 @@ def reference(K, LOG, chunk, d, D):
 
 
 @triton.jit
-def source_factor(k, r):
-    """e^(k - r), clamped."""
-    return tl.exp(tl.minimum(k - r[None, :], LARGEST))
+def source_factor(k, v, r):
+    """e^(k - r), the same times v, and which of them must not be multiplied (0 in both)."""
+    fits = k - r[None, :] <= LARGEST
+    x = tl.where(fits, tl.exp(k - r[None, :]), 0.0)
+    fits = fits & ((tl.abs(v) < HUGEST) | (x == 0.0))
+    x = tl.where(fits, x, 0.0)
+    return x, tl.where(x > 0.0, x * v, 0.0), (~fits).to(tl.int32)
 
 
 @triton.jit
 def target_factor(log, top, r):
-    """1 / den of the factored sums: e^(a + r - L)."""
-    return tl.exp(top + r[None, :] - log)
+    """1 / den of the factored sums, e^(a + r - L), and which of them are too large (0 there)."""
+    inverse = tl.exp(top + r[None, :] - log)
+    fits = inverse * SMALLEST < 1.0
+    return tl.where(fits, inverse, 0.0), (~fits).to(tl.int32)
 
 
 @triton.jit
-def factors_fail(k, r, inverse):
-    """Whether any pair of a tile of sources and one of targets needs joint maxima."""
-    over = tl.max(tl.max((k - r[None, :] > LARGEST).to(tl.int32), 1), 0)
-    under = tl.max(tl.max((inverse * SMALLEST > 1.0).to(tl.int32), 1), 0)
-    return over + under > 0
+def any_of(flags):
+    """1 if any of a tile of flags is 1."""
+    return tl.max(tl.max(flags, 1), 0)
