@@ -16,7 +16,7 @@ from aft_lens.data import ResidentBatches, load_data
 from aft_lens.extraction import stream_relative, unfused
 from aft_lens.models import create_model
 from analyses.figures import table
-from analyses.machine import environment
+from analyses.machine import RESULTS, environment
 
 Form = Literal["plain", "streamed"]
 BATCH = 64
@@ -101,7 +101,7 @@ def command(
     images: list[int] = [1000, 10000],  # noqa: B006 - read only; the command line shows it
     model: str = "vit_fashion",
     data: str = "fashion-mnist",
-    out: Path = Path("analyses/results/attention_cost.json"),
+    out: Path = RESULTS / "attention_cost.json",
 ) -> None:
     """Publish the peak memory and time of relative attention over several numbers of images.
 

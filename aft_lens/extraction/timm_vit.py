@@ -117,7 +117,7 @@ def open_model(request: Request) -> AttentionReader:
 
 
 def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
-    """A timm model of the grid that was asked for, and the grid it was made for.
+    """A timm model of the grid that was asked for, and the grid that its weights were resampled from, if any.
 
     Raises ValueError on an unknown name, on one without pretrained weights, and on a grid for a model without patches.
     """
@@ -136,7 +136,8 @@ def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
         if embed is None:
             raise ValueError(f"{request.spec}: grid {request.grid} was asked for, but the model has no patches")
         size = tuple(side * patch for side, patch in zip(request.grid, embed.patch_size))
-        return timm.create_model(name, pretrained=request.pretrained, img_size=size), tuple(embed.grid_size)
+        model = timm.create_model(name, pretrained=request.pretrained, img_size=size)
+        return model, tuple(embed.grid_size) if request.pretrained else None
 
 
 def preprocessing_of(model: Any) -> Preprocessing:

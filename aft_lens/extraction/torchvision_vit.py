@@ -103,4 +103,5 @@ def open_model(request: Request) -> AttentionReader:
     mode = recipe.interpolation.value
     preprocessing = Preprocessing((side, side), tuple(recipe.mean), tuple(recipe.std), crop=crop, interpolation=mode)
     own = recipe.crop_size[0] // patch
-    return TorchvisionReader(model, request.spec, preprocessing=preprocessing, trained_grid=(own, own))
+    trained = (own, own) if request.pretrained else None
+    return TorchvisionReader(model, request.spec, preprocessing=preprocessing, trained_grid=trained)
