@@ -18,7 +18,7 @@ from aft_lens.ops.combine import Spec, columns, finite, pull_columns
 
 MILD = -2.0
 """Above this smallest bias, (e^w - 1) + 1 loses less than one decimal digit."""
-SMALL_GRID = 256
+SMALL_GRID = 100
 """Grids of at most so many positions sum what is beyond the window by one 0/1 matrix for the whole grid."""
 LONGEST_BAND = 512
 """Sides above this sum what is beyond the window by prefix and suffix instead of a 0/1 matrix."""
@@ -32,7 +32,7 @@ def sums(key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec) -> tuple[Te
     image = _image(mixed, spec)
     out = _depthwise(image, kernel)
     if scale is not None:
-        out.addcmul_(_total(image) if mild else beyond(image, _radius(kernel)), scale)
+        _add_rest(out, image, _radius(kernel), scale, mild)
     out = _flat(out, mixed)
     return out[:, :, :c], out[:, :, c]
 
@@ -46,7 +46,7 @@ def pull(
     image, back = _image(mixed, spec), _image(gradient, spec)
     moved = _depthwise(back, kernel.flip(1, 2))
     if scale is not None:
-        moved.addcmul_(_total(back) if mild else beyond(back, _radius(kernel)), scale)
+        _add_rest(moved, back, _radius(kernel), scale, mild)
     grads = []
     if with_bias:
         w = bias[0]
@@ -113,8 +113,36 @@ def _correlate(image: Tensor, back: Tensor, radius: list[int]) -> Tensor:
     return out.view(n, h, *out.shape[2:]).sum(0)
 
 
-def _total(image: Tensor) -> Tensor:
-    return image.sum((2, 3), keepdim=True)
+def _add_rest(out: Tensor, image: Tensor, radius: list[int], scale: Tensor, mild: bool) -> None:
+    """Add `scale` times the sum over everything (`mild`) or over everything outside the window to `out`."""
+    rows, cols = image.shape[2:]
+    if mild:
+        out.addcmul_(image.sum((2, 3), keepdim=True), scale)
+    elif image.is_cpu and rows > 1 and rows * cols > SMALL_GRID and cols <= LONGEST_BAND:
+        _add_beyond(out, image, radius, scale)
+    else:
+        out.addcmul_(beyond(image, radius), scale)
+
+
+def _add_beyond(out: Tensor, image: Tensor, radius: list[int], scale: Tensor) -> None:
+    """`beyond` with one full-size buffer: rows out of reach by running sums, within reach in x; then the columns."""
+    rows, cols = image.shape[2:]
+    reach, scale = radius[0] + 1, scale.squeeze(2)
+    far = torch.empty_like(image)
+    row, far_row = image.unbind(2), far.unbind(2)
+    below = above = torch.zeros_like(row[0])
+    for y in range(rows - reach - 1, -1, -1):
+        below = torch.addcmul(below, row[y + reach], scale, out=far_row[y])
+    for y in range(reach, rows):
+        if y < rows - reach:
+            far_row[y].add_(above.addcmul_(row[y - reach], scale))
+        else:
+            above = torch.addcmul(above, row[y - reach], scale, out=far_row[y])
+    for y in range(max(0, rows - reach), min(reach, rows)):
+        far_row[y].zero_()
+    band = _band(cols, radius[1], image)
+    out.view(-1, cols).addmm_(far.view(-1, cols), 1.0 - band)
+    out.add_((image.sum(2) @ band).mul_(scale).unsqueeze(2))
 
 
 def _band(size: int, radius: int, like: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from aft_lens.ops.check import check_tokens
 from aft_lens.ops.combine import accumulate_dtype, first_key, gate
 from aft_lens.ops.kernels import dispatch
 
-CACHED_ELEMENTS = 2**18
-"""Elements of each tensor worked on at once on a CPU: the few buffers of a step fit its second-level cache."""
+CACHED_ELEMENTS = 2**20
+"""Elements of each tensor worked on at once on a CPU, so that a step finds in its caches what the one before left."""
 
 
 def require_source(key_mask: Bool[Tensor, "b t"], *, causal: bool) -> None:
@@ -73,37 +73,42 @@ def _images(x: Tensor) -> Iterator[slice]:
 
 
 class _Simple(torch.autograd.Function):
-    """sigmoid(query) sum_s softmax(key)_s value_s, a few images at a time through buffers that stay in the cache."""
+    """sigmoid(query) sum_s softmax(key)_s value_s, a few images at a time; the only T x d buffers are the results."""
 
     @staticmethod
     def forward(ctx, query, key, value):
-        """Output `b t d`; keeps only the inputs and the mean, `b 1 d`."""
-        mean = key.new_empty(len(key), 1, key.shape[2])
+        """Output `b t d`; keeps the inputs and, `b 1 d` each, the largest key, the sum of weights and the mean."""
+        peak, den, mean = key.new_empty(3, len(key), 1, key.shape[2])
         out = torch.empty_like(value, memory_format=torch.contiguous_format)
         for part in _images(key):
-            mean[part] = torch.softmax(key[part], 1).mul_(value[part]).sum(1, keepdim=True)
+            room = out[part]
+            torch.amax(key[part], 1, keepdim=True, out=peak[part])
+            weight = torch.sub(key[part], peak[part], out=room).exp_()
+            torch.sum(weight, 1, keepdim=True, out=den[part])
+            torch.sum(weight.mul_(value[part]), 1, keepdim=True, out=mean[part])
+            mean[part].div_(den[part])
             if query is None:
-                out[part] = mean[part]
+                room.copy_(mean[part].expand_as(room))
             else:
-                torch.sigmoid(query[part], out=out[part]).mul_(mean[part])
-        ctx.save_for_backward(query, key, value, mean)
+                torch.sigmoid(query[part], out=room).mul_(mean[part])
+        ctx.save_for_backward(query, key, value, peak, den, mean)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         """d value = p g, d key = p g (value - mean), p the softmax and g the mean's gradient."""
-        query, key, value, mean = ctx.saved_tensors
+        query, key, value, peak, den, mean = ctx.saved_tensors
         like = torch.contiguous_format
         grad_query = None if query is None else torch.empty_like(query, memory_format=like)
         grad_key, grad_value = (torch.empty_like(x, memory_format=like) for x in (key, value))
         for part in _images(key):
             g = gradient[part]
             if query is not None and grad_query is not None:
-                opened = torch.sigmoid(query[part])
-                g = g * opened
-                moved = torch.mul(g, mean[part], out=grad_query[part])
-                moved.addcmul_(moved, opened, value=-1)
-            weight = torch.softmax(key[part], 1, out=grad_value[part]).mul_(g.sum(1, keepdim=True))
+                opened = torch.sigmoid(query[part], out=grad_query[part])
+                g = torch.mul(g, opened, out=grad_key[part])
+                torch.addcmul(g, g, opened, value=-1, out=opened).mul_(mean[part])
+            total = g.sum(1, keepdim=True).div_(den[part])
+            weight = torch.sub(key[part], peak[part], out=grad_value[part]).exp_().mul_(total)
             torch.sub(value[part], mean[part], out=grad_key[part]).mul_(weight)
         return grad_query, grad_key, grad_value

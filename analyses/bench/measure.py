@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import statistics
 import sys
 import time
@@ -39,12 +40,13 @@ def interleaved(contests: Mapping[str, Contest], rounds: int) -> dict[str, list[
     All contests take turns, so that a slower spell of the machine falls on all.
     """
     flush = torch.zeros(FLUSH_BYTES // 4)
+    order = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in contests}
     for step in range(rounds + 2):
-        for name, contest in contests.items():
+        for name in order.sample(list(contests), len(contests)):
             flush.add_(1)
             start = time.perf_counter()
-            contest()
+            contests[name]()
             if step >= 2:
                 times[name].append((time.perf_counter() - start) * 1e3)
     return times
