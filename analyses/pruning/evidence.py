@@ -83,13 +83,13 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
         mine = [point for point in points if point["parent"] == parent]
         for down, stage in enumerate(stages):
             axis = axes[down, across]
-            for name in names:
+            for number, name in enumerate(names):
                 series = sorted((p for p in mine if _label(p) == name), key=lambda p: p["keep"])
                 if not series:
                     continue
                 style = "--" if series[0]["criterion"] in CONTROLS else "-"
                 axis.errorbar(
-                    [p["keep"] for p in series],
+                    [p["keep"] + 0.03 * number * max(1, p["keep"]) for p in series],  # aside, so that bars can be told
                     [100 * p[f"{stage}_mean"] for p in series],
                     yerr=[100 * (p[f"{stage}_sd"] or 0) for p in series],
                     marker="o", markersize=3, linestyle=style, color=colors[name], capsize=2,

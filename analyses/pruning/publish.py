@@ -22,7 +22,7 @@ from analyses import machine
 from analyses.pruning import evidence, findings
 from analyses.pruning.core import time_core
 from analyses.pruning.plan import Plan
-from analyses.pruning.sweep import run_sweep
+from analyses.pruning.sweep import Times, run_sweep
 
 PLANS = Path(__file__).parent / "plans"
 KEEPS = (1, 4)
@@ -99,11 +99,20 @@ def dump(record: dict[str, Any]) -> str:
     """JSON with a line for each field and for each row of a list."""
     lines = []
     for name, value in record.items():
-        text = json.dumps(value)
+        text = json.dumps(_rounded(value))
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            text = "[\n  " + ",\n  ".join(json.dumps(row) for row in value) + "\n ]"
+            text = "[\n  " + ",\n  ".join(json.dumps(_rounded(row)) for row in value) + "\n ]"
         lines.append(f" {json.dumps(name)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _rounded(value: Any) -> Any:
+    """A value with its fractions at six significant digits."""
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def command(
@@ -112,7 +121,7 @@ def command(
     result: Path | None = None,
     figure: Path | None = None,
     device: str = "cpu",
-    timed: bool = True,
+    times: Times = "missing",
 ) -> None:
     """Run a plan's sweeps, measure what goes with them, and write the published JSON and curve; resumable.
 
@@ -122,7 +131,8 @@ def command(
         result: JSON to write; analyses/results/ladder_PLAN.json if left out.
         figure: curve to write as PNG; docs/ladder-PLAN.png if left out.
         device: where models are scored, fine-tuned and tested, cpu or cuda; both are timed where both are there.
-        timed: false runs the sweeps alone and leaves timing and publishing to a later call on a quiet machine.
+        times: latencies to take: missing ones, all again, or none, which leaves timing and publishing to a later call
+            on a quiet machine.
     """
     name = Path(plan).stem
     out = Path(out or f"runs/ladder-{name}")
@@ -131,10 +141,10 @@ def command(
     sweeps = publication.sweeps
     rows: list[dict[str, Any]] = []
     for sweep, each in sweeps.items():
-        rows += [{"sweep": sweep, **row} for row in run_sweep(each, out / sweep, line=line, timed=timed)]
+        rows += [{"sweep": sweep, **row} for row in run_sweep(each, out / sweep, line=line, times=times)]
     found = untimed(rows, publication.gumbel, out, device)
-    if not timed:
-        print(f"{len(rows)} rungs in {out}; the same line without --timed false takes their times and publishes")
+    if times == "none":
+        print(f"{len(rows)} rungs in {out}; the same line without --times none takes their times and publishes")
         return
     record: dict[str, Any] = {
         "command": line, **machine.environment(), "threads": torch.get_num_threads(),

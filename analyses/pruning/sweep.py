@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonargparse
 import torch
@@ -28,14 +28,16 @@ from analyses.pruning.masks import select
 from analyses.pruning.plan import Place, Plan, fingerprint
 from analyses.pruning.timing import time_rungs
 
+Times = Literal["missing", "all", "none"]
 
-def run_sweep(plan: Plan, out: Path, *, line: str = "", timed: bool = True) -> list[dict[str, Any]]:
+
+def run_sweep(plan: Plan, out: Path, *, line: str = "", times: Times = "missing") -> list[dict[str, Any]]:
     """Run what is not there yet, write the evidence folder `out`, and return a row for every rung.
 
     Each finished rung is a file under rungs/ with a fingerprint of the plan and the parent's weights: a rung of
     the same fingerprint is never run again, so a killed sweep goes on where it stopped. One-shot rungs of a parent
-    that keep the same offsets are measured once. Latencies are taken at the end, all in one go, unless `timed` is
-    off: then a later call takes them.
+    that keep the same offsets are measured once. Latencies are taken at the end, all in one go: those that are
+    "missing", "all" again, or "none" for now.
     """
     out = Path(out)
     (out / "rungs").mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,9 @@ def run_sweep(plan: Plan, out: Path, *, line: str = "", timed: bool = True) -> l
             write_row(row, path)
             print(evidence.line(row), flush=True)
         rows.append(row)
-    if timed:
+    if times == "all":
+        rows = [{**row, "latencies": {}} for row in rows]
+    if times != "none":
         for place, row in time_rungs(plan, rows):
             write_row(row, out / "rungs" / f"{place.name}.json")
     evidence.write(rows, out, environment(plan, line))
@@ -162,16 +166,16 @@ def _digest(masks: Sequence[Tensor]) -> str:
     return hashlib.sha256(kept).hexdigest()[:16]
 
 
-def command(plan: Plan, out: Path, timed: bool = True) -> None:
+def command(plan: Plan, out: Path, times: Times = "missing") -> None:
     """Run a sweep of pruned models into one evidence folder; run again to go on after a kill.
 
     Args:
         plan: what to run; give a YAML by --plan PLAN.yaml.
         out: the evidence folder.
-        timed: take latencies at the end; false leaves them to a later run of the same line, on a quiet machine.
+        times: latencies to take at the end: missing ones, all again, or none (for a later run on a quiet machine).
     """
     line = shlex.join(["python", "-m", "analyses.pruning.sweep", *sys.argv[1:]])
-    rows = run_sweep(plan, out, line=line, timed=timed)
+    rows = run_sweep(plan, out, line=line, times=times)
     print(f"{len(rows)} rungs in {out}, max |Δlogit| {max(row['max_abs_logit_difference'] for row in rows):.2e}")
 
 
