@@ -44,7 +44,7 @@ class Classifier(pl.LightningModule):
         self._seeded = False
         self.model = VisionModel(recipe.model)
         if recipe.trainer.compile:
-            self.model.compile()
+            self.model.compile(mode=recipe.trainer.compile_mode)
         # Means of single images: shares of processes may differ, which Lightning's own mean of batches rounds.
         self.val_loss, self.val_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self._mix = batch_transform(recipe.model.num_classes, recipe.data.mixup, recipe.data.cutmix)
@@ -147,7 +147,10 @@ class Classifier(pl.LightningModule):
             {"params": biases, "weight_decay": 0.0, "lr": optim.lr * optim.bias_lr_scale},
         ]
         groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr)
+        # One launch for all weights; Lightning cannot clip scaled float16 gradients before a fused step.
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        fused = on_gpu and self.recipe.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, fused=fused or None)
         total = self._steps()
         warmup = min(total - 1, round(total * optim.warmup_epochs / self.recipe.trainer.epochs))
         floor = optim.min_lr / optim.lr

@@ -6,6 +6,7 @@ from pathlib import Path
 from aft_lens.models import ModelConfig
 
 SCHEDULES = ("fixed", "linear", "cosine", "exponential")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,15 @@ class TrainerRecipe:
     """32-true, bf16-mixed or 16-mixed."""
     compile: bool = False
     """Compile the model with torch.compile."""
+    compile_mode: str = "default"
+    """torch.compile's mode: default, reduce-overhead (CUDA graphs, for small models) or max-autotune."""
     limit_batches: int | float = 1.0
     """Training and validation batches an epoch: a share (float) or a number (int), to try things."""
 
     def __post_init__(self) -> None:
         """Check every value."""
+        if self.compile_mode not in COMPILE_MODES:
+            raise ValueError(f"trainer.compile_mode must be one of {COMPILE_MODES}, got {self.compile_mode!r}")
         if self.epochs < 1:
             raise ValueError(f"trainer.epochs must be 1 or more, got {self.epochs}")
 

@@ -73,8 +73,8 @@ class Study:
     """Images a step."""
     accelerator: str = "auto"
     """auto, cpu or gpu."""
-    compile: bool = False
-    """Compile the models."""
+    compile: str = ""
+    """torch.compile's mode, e.g. reduce-overhead; left out, models are not compiled."""
     only: tuple[str, ...] = ()
     """Configurations; all if left out."""
     limit_batches: int | float = 1.0
@@ -156,7 +156,7 @@ def _task(study: Study, configuration: Configuration, seed: int, *, long: bool =
         f"--optim.warmup_epochs={max(0.5, epochs / 10)}",
         f"--trainer.epochs={epochs}",
         f"--trainer.accelerator={study.accelerator}",
-        f"--trainer.compile={str(study.compile).lower()}",
+        *(("--trainer.compile=true", f"--trainer.compile_mode={study.compile}") if study.compile else ()),
         f"--trainer.limit_batches={study.limit_batches}",
         *(f"--{change}" for change in configuration.changes),
     ]
