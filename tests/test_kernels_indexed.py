@@ -1,0 +1,138 @@
+"""The indexed kernels, through the interpreter and at real shapes on a GPU, against the float64 reference."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+FAR = [(0, 0), (-9, 3), (1, -1), (2, 2), (0, 1), (-1, 0), (1, 1), (0, -2)]
+"""The second is off every grid here."""
+CASES = [
+    # grid, keep, scale of the bias, added to one key, unkept slots, query
+    ((5, 7), 1, 1.0, 0.0, False, True),
+    ((9,), 3, 1.0, 0.0, True, True),
+    ((4, 4), 0, 1.0, 0.0, False, True),
+    ((5, 6), 3, 1.0, 0.0, True, False),
+    ((4, 5), 1, -20.0, 30.0, False, True),
+    ((4, 5), 2, 90.0, 120.0, False, True),
+]
+
+
+def relative_error(found, right):
+    """||found - right|| / ||right||, or / 0.1 of a gradient that all but vanishes."""
+    return float((found.double() - right).norm() / right.norm().clamp(min=0.1))
+
+
+def inputs(grid, keep, scale, peak, spare, gated, *, b=3, h=2, c=3, device="cpu", dtype=torch.float32):
+    """Query, key, value, bias and offsets; `peak` is added to the key that one target's first offset reads."""
+    t = math.prod(grid)
+    random = {"device": device, "dtype": dtype}
+    query, value = (torch.randn(h, c, b, t, **random).permute(2, 0, 1, 3).requires_grad_() for _ in range(2))
+    key = torch.randn(b, h, t, **random)
+    key[:, :, t // 2] += peak
+    w = torch.randn(h, keep, device=device) if scale > 0 else torch.ones(h, keep, device=device)
+    w = w * scale
+    if spare:
+        w[-1, -1] = 0.0
+    offset = torch.tensor([(FAR * 2)[i : i + keep] for i in range(h)], device=device).view(h, keep, 2)
+    return query if gated else None, key.requires_grad_(), value, w.requires_grad_(), offset[..., 2 - len(grid) :]
+
+
+def check(grid, keep, scale, peak, spare, gated, limit=1e-5, **changes):
+    """Compare the operator and its gradients with the reference; run where TRITON_INTERPRET=1 is set or on a GPU."""
+    from aft_lens.ops.kernels import indexed  # noqa: PLC0415 - Triton reads its environment on import
+    from aft_lens.ops.reference import aft_indexed  # noqa: PLC0415
+
+    query, key, value, w, offset = inputs(grid, keep, scale, peak, spare, gated, **changes)
+    b, h, c, t = value.shape
+    mixed, stats = indexed.indexed_forward(query, key, value, w, offset, None, None, list(grid))
+    assert torch.isfinite(stats).all()
+    named = {"query": query, "key": key, "value": value, "w": w}
+    double = {name: x.detach().double().requires_grad_() for name, x in named.items() if x is not None}
+    q = None if query is None else double["query"].view(b, h, c, *grid)
+    expected = aft_indexed(
+        q, double["key"].view(b, h, *grid), double["value"].view(b, h, c, *grid), double["w"], offset
+    ).view(b, h, c, t)
+    assert relative_error(mixed, expected) < limit
+    upstream = torch.randn_like(mixed)
+    mixed.backward(upstream)
+    expected.backward(upstream.double())
+    for name, right in double.items():
+        assert relative_error(named[name].grad, right.grad) < limit, name
+
+
+def poison():
+    """Fill memory that kernels ask for with NaN, so that what they leave unwritten shows."""
+    empty, new_empty = torch.empty, torch.Tensor.new_empty
+
+    def full(tensor):
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    torch.empty = lambda *shape, **options: full(empty(*shape, **options))
+    torch.Tensor.new_empty = lambda self, *shape, **options: full(new_empty(self, *shape, **options))
+
+
+def check_layer():
+    """The layer's way through the kernels equals its plain way, forward and every gradient."""
+    from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
+    from aft_lens.layers.position_bias import Indexed  # noqa: PLC0415
+
+    offset = torch.tensor([[[0, 1], [1, 1]], [[-1, 0], [0, 0]], [[2, -2], [0, 3]]])
+    bias = Indexed(torch.randn(3, 2), offset, torch.tensor([[True, True], [True, False], [True, True]]))
+    layer, x, grid = AFTConv(12, 3, bias), torch.randn(2, 20, 12), (4, 5)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    plain = layer(x, grid)
+    fused = layer._fused(x, layer.position_bias(), grid)
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+    upstream = torch.randn_like(plain)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    expected = torch.autograd.grad(plain, parameters, upstream)
+    for name, found, right in zip(names, torch.autograd.grad(fused, parameters, upstream), expected, strict=True):
+        if name != "key.bias":  # the same for every source: its gradient is 0 but for rounding
+            assert (found - right).norm() <= 1e-4 * right.norm(), name
+
+
+def check_dispatch():
+    """implementation="triton" takes any layout and equals the other forms; what it cannot take is an error."""
+    from aft_lens.ops import aft_indexed  # noqa: PLC0415
+
+    query, value = torch.randn(2, 3, 2, 4, 5), torch.randn(2, 3, 2, 4, 5).transpose(3, 4).contiguous().transpose(3, 4)
+    key, w, offset = torch.randn(2, 4, 5, 3).permute(0, 3, 1, 2), torch.randn(3, 1), torch.tensor([[[0, 1]]] * 3)
+    fused = aft_indexed(query, key, value, w, offset, implementation="triton")
+    torch.testing.assert_close(fused, aft_indexed(query, key, value, w, offset), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="float64"):
+        aft_indexed(query, key, value.double(), w, offset, implementation="triton")
+
+
+def check_long_rows():
+    """A row spread over several warps' worth of positions."""
+    check((20, 30), 2, 1.0, 0.0, False, True, b=2, h=1, c=1)
+
+
+def test_triton_is_refused_without_a_gpu():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    from aft_lens.ops import aft_indexed  # noqa: PLC0415
+
+    with pytest.raises(ValueError, match="run on CUDA"):
+        aft_indexed(
+            None, torch.randn(1, 1, 9), torch.randn(1, 1, 1, 9), torch.randn(1, 1), torch.tensor([[[1]]]),
+            implementation="triton",
+        )  # fmt: skip
+
+
+def test_indexed_kernels_equal_the_reference():
+    code = (
+        "from tests.test_kernels_indexed import *;"
+        "torch.manual_seed(0); check_layer(); check_dispatch(); poison();"
+        "[check(*case) for case in CASES]; check_long_rows()"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
