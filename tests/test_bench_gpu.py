@@ -14,7 +14,6 @@ def row(operator, side, forward, train=None, heads=0, window=0):
 
 def test_ratios_are_ours_over_theirs():
     rows = [
-        row("copy", 14, 50.0),
         row("sdpa", 14, 80.0, 400.0),
         row("sdpa", 56, 500.0),
         row("aft_conv", 14, 100.0, 300.0, heads=32, window=11),
@@ -22,7 +21,8 @@ def test_ratios_are_ours_over_theirs():
         row("aft_conv", 28, 50.0, heads=32, window=11),
         row("aft_conv", 56, 125.0, heads=32, window=11),
         row("aft_conv", 112, 60.0, heads=32, window=11),
-        row("indexed", 14, 60.0, heads=384, window=11),
+        row("floor", 14, 50.0, 140.0, heads=384, window=11),
+        row("indexed", 14, 60.0, 175.0, heads=384, window=11),
     ]
     models = {
         "deit_small": {"inference": 100.0, "training": 50.0, "peak_gib": 8.0},
@@ -30,8 +30,9 @@ def test_ratios_are_ours_over_theirs():
     }
     assert gpu.ratios(rows, models) == pytest.approx(
         {
-            "conv_h32_forward": 1.25, "conv_h32_train": 0.75, "indexed_forward": 1.2, "conv_56_forward": 0.25,
-            "per_token_growth": 1.2, "model_inference": 1.1, "model_train": 1.2, "model_train_memory": 0.75,
+            "conv_h32_forward": 1.25, "conv_h32_train": 0.75, "indexed_forward": 1.2, "indexed_train": 1.25,
+            "conv_56_forward": 0.25, "per_token_growth": 1.2, "model_inference": 1.1, "model_train": 1.2,
+            "model_train_memory": 0.75,
         }
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aft_lens.models import VisionModel, create_model
-from analyses.bench.gpu_operators import OPERATORS, Case, error
+from analyses.bench import gpu_causal
+from analyses.bench.gpu_operators import OPERATORS, Case, error, floor_train
 from analyses.machine import RESULTS, environment
 
 NAME = "gpu_h100"
@@ -20,12 +22,14 @@ SETS = 3
 METHOD = (
     "bfloat16, d = 384. Operators: CUDA graphs over three sets of random inputs in turn, medians and quartiles of 15 "
     "replays, microseconds a call, the core operator alone, gradients of every input. Attention has 6 heads of 64. "
+    "floor copies as many bytes as AFT-conv of that shape must move: Q, K, V and Y; trained, Q, K, V, dY and the "
+    "gradients besides. "
     "error is ||out - float64 reference|| / ||reference|| on the first images of the same inputs. Models: every block "
     "compiled, batch 256 at 224 pixels, bfloat16 autocast; a training step is forward, backward and fused AdamW."
 )
 CASES = (
     Case(256, (14, 14), 0, 0, ("copy", "sdpa", "textbook", "linear")),
-    *(Case(256, (14, 14), heads, 11, ("aft_conv", "indexed")) for heads in (16, 32, 384)),
+    *(Case(256, (14, 14), heads, 11, ("aft_conv", "indexed", "floor")) for heads in (16, 32, 384)),
     *(Case(256, (14, 14), heads, 11, ("eq6",)) for heads in (32, 384)),
     *(Case(256, (14, 14), 32, side, ("aft_conv",)) for side in (3, 7, 15, 25)),
     *(Case(64, (28, 28), heads, 11, ("aft_conv", "eq6")) for heads in (32,)),
@@ -34,6 +38,7 @@ CASES = (
     Case(16, (56, 56), 0, 0, ("copy", "sdpa", "linear")),
     Case(4, (112, 112), 32, 11, ("aft_conv",)),
     Case(4, (112, 112), 0, 0, ("copy", "sdpa", "linear")),
+    *(Case(batch, (1, length), 0, 32, ("copy", *gpu_causal.OPERATORS)) for batch, length in ((32, 1024), (8, 4096))),
 )
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "deit_small": ("vit_small_patch16_224", {}),
@@ -82,7 +87,7 @@ def operator_rows(case: Case) -> list[dict[str, Any]]:
     """Forward and forward + backward of each of a case's operators, on the same tensors."""
     found = []
     for name in case.operators:
-        run = OPERATORS[name]
+        run, timed = OPERATORS[name], launched if name in gpu_causal.UNCAPTURED else replayed
         sets = [case.inputs(name, seed) for seed in range(SETS)]
         row = {
             "operator": name,
@@ -93,14 +98,16 @@ def operator_rows(case: Case) -> list[dict[str, Any]]:
         }
         with torch.no_grad():
             row["error"] = error(case, name, sets[0])
-            row["forward_us"] = replayed([_bound(run, case, tensors) for tensors in sets])
-        if name != "copy":
+            row["forward_us"] = timed([_bound(run, case, tensors) for tensors in sets])
+        if name == "floor":
+            row["train_us"] = timed([partial(floor_train, *tensors[:3]) for tensors in sets])
+        elif name != "copy":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             gradient = _differentiated(run, case, sets[0])
             gradient()
             row["peak_mib"] = (torch.cuda.max_memory_allocated() - before) / 2**20
-            row["train_us"] = replayed([_differentiated(run, case, tensors) for tensors in sets])
+            row["train_us"] = timed([_differentiated(run, case, tensors) for tensors in sets])
         found.append(row)
         print(_line(row), flush=True)
         del sets
@@ -122,6 +129,15 @@ def replayed(calls: Sequence[Callable[[], Any]], replays: int = 15) -> dict[str,
             call()
     graph.replay()
     times = [elapsed(graph.replay) * 1e3 / len(calls) for _ in range(replays)]
+    low, middle, high = statistics.quantiles(times, n=4)
+    return {"median": middle, "low": low, "high": high}
+
+
+def launched(calls: Sequence[Callable[[], Any]], rounds: int = 15) -> dict[str, float]:
+    """Microseconds a call when they are launched one after another: median, and the quartiles."""
+    for call in calls:
+        call()
+    times = [elapsed(call) * 1e3 for _ in range(rounds) for call in calls]
     low, middle, high = statistics.quantiles(times, n=4)
     return {"median": middle, "low": low, "high": high}
 
@@ -190,7 +206,7 @@ def ratios(rows: Sequence[dict[str, Any]], models: dict[str, dict[str, float]]) 
     for what, suffix in (("forward_us", "forward"), ("train_us", "train")):
         for heads in (16, 32, 384):
             put(f"conv_h{heads}_{suffix}", time("aft_conv", 14, heads, 11, what), time("sdpa", 14, what=what))
-    put("indexed_forward", time("indexed", 14, 384, 11), time("copy", 14))
+        put(f"indexed_{suffix}", time("indexed", 14, 384, 11, what), time("floor", 14, 384, 11, what))
     put("conv_56_forward", time("aft_conv", 56, 32, 11), time("sdpa", 56))
     put("per_token_growth", time("aft_conv", 112, 32, 11), time("aft_conv", 28, 32, 11))
     for key, name in (("model", "aft_conv_small_11_32"), ("model_h384", "aft_conv_small_11_384")):

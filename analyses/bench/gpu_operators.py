@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import cycle
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from aft_lens.ops import aft_conv, aft_indexed, reference
+from analyses.bench import gpu_causal
 
 DIM = 384
 ATTENTION_HEADS = 6
@@ -34,26 +37,56 @@ class Case:
             return torch.randn(*shape, device="cuda", generator=generator).bfloat16()
 
         b, t = self.batch, math.prod(self.grid)
+        if operator in gpu_causal.OPERATORS:
+            return gpu_causal.inputs(operator, (b, t, DIM), ATTENTION_HEADS, random)
         if operator in ("copy", "sdpa", "textbook", "linear"):
             return [random(b, ATTENTION_HEADS, t, DIM // ATTENTION_HEADS) for _ in range(3)]
         h, c = self.heads, DIM // self.heads
         query, value = (random(h, c, b, *self.grid).movedim(2, 0) for _ in range(2))
         key = random(h, b, *self.grid).transpose(0, 1)
-        if operator == "indexed":
+        if operator in ("indexed", "floor"):
             return [query, key, value, random(h, 1).float()]
         return [query, key, value, random(h, self.window, self.window).float()]
 
     def offset(self) -> Tensor:
         """An offset a head, going through the window."""
-        place = torch.arange(self.heads, device="cuda") * 7 % self.window**2
-        side = torch.stack([place // self.window, place % self.window], dim=-1)
-        return (side - self.window // 2).unsqueeze(1)
+        return _offset(self.heads, self.window)
+
+
+@lru_cache
+def _offset(heads: int, window: int) -> Tensor:
+    """Made once: in a measured graph its small kernels would count."""
+    place = torch.arange(heads, device="cuda") * 7 % window**2
+    side = torch.stack([place // window, place % window], dim=-1)
+    return (side - window // 2).unsqueeze(1)
 
 
 def _copy(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Read as much and write as much as an operator of three inputs and one output: two copies."""
     query.clone()
     return value.clone()
+
+
+def _floor(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Copy as many bytes as the fewest that an AFT-conv of this shape moves: Q, K and V read, Y written."""
+    return _moved([query, key, value], 3 * value.numel() + key.numel())
+
+
+def floor_train(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """`_floor` of forward and backward: that again, Q, K, V and dY read, dQ, dK and dV written."""
+    return _moved([query, key, value], 8 * value.numel() + 3 * key.numel())
+
+
+def _moved(tensors: list[Tensor], elements: int) -> Tensor:
+    """Read and write so many elements in all by copies of the largest of some tensors, the last copy in part."""
+    largest = max(tensor.numel() for tensor in tensors)
+    left = elements // 2
+    for tensor in cycle(tensor for tensor in tensors if tensor.numel() == largest):
+        copy = tensor.as_strided((min(left, largest),), (1,)).clone()  # the memory's order, whatever the shape's
+        left -= largest
+        if left <= 0:
+            return copy
+    raise ValueError("there is nothing to copy: no tensors came")
 
 
 def _sdpa(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -75,7 +108,7 @@ def _aft_conv(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tenso
 
 
 def _indexed(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    return aft_indexed(query, key, value, bias, case.offset(), implementation="gather")
+    return aft_indexed(query, key, value, bias, case.offset())
 
 
 def _eq6(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -90,14 +123,20 @@ def _eq6(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) ->
     return torch.sigmoid(query) * num / den.unsqueeze(2)
 
 
+def _on_a_line(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda case, *tensors: run(case.window, *tensors)
+
+
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "copy": _copy,
     "sdpa": _sdpa,
     "textbook": _textbook,
     "linear": _linear,
     "aft_conv": _aft_conv,
+    "floor": _floor,
     "indexed": _indexed,
     "eq6": _eq6,
+    **{name: _on_a_line(run) for name, run in gpu_causal.OPERATORS.items()},
 }
 
 
@@ -106,6 +145,8 @@ def error(case: Case, operator: str, tensors: list[Tensor]) -> float | None:
 
     Grids above 28 x 28 are not checked: the reference holds T x T weights a head.
     """
+    if operator in gpu_causal.OPERATORS:
+        return gpu_causal.error(operator, case.window, tensors)
     if operator not in ("aft_conv", "indexed", "eq6") or math.prod(case.grid) > 28 * 28:
         return None
     found = OPERATORS[operator](case, *tensors)[:CHECKED].double()
