@@ -29,7 +29,7 @@ def draw(series: Sequence[HeadLocality], radius: float) -> plt.Figure:
         if key == "symmetry":
             axis.axhline(0, color="0.6", lw=0.7)
         elif key == "effective":
-            axis.set_yscale("log")
+            axis.set(yscale="log", ylim=(0.8, None))
         else:
             axis.set_ylim(bottom=0)
     _peaks(axes.flat[-1], series, colours)
@@ -55,15 +55,15 @@ def _panel(axis: plt.Axes, one: HeadLocality, key: str, colour: str, shift: floa
         place, mean, yerr=bars, color=colour, ls="--" if one.control else "-", marker="o", ms=5, capsize=2, lw=1.4,
         mfc="white" if one.control else colour,
     )  # fmt: skip
-    if np.isfinite(one.uniform[key]) and not one.control:
+    if np.isfinite(one.uniform[key]):
         axis.axhline(one.uniform[key], color=colour, ls=":", lw=1.2)
 
 
 def _peaks(axis: plt.Axes, series: Sequence[HeadLocality], colours: dict[str, str]) -> None:
-    """Where the heads peak: the more heads at an offset, the larger its mark."""
+    """Where the heads peak (random weights only where they are alone): more heads at an offset, a larger mark."""
     most = 1.0
     for one in series:
-        if one.control:
+        if one.control and any(other.label == one.label and not other.control for other in series):
             continue
         peaks = np.stack([one.values["peak_x"].ravel(), one.values["peak_y"].ravel()], 1)
         place, count = np.unique(peaks[np.isfinite(peaks).all(1)], axis=0, return_counts=True)
@@ -90,7 +90,7 @@ def interactive(series: Sequence[HeadLocality], radius: float, line: str) -> go.
             for trace in layer_traces(one.name, one.values[key], colours[one.label], shift=shift, hollow=one.control):
                 trace.update(showlegend=panel == 0 and trace.mode != "markers", legendgroup=one.name)
                 figure.add_trace(trace, panel // 3 + 1, panel % 3 + 1)
-            if np.isfinite(one.uniform[key]) and not one.control:
+            if np.isfinite(one.uniform[key]):
                 figure.add_hline(
                     one.uniform[key], row=panel // 3 + 1, col=panel % 3 + 1, line_dash="dot", line_width=1,
                     line_color=colours[one.label],

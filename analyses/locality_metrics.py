@@ -49,7 +49,8 @@ METRICS = (
     Metric(
         "symmetry", "symmetry", "correlation",
         "Pearson correlation of p with its point reflection p(-offset), the target itself left out",
-        "1 is symmetric, noise is near 0, -1 is opposite; undefined for a flat map",
+        "1 is symmetric, noise is near 0, -1 is opposite; undefined for a flat map; attention between like patches is "
+        "symmetric without any position: compare with random weights",
     ),
     Metric(
         "peak", "peak", "Δy, Δx in patches", "the offset where p is largest",

@@ -91,10 +91,10 @@ def report(found: Match) -> str:
     lines += [f"  null {null}: {words}" for null, words in NULLS.items()]
     rows = [
         [matching.measure, f"{matching.mean:.3f}", one.null, f"{one.draws.mean():.3f}",
-         f"[{one.interval[0]:.3f}, {one.interval[1]:.3f}]", f"{one.p_value:.3g}"]
+         f"[{one.interval[0]:.3f}, {one.interval[1]:.3f}]", f"{one.p_value:.3g}", str(len(one.draws))]
         for matching in found.matchings for one in matching.baselines
     ]  # fmt: skip
-    lines.append(table(["measure", "mean of pairs", "null", "by chance", "95 %", "p"], rows))
+    lines.append(table(["measure", "mean of pairs", "null", "by chance", "95 %", "p", "draws"], rows))
     for matching in found.matchings:
         lines.append(f"most alike by {matching.measure} (layer.head)")
         for (i, j), score in list(zip(matching.pairs, matching.scores))[:SHOWN]:
@@ -126,7 +126,7 @@ def command(
         data: Data set of those images; the one a ViT of ours was trained on if left out.
         pretrained: false gives both models random weights: what pairs of such maps are worth.
         framing: Offsets that are compared, "crop" (those both models have) or "pad" (those either has).
-        draws: Random exchanges of offsets for each baseline.
+        draws: Random exchanges of offsets for each baseline; fewer for earth mover's between many heads.
         components: NMF components of the atlas.
         clusters: Clusters of the atlas; the number with the best silhouette if left out.
         seed: Of the baselines, the NMF and random weights.
