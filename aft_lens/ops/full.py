@@ -66,6 +66,21 @@ def aft_local(
             band = causal_band(position_bias, min(window_size, length))
             return dispatch.local(query, readable(key, key_mask, causal=True), value, band)
         dispatch.tell(reason, "AFT-local")
+    return local_by_products(query, key, value, position_bias, window_size, causal=causal, key_mask=key_mask)
+
+
+def local_by_products(
+    query: Float[Tensor, "b t d"] | None,
+    key: Float[Tensor, "b t d"],
+    value: Float[Tensor, "b t d"],
+    position_bias: Float[Tensor, "targets sources"] | FactorizedBias,
+    window_size: int,
+    *,
+    causal: bool = False,
+    key_mask: Bool[Tensor, "b t"] | None = None,
+) -> Float[Tensor, "b t d"]:
+    """The PyTorch form of `aft_local` with a window of 1 or more, on any device."""
+    length = key.shape[1]
     if window_size >= length:
         spec = Spec("rows", (length,), causal=causal)
     else:

@@ -52,17 +52,25 @@ def aft_simple(
         if reason is None:
             return dispatch.simple(query, readable(key, key_mask, causal=causal), value, causal=causal)
         dispatch.tell(reason, "AFT-simple")
-    dtype = accumulate_dtype(value.dtype)
-    score = readable(key.to(torch.float64 if causal else dtype), key_mask, causal=causal)
     if causal:
-        weight = torch.exp(score - first_key(score.transpose(1, 2)).transpose(1, 2).detach())
-        mean = ((weight * value).cumsum(1) / weight.cumsum(1)).to(dtype)
-        return gate(query, mean, value.dtype)
+        return simple_by_prefix_sums(query, readable(key, key_mask, causal=True), value)
+    dtype = accumulate_dtype(value.dtype)
+    score = readable(key.to(dtype), key_mask, causal=False)
     if torch.compiler.is_compiling():
         mean = (torch.softmax(score, dim=1) * value.to(dtype)).sum(1, keepdim=True)
         return gate(query, mean.expand(value.shape), value.dtype)
     wide = None if query is None else query.to(dtype)
     return _Simple.apply(wide, score, value.to(dtype)).to(value.dtype)
+
+
+def simple_by_prefix_sums(
+    query: Float[Tensor, "b t d"] | None, key: Float[Tensor, "b t d"], value: Float[Tensor, "b t d"]
+) -> Float[Tensor, "b t d"]:
+    """The PyTorch form of causal `aft_simple`, on any device; keys of -inf are not read."""
+    score = key.double()
+    weight = torch.exp(score - first_key(score.transpose(1, 2)).transpose(1, 2).detach())
+    mean = ((weight * value).cumsum(1) / weight.cumsum(1)).to(accumulate_dtype(value.dtype))
+    return gate(query, mean, value.dtype)
 
 
 def _images(x: Tensor) -> Iterator[slice]:
