@@ -1,8 +1,10 @@
 """Peak memory and time of streamed relative attention, against the plain unfused forward pass over the same images."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +23,9 @@ from analyses.machine import RESULTS, environment
 Form = Literal["plain", "streamed"]
 BATCH = 64
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RETURNING = ("MALLOC_MMAP_THRESHOLD_", str(2**20))
+"""Has glibc give freed memory of a mebibyte or more back at once. Otherwise it keeps some for later, differently from
+run to run; giving it back takes time, so that time and memory are measured in different processes."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Run:
     seconds: float
     peak_growth_mib: float
     """Largest resident memory during the pass, less that before it, with the model and the images in memory."""
+    returning: bool = False
+    """True: freed memory went back to the system at once (`RETURNING`); the peak is then that of what is held."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,21 @@ class AttentionCost:
     model: str
     data: str
 
-    def run(self, form: Form, images: int) -> Run:
-        """The run of a form over a number of images."""
-        return next(run for run in self.runs if (run.form, run.images) == (form, images))
+    def seconds(self, form: Form, images: int) -> float:
+        """Time of a form over a number of images."""
+        wanted = (form, images, False)
+        return next(run.seconds for run in self.runs if (run.form, run.images, run.returning) == wanted)
 
     @property
     def ratios(self) -> dict[int, float]:
         """Time of the streamed form over that of the plain one, by number of images."""
         counts = sorted({run.images for run in self.runs})
-        return {n: self.run("streamed", n).seconds / self.run("plain", n).seconds for n in counts}
+        return {n: self.seconds("streamed", n) / self.seconds("plain", n) for n in counts}
+
+    @property
+    def peaks(self) -> dict[int, float]:
+        """Peak growth of the streamed form in MiB, freed memory given back at once, by number of images."""
+        return {run.images: run.peak_growth_mib for run in self.runs if run.returning}
 
     def save(self, out: Path) -> Path:
         """Write the record, with hardware, versions and command, and return its path."""
@@ -65,6 +78,8 @@ class AttentionCost:
             "threads": torch.get_num_threads(),
             "command": "python -m analyses.attention_cost",
             **environment(),
+            "memory": "resident, of processes with " + "=".join(RETURNING) + ": freed memory goes back at once",
+            "peak_growth_mib": {str(count): peak for count, peak in self.peaks.items()},
             "time_ratio": {str(count): round(ratio, 3) for count, ratio in self.ratios.items()},
             "runs": [asdict(run) for run in self.runs],
         }
@@ -84,17 +99,27 @@ def measure(form: Form, images: int, model: str, data: str) -> Run:
     before, start = _memory("VmRSS"), time.perf_counter()
     seen = _pass(form, vit, _first(batches, images))
     seconds = time.perf_counter() - start
-    return Run(form, seen, round(seconds, 2), round(_memory("VmHWM") - before, 1))
+    growth = round(_memory("VmHWM") - before, 1)
+    return Run(form, seen, round(seconds, 2), growth, os.environ.get(RETURNING[0]) == RETURNING[1])
 
 
 def attention_cost(images: Sequence[int], model: str, data: str) -> AttentionCost:
-    """Measure both forms over each number of images, every pass in a fresh process."""
+    """Measure time and memory over each number of images, every pass in a fresh process."""
     runs = []
     for count in images:
-        for form in ("plain", "streamed"):
-            with get_context("spawn").Pool(1) as pool:
-                runs.append(pool.apply(measure, (form, count, model, data)))
+        runs += [_fresh("plain", count, model, data), _fresh("streamed", count, model, data)]
+        os.environ[RETURNING[0]] = RETURNING[1]
+        try:
+            runs.append(_fresh("streamed", count, model, data))
+        finally:
+            del os.environ[RETURNING[0]]
     return AttentionCost(runs, model, data)
+
+
+def _fresh(form: Form, images: int, model: str, data: str) -> Run:
+    """`measure` in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure, form, images, model, data).result()
 
 
 def command(
@@ -112,9 +137,17 @@ def command(
         out: Where the record is written.
     """
     result = attention_cost(images, model, data)
-    rows = [[run.form, str(run.images), f"{run.seconds:.1f}", f"{run.peak_growth_mib:.0f}"] for run in result.runs]
-    print(table(["form", "images", "seconds", "peak growth (MiB)"], rows))
-    print("time, streamed over plain: " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in result.ratios.items()))
+    rows = [
+        [
+            str(n),
+            f"{result.seconds('plain', n):.1f}",
+            f"{result.seconds('streamed', n):.1f}",
+            f"{ratio:.2f}",
+            f"{result.peaks[n]:.0f}",
+        ]
+        for n, ratio in result.ratios.items()
+    ]
+    print(table(["images", "plain (s)", "streamed (s)", "ratio", "peak growth (MiB)"], rows))
     print(f"wrote {result.save(out)}")
 
 
