@@ -147,10 +147,7 @@ class Classifier(pl.LightningModule):
             {"params": biases, "weight_decay": 0.0, "lr": optim.lr * optim.bias_lr_scale},
         ]
         groups = [group for group in groups if group["params"]]
-        # One launch for all weights; Lightning cannot clip scaled float16 gradients before a fused step.
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        fused = on_gpu and self.recipe.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr, fused=fused or None)
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr)  # not fused: Lightning cannot clip a fused step
         total = self._steps()
         warmup = min(total - 1, round(total * optim.warmup_epochs / self.recipe.trainer.epochs))
         floor = optim.min_lr / optim.lr

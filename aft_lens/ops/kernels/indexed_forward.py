@@ -88,8 +88,8 @@ def forward_kernel(
             kept_share = tl.min(tl.min(tl.where(on, den / pool, 1.0), 0), 1)[None, :, None]
             total = tl.where(kept_share < 0.03125, -1.0, total)
             redo = tl.minimum(redo, tl.min(total))
-        tl.store(stats + C.to(tl.int64) * B, top, mask=live)
-        tl.store(stats + (C + 1).to(tl.int64) * B, total, mask=live)
+        tl.store(STATS + (head * (C + 2) + C) * B + b, top, mask=live)
+        tl.store(STATS + (head * (C + 2) + C + 1) * B + b, total, mask=live)
         for j in range(C_PER):
             c = (split * C_PER + j).to(tl.int64)
             if C_PER > 1:

@@ -10,6 +10,9 @@ from torch import Tensor
 LARGEST_DENSE = 256
 """Most positions of a grid that the dense kernels take: e^(w - a) of a head must fit on chip."""
 
+FEW_HEADS = 16
+"""Heads up to which a program of the gradients takes fewer batch rows, or too few programs would fill a GPU."""
+
 
 def dot_dtype(dtype: torch.dtype) -> torch.dtype:
     """Operand type of the matrix units: bfloat16 for 16-bit inputs (its range holds e^-57), else float32."""
@@ -123,7 +126,7 @@ class Geometry:
             return Tiles(16, min(self.block, 32), warps=4, stages=1)
         if c <= 2:
             return Tiles(64, min(self.block, 64), b_steps=4, warps=4, stages=1)
-        return Tiles(32, min(self.block, 128), b_steps=2, warps=4, stages=3)
+        return Tiles(32, min(self.block, 128), b_steps=1 if h <= FEW_HEADS else 2, warps=4, stages=3)
 
     def gate_rows(self) -> int:
         """Batch rows a program of the elementwise backward pass."""
@@ -135,4 +138,4 @@ class Geometry:
             return Tiles(16, min(self.block, 32), b_steps=max(1, b // 16), warps=4, stages=1)
         if c <= 2:
             return Tiles(64, min(self.block, 128), b_steps=4, warps=4)
-        return Tiles(32, min(self.block, 128), b_steps=4, warps=4, stages=3)
+        return Tiles(32, min(self.block, 128), b_steps=2 if h <= FEW_HEADS else 4, warps=4, stages=3)
