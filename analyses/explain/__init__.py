@@ -98,7 +98,7 @@ def report(result: Explanation, data: str) -> str:
     lines.append(table(["layer", "variance", "information", *(WORDS[edit] for edit in result.single)], rows))
     lines.append(f"all {result.counts[-1]} heads at once, change of accuracy (points):")
     lines += [
-        f"  {WORDS[edit]:<22} {100 * row[-1].change:+.2f} "
+        f"  {WORDS[edit]:<24} {100 * row[-1].change:+.2f} "
         f"[{100 * row[-1].interval[0]:+.2f}, {100 * row[-1].interval[1]:+.2f}]"
         for edit, row in result.cumulative.items()
     ]

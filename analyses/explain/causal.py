@@ -70,7 +70,7 @@ def compare(intact: Outcome, edited: Outcome) -> Effect:
     difference = edited.loss - intact.loss
     mean, error = float(difference.mean()), Z * float(difference.std(ddof=min(1, count - 1))) / float(np.sqrt(count))
     return Effect(
-        edited.accuracy, edited.accuracy - intact.accuracy, (centre - half, centre + half), mean,
+        edited.accuracy, edited.accuracy - intact.accuracy, (max(-1.0, centre - half), min(1.0, centre + half)), mean,
         (mean - error, mean + error),
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from analyses.explain.causal import REMOVALS, Batches, Effect, Head, Outcome, co
 from analyses.explain.figure import Curve, Drawing, Panel, draw, interactive
 from analyses.explain.position import REPLACEMENTS, HeadPositions, head_positions
 from analyses.figures import rounded
+from analyses.machine import environment
 
 WORDS = {
     "map": "own map",
@@ -52,6 +53,8 @@ class Explanation:
     """Layers whose heads were edited: the rows of `single`."""
     labels: str
     """"data", or "model": accuracy is agreement with the intact model."""
+    device: str
+    """What it was measured on."""
 
     def values(self, edit: str, field: str) -> Float[np.ndarray, "layer head"]:
         """One number of every single-head effect: accuracy, change or loss."""
@@ -93,7 +96,6 @@ class Explanation:
         title = (
             f"{self.source}: {100 * self.intact.accuracy:.1f} % of {len(self.intact.right)} images intact"
             + (" (agreement with itself)" if self.labels == "model" else "")
-            + "; below, one head edited: colours loss, numbers accuracy in points"
         )  # fmt: skip
         return Drawing(title, fractions, effects, self.counts, curves)
 
@@ -103,6 +105,7 @@ class Explanation:
         return {
             "source": self.source,
             "command": command,
+            **environment(self.device),
             "grid": list(self.positions.grid),
             "window": self.window,
             "layers": list(self.layers),
@@ -181,7 +184,7 @@ def explain(
     single = {edit: [row[i : i + width] for i in range(0, len(row), width)] for edit, row in effects.items()}
     return Explanation(
         reader.source, positions, whole, single, np.array(order), counts, cumulative, window,
-        tuple(chosen), labels,
+        tuple(chosen), labels, str(next(reader.model.parameters()).device),
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def draw(drawing: Drawing, paths: Sequence[Path]) -> None:
     for axis, panel in zip(axes, drawing.effects):
         _heat(axis, panel, (-drawing.limit, drawing.limit), EFFECTS)
     _bar(figure, axes, (-drawing.limit, drawing.limit), EFFECTS, EFFECT_UNIT)
-    figure.suptitle(drawing.title, fontsize=9)
+    figure.suptitle(f"{drawing.title}; below, one head edited: colours loss, numbers accuracy in points", fontsize=9)
     for path in paths:
         figure.savefig(path, dpi=160)
     plt.close(figure)
