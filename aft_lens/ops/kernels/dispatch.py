@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aft_lens.ops.kernels import AVAILABLE
+from aft_lens.ops.kernels import AVAILABLE, band_launch
 from aft_lens.ops.kernels.launch import LARGEST_DENSE
 
 if AVAILABLE:
+    from aft_lens.ops.kernels.band import band_forward
     from aft_lens.ops.kernels.dense import dense_forward
     from aft_lens.ops.kernels.scan_local import scan_local
     from aft_lens.ops.kernels.scan_pool import pool_simple
@@ -45,11 +46,11 @@ def refusal(
         return reason
     if causal or outside != "global":
         return 'have no causal form and none for outside="none"'
-    if math.prod(grid) > LARGEST_DENSE:
-        return f"take grids of at most {LARGEST_DENSE} positions, got {tuple(grid)}"
+    if value.numel() == 0:
+        return "take no empty tensors"
     if math.prod(window) > LARGEST_WINDOW:
         return f"take windows of at most {LARGEST_WINDOW} offsets, got {tuple(window)}"
-    return None
+    return None if math.prod(grid) <= LARGEST_DENSE else band_launch.refusal(grid, window)
 
 
 def conv(
@@ -68,7 +69,8 @@ def conv(
     """
     if not torch.compiler.is_compiling():
         logger.debug("AFT-conv by Triton kernels: grid %s, heads %d, %s", tuple(grid), key.shape[1], value.dtype)
-    return dense_forward(query, key, value, position_bias, query_bias, value_bias, list(grid))[0]
+    forward = dense_forward if math.prod(grid) <= LARGEST_DENSE else band_forward
+    return forward(query, key, value, position_bias, query_bias, value_bias, list(grid))[0]
 
 
 def scan_refusal(value: Tensor, *, local: bool = False, causal: bool = True) -> str | None:
