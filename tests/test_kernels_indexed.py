@@ -66,15 +66,15 @@ def check(grid, keep, scale, peak, spare, gated, limit=1e-5, **changes):
         assert relative_error(named[name].grad, right.grad) < limit, name
 
 
-def poison():
+def poison(put=setattr):
     """Fill memory that kernels ask for with NaN, so that what they leave unwritten shows."""
     empty, new_empty = torch.empty, torch.Tensor.new_empty
 
     def full(tensor):
         return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
 
-    torch.empty = lambda *shape, **options: full(empty(*shape, **options))
-    torch.Tensor.new_empty = lambda self, *shape, **options: full(new_empty(self, *shape, **options))
+    put(torch, "empty", lambda *shape, **options: full(empty(*shape, **options)))
+    put(torch.Tensor, "new_empty", lambda self, *shape, **options: full(new_empty(self, *shape, **options)))
 
 
 def check_layer():
@@ -110,8 +110,21 @@ def check_dispatch():
         aft_indexed(query, key, value.double(), w, offset, implementation="triton")
 
 
+def check_operator():
+    """Fake tensors, autograd and dispatch agree with what the operator does, and nothing breaks a traced graph."""
+    from aft_lens.ops import aft_indexed  # noqa: PLC0415
+    from aft_lens.ops.kernels import indexed  # noqa: PLC0415
+
+    query, key, value, w, offset = inputs((3, 4), 2, 1.0, 0.0, False, True)
+    torch.library.opcheck(indexed.indexed_forward, (query, key, value, w, offset, None, None, [3, 4]))
+    grid = [x.detach().unflatten(-1, (3, 4)) for x in (query, key, value)]
+    compiled = torch.compile(aft_indexed, fullgraph=True, backend="aot_eager")
+    found = compiled(*grid, w.detach(), offset, implementation="triton")
+    torch.testing.assert_close(found, aft_indexed(*grid, w.detach(), offset))
+
+
 def check_long_rows():
-    """A row spread over several warps' worth of positions."""
+    """A row spread over several warps."""
     check((20, 30), 2, 1.0, 0.0, False, True, b=2, h=1, c=1)
 
 
@@ -127,12 +140,79 @@ def test_triton_is_refused_without_a_gpu():
         )  # fmt: skip
 
 
-def test_indexed_kernels_equal_the_reference():
-    code = (
-        "from tests.test_kernels_indexed import *;"
-        "torch.manual_seed(0); check_layer(); check_dispatch(); poison();"
-        "[check(*case) for case in CASES]; check_long_rows()"
-    )
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+def check_compiled(c, keep):
+    """The kernels compile for a Hopper GPU, without one too: the interpreter takes what the compiler refuses."""
+    import triton  # noqa: PLC0415
+    from triton.backends.compiler import GPUTarget  # noqa: PLC0415
+
+    for name, source in hopper_sources(c, keep).items():
+        ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1}).asm["ptx"]
+        assert name == "exact" or "ld.global.v2.b32" in ptx, f"{name} reads its rows in pieces of less than 8 bytes"
+
+
+def hopper_sources(c, keep):
+    """The three kernels as they are launched for bfloat16 on a 14 x 14 grid."""
+    from aft_lens.ops.kernels.indexed_backward import backward_kernel  # noqa: PLC0415
+    from aft_lens.ops.kernels.indexed_exact import exact_backward_kernel  # noqa: PLC0415
+    from aft_lens.ops.kernels.indexed_forward import forward_kernel  # noqa: PLC0415
+
+    tiles = {"CHUNKS": 4, "LANES": 64, "BLOCK_B": 2, "B_STEPS": 2, "UNIT": 4}
+    shape = {"T": 196, "GRID_X": 14, "DIMS": 2, "KEEP": keep, "HAS_QUERY": True, "HAS_BIAS": True}
+    slots = {"KEEP_BLOCK": 1 << (keep - 1).bit_length()}
+    constants = {
+        "forward": (forward_kernel, {**tiles, **shape, "C_PER": c, "C_SPLITS": 1, "LOW": -3.0, "SAFE": 57.0}),
+        "backward": (backward_kernel, {**tiles, **shape, **slots, "C": c}),
+        "exact": (exact_backward_kernel, {**shape, **slots, "BLOCK_B": 16, "BLOCK": 16}),
+    }
+    return {name: hopper_source(kernel, known) for name, (kernel, known) in constants.items()}
+
+
+def hopper_source(kernel, known):
+    """A kernel with its constants, pointers and strides on 16 bytes but those along the batch."""
+    from triton.compiler import ASTSource  # noqa: PLC0415
+
+    wide = {"W": "*fp32", "STATS": "*fp32", "DW": "*fp32", "R": "*fp32", "DDEN": "*fp32", "SPARE": "*fp32"}
+    signature, aligned = {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        number = name in ("B", "C", "COLUMNS") or "_" in name
+        signature[name] = "i32" if number else wide.get(name, "*i64" if name == "OFFSET" else "*bf16")
+        if name in known:
+            signature[name] = "constexpr"
+        elif not number or name.endswith(("_h", "_c")):
+            aligned[(place,)] = [["tt.divisibility", 16]]
+    return ASTSource(kernel, signature, known, aligned)
+
+
+def check_on_a_gpu():
+    """Real grids and heads in each dtype, long rows, and biases that take the exact form."""
+    poison()
+    limits = {torch.bfloat16: 1e-2, torch.float16: 2e-3, torch.float32: 2e-5}
+    for h, c in ((16, 24), (384, 1)):
+        for keep in (0, 1, 3):
+            for dtype, limit in limits.items():
+                check((14, 14), keep, 1.0, 0.0, keep > 1, True, limit, b=5, h=h, c=c, device="cuda", dtype=dtype)
+    for grid, scale, peak in (((28, 28), 1.0, 0.0), ((56, 56), 1.0, 0.0), ((14, 14), -9.0, 30.0)):
+        check(grid, 2, scale, peak, False, True, 1e-4, b=2, h=2, c=3, device="cuda")
+
+
+def in_a_process(code, **environment):
+    """Run code apart: Triton reads its environment once, and cannot compile what a runtime checker has wrapped."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"from tests.test_kernels_indexed import *; torch.manual_seed(0); {code}"],
+        env={**os.environ, "PYTHONWARNINGS": "ignore", **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_indexed_kernels_equal_the_reference():
+    checks = "check_layer(); check_dispatch(); check_operator(); poison(); [check(*case) for case in CASES]"
+    in_a_process(f"{checks}; check_long_rows()", TRITON_INTERPRET="1")
+
+
+def test_indexed_kernels_compile_for_hopper():
+    in_a_process("check_compiled(1, 1); check_compiled(24, 3)", TRITON_INTERPRET="0")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_indexed_kernels_on_a_gpu():
+    in_a_process("check_on_a_gpu()", TRITON_INTERPRET="0")

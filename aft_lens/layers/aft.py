@@ -62,10 +62,14 @@ class AFTConv(nn.Module):
 
     def _fits_kernels(self, x: Tensor, w: Tensor, grid: Sequence[int]) -> bool:
         """Whether projections may write straight into the kernels' layout: nothing watches them on the way."""
-        if not x.is_cuda or isinstance(self.position_bias, Indexed):
+        if not x.is_cuda:
             return False
-        watched = any(len(hook._forward_hooks) for hook in (self.hook_query, self.hook_key, self.hook_value))
-        return not watched and dispatch.refusal(x, w.shape[1:], grid, outside=self.outside) is None
+        if any(len(hook._forward_hooks) for hook in (self.hook_query, self.hook_key, self.hook_value)):
+            return False
+        if isinstance(self.position_bias, Indexed):
+            exporting = torch.compiler.is_exporting()
+            return not exporting and dispatch.indexed_refusal(x, w.shape[1], grid) is None
+        return dispatch.refusal(x, w.shape[1:], grid, outside=self.outside) is None
 
     def _fused(self, x: Tensor, w: Tensor, grid: Sequence[int]) -> Tensor:
         """The same through kernels: projections W x^T leave memory as `h c b t`, their biases are added inside."""
@@ -75,10 +79,12 @@ class AFTConv(nn.Module):
         query = None if self.query is None else (self.query.weight @ flat).view(split).permute(2, 0, 1, 3)
         key = torch.addmm(self.key.bias.unsqueeze(1), self.key.weight, flat)
         value = (self.value.weight @ flat).view(split).permute(2, 0, 1, 3)
-        mixed = dispatch.conv(
-            query, key.view(self.num_heads, b, t).transpose(0, 1), value, w, grid,
-            query_bias=None if self.query is None else self.query.bias, value_bias=self.value.bias,
-        )  # fmt: skip
+        key = key.view(self.num_heads, b, t).transpose(0, 1)
+        biases = {"query_bias": None if self.query is None else self.query.bias, "value_bias": self.value.bias}
+        if isinstance(self.position_bias, Indexed):
+            mixed = dispatch.indexed(query, key, value, w, self.position_bias.offset, grid, **biases)
+        else:
+            mixed = dispatch.conv(query, key, value, w, grid, **biases)
         return self.proj(mixed.permute(0, 3, 1, 2).reshape(b, t, d))
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from aft_lens.ops.check import check_grid
 from aft_lens.ops.combine import accumulate_dtype, gate, rowwise
 from aft_lens.ops.expand import expand_offsets, source_index
+from aft_lens.ops.kernels import dispatch
 
-IMPLEMENTATIONS = ("auto", "gather", "matmul", "rowwise")
+IMPLEMENTATIONS = ("auto", "triton", "gather", "matmul", "rowwise")
 MOST_NEGATIVE = -3.0
 """Gather adds (e^w - 1) times one source to a total: at w >= -3 rounding grows by at most e^3 = 20."""
 LARGEST = 50.0
@@ -69,6 +70,16 @@ def aft_indexed(
             f"offset and position_bias must be (h k n) and (h k) with h = {key.shape[1]}, "
             f"got {tuple(offset.shape)} and {tuple(position_bias.shape)}"
         )
+    exporting = torch.compiler.is_exporting()
+    if implementation == "triton" or (implementation == "auto" and value.is_cuda and not exporting):
+        reason = dispatch.indexed_refusal(value, position_bias.shape[1], grid)
+        if reason is None:
+            flat = None if query is None else query.flatten(3)
+            mixed = dispatch.indexed(flat, key.flatten(2), value.flatten(3), position_bias, offset, grid)
+            return mixed.reshape(value.shape)
+        if implementation == "triton":
+            raise ValueError(f'implementation="triton" does not fit: the kernels {reason}; use "auto"')
+        dispatch.tell(reason, "indexed AFT-conv")
     dtype = accumulate_dtype(value.dtype)
     k, v, w = key.to(dtype).flatten(2), value.to(dtype).flatten(3), position_bias.to(dtype)
     form = indexed_form(w, k.shape[-1]) if implementation == "auto" else implementation

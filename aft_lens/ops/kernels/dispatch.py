@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from aft_lens.ops.kernels import AVAILABLE, band_launch
+from aft_lens.ops.kernels.indexed_launch import LARGEST_INDEXED, MOST_KEPT
 from aft_lens.ops.kernels.launch import LARGEST_DENSE
 
 if AVAILABLE:
     from aft_lens.ops.kernels.band import band_forward
     from aft_lens.ops.kernels.dense import dense_forward
+    from aft_lens.ops.kernels.indexed import indexed_forward
     from aft_lens.ops.kernels.scan_local import scan_local
     from aft_lens.ops.kernels.scan_pool import pool_simple
     from aft_lens.ops.kernels.scan_simple import scan_simple
@@ -71,6 +73,35 @@ def conv(
         logger.debug("AFT-conv by Triton kernels: grid %s, heads %d, %s", tuple(grid), key.shape[1], value.dtype)
     forward = dense_forward if math.prod(grid) <= LARGEST_DENSE else band_forward
     return forward(query, key, value, position_bias, query_bias, value_bias, list(grid))[0]
+
+
+def indexed_refusal(value: Tensor, keep: int, grid: Sequence[int]) -> str | None:
+    """Why the kernels cannot take AFT-conv with `keep` offsets a head, to follow "the kernels"; None if they can."""
+    if value.numel() == 0:
+        return "take no empty tensors"
+    if keep > MOST_KEPT:
+        return f"take at most {MOST_KEPT} offsets a head, got {keep}"
+    if len(grid) > 2 or math.prod(grid) > LARGEST_INDEXED:
+        return f"take 1-D and 2-D grids of at most {LARGEST_INDEXED} positions, got {tuple(grid)}"
+    return unfit(value)
+
+
+def indexed(
+    query: Tensor | None,
+    key: Tensor,
+    value: Tensor,
+    position_bias: Tensor,
+    offset: Tensor,
+    grid: Sequence[int],
+    *,
+    query_bias: Tensor | None = None,
+    value_bias: Tensor | None = None,
+) -> Tensor:
+    """AFT-conv with bias `h k` at offsets `h k n` alone; everything else as in `conv`."""
+    if not torch.compiler.is_compiling():
+        keep = position_bias.shape[1]
+        logger.debug("indexed AFT-conv by Triton kernels: grid %s, %d kept, %s", tuple(grid), keep, value.dtype)
+    return indexed_forward(query, key, value, position_bias, offset, query_bias, value_bias, list(grid))[0]
 
 
 def scan_refusal(value: Tensor, *, local: bool = False, causal: bool = True) -> str | None:

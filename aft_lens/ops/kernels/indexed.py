@@ -33,7 +33,7 @@ def indexed_forward(
     q = value if query is None else channel_leading(query)
     y = empty_channel_leading(value)
     stats = torch.empty(h, c + 2, b, dtype=torch.float32, device=value.device)
-    tiles = row_tiles(FORWARD, b, c, t)
+    tiles = row_tiles(FORWARD, b, c, t, w.shape[1])
     gated, biased = query is not None, query_bias is not None or value_bias is not None
     unit = batch_unit(q, key, value, y)
     forward_kernel[(h * tiles.splits, triton.cdiv(b, tiles.rows * tiles.steps))](
@@ -73,7 +73,7 @@ def indexed_backward(
     dv = empty_channel_leading(value)
     dk = torch.empty(h, b, t, dtype=key.dtype, device=key.device)
     inverse, dden = (torch.empty(h, b if keep > 1 else 0, t, dtype=torch.float32, device=key.device) for _ in range(2))
-    tiles = row_tiles(BACKWARD, b, c, t)
+    tiles = row_tiles(BACKWARD, b, c, t, keep)
     programs, exact = triton.cdiv(b, tiles.rows * tiles.steps), min(b, EXACT_PROGRAMS)
     dw = torch.empty(h, keep, programs + exact, dtype=torch.float32, device=key.device)
     unit, keep_block = batch_unit(q, key, value, dy), triton.next_power_of_2(max(1, keep))

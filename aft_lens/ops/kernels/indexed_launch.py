@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 LARGEST_INDEXED = 16384
 """Most positions of a grid: a program holds whole rows of it in registers."""
-MOST_KEPT = 16
+MOST_KEPT = 8
 """Most offsets a head: each costs a tile of registers."""
 EXACT_PROGRAMS = 16
 """Programs a head of the exact kernel: few, as nearly all of them end at once."""
@@ -31,9 +31,17 @@ class RowTiles:
         return {"num_warps": self.warps, "num_stages": 1, "maxnreg": self.registers}
 
 
-FORWARD = {"single": RowTiles(32, 4, 4, 1), "many": RowTiles(64, 2, 1, 1, splits=2)}
-BACKWARD = {"single": RowTiles(64, 2, 4, 1), "many": RowTiles(64, 2, 1, 1)}
-"""By whether a head has one channel or many, for grids of up to 256 positions."""
+FORWARD = {
+    "single": RowTiles(64, 2, 4, 1, registers=96),
+    "many": RowTiles(64, 2, 1, 1, splits=2, registers=128),
+    "kept": RowTiles(128, 1, 4, 1, registers=128),
+}
+BACKWARD = {
+    "single": RowTiles(64, 2, 4, 1, registers=128),
+    "many": RowTiles(64, 2, 1, 1, registers=168),
+    "kept": RowTiles(128, 1, 4, 1, registers=168),
+}
+"""For grids of up to 256 positions: heads of one channel, of many, and heads that keep more than two offsets."""
 
 
 def padded(positions: int) -> int:
@@ -41,12 +49,14 @@ def padded(positions: int) -> int:
     return 1 << (positions - 1).bit_length()
 
 
-def row_tiles(table: dict[str, RowTiles], b: int, c: int, t: int) -> RowTiles:
+def row_tiles(table: dict[str, RowTiles], b: int, c: int, t: int, keep: int) -> RowTiles:
     """Tiles for a shape; a row longer than 256 positions goes alone, on a warp for each 512 positions of it."""
-    tiles = table["single" if c == 1 else "many"]
-    lanes = min(tiles.lanes, padded(t))
-    rows, warps = tiles.rows, tiles.warps
+    tiles = table["kept" if keep > 2 else "single" if c == 1 else "many"]
     if padded(t) > 256:
-        rows, warps = 1, max(tiles.warps, padded(t) // 512)
-    splits = tiles.splits if c % tiles.splits == 0 else 1
-    return replace(tiles, lanes=lanes, rows=rows, warps=warps, steps=min(tiles.steps, -(-b // rows)), splits=splits)
+        tiles = replace(tiles, rows=1, steps=1, warps=padded(t) // 512, registers=None)
+    return replace(
+        tiles,
+        lanes=min(tiles.lanes, padded(t)),
+        steps=min(tiles.steps, -(-b // tiles.rows)),
+        splits=tiles.splits if c % tiles.splits == 0 else 1,
+    )
