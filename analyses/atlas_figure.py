@@ -14,8 +14,9 @@ from jaxtyping import Float
 from matplotlib.colors import ListedColormap
 from plotly.subplots import make_subplots
 
+from analyses.figures import headed
 from analyses.heads import Heads
-from analyses.match_figure import heat, tile
+from analyses.match_figure import bare, heat, tile
 
 LEFT_OUT = "0.85"
 """Colour of heads that are flat."""
@@ -114,11 +115,9 @@ def interactive(page: Page, line: str) -> go.Figure:
                 grid = go.Heatmap(z=by_place(heads, shares[:, number]), zmin=0, zmax=1, colorscale="Viridis",
                                   showscale=False, hovertemplate=text)  # fmt: skip
                 figure.add_trace(grid, start + row, number + 1)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, autorange="reversed")
-    figure.update_annotations(font_size=10)
-    figure.update_layout(
-        width=120 + 150 * columns, height=140 + 150 * 2 * rows, margin={"l": 20, "r": 20, "t": 120, "b": 20},
-        title={"text": f"{page.titles[0]}<br>{page.titles[1]}<br><sub>{line}</sub>", "font": {"size": 14}},
-    )  # fmt: skip
-    return figure
+    for start in (1, 1 + rows):
+        for row, heads in enumerate(page.models, 1):
+            figure.update_yaxes(title=heads.label, row=start + row, col=1)
+    bare(figure)
+    figure.update_layout(margin={"l": 50, "r": 20, "b": 20})
+    return headed(figure, "<br>".join(page.titles), [line], 120 + 150 * columns, 2 * 150 * rows)

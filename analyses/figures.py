@@ -1,6 +1,7 @@
 """Mosaics of maps by layer and head: PNG and SVG by seaborn, HTML by Plotly, JSON beside them."""
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in [list(header), *map(list, rows)]
     )
+
+
+def headed(figure: go.Figure, title: str, lines: Sequence[str], width: int, height: int) -> go.Figure:
+    """A title with smaller lines below it, e.g. the command that made the figure, and room for them above the panels.
+
+    Long lines are broken to the `width`; `height` is that of the panels (both in pixels). Returns the same figure.
+    """
+    small = [part for line in lines for part in textwrap.wrap(line, max(40, width // 7))]
+    top = 50 + 22 * (title.count("<br>") + len(small) + 1)
+    text = title + "".join(f"<br><sub>{part}</sub>" for part in small)
+    figure.update_layout(
+        title={"text": text, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18}, "font_size": 15},
+        width=width, height=height + top, margin_t=top,
+    )  # fmt: skip
+    return figure

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import seaborn as sns
 from plotly.subplots import make_subplots
 
+from analyses.figures import headed
 from analyses.locality_metrics import METRICS, HeadLocality, layer_means
 
 PANELS = ("distance", "relative", "near", "effective", "symmetry")
@@ -82,7 +83,7 @@ def _peaks(axis: plt.Axes, series: Sequence[HeadLocality], colours: dict[str, st
 def interactive(series: Sequence[HeadLocality], radius: float, line: str) -> go.Figure:
     """The same panels with layer, head and value under the pointer; `line` is written below."""
     titles = [*(_axis(key, radius) for key in PANELS), "peak offset (patches)"]
-    figure = make_subplots(2, 3, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.13)
+    figure = make_subplots(2, 3, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.18)
     colours = _colours(series)
     for number, one in enumerate(series):
         shift = (number - (len(series) - 1) / 2) * 0.7 / len(series)
@@ -105,13 +106,13 @@ def interactive(series: Sequence[HeadLocality], radius: float, line: str) -> go.
             hovertemplate=text, showlegend=False, legendgroup=one.name,
         )  # fmt: skip
         figure.add_trace(marks, 2, 3)
+    figure.update_xaxes(title="layer")
+    figure.update_xaxes(title="Δx", row=2, col=3)
+    figure.update_yaxes(title="Δy", row=2, col=3)
     figure.update_yaxes(type="log", row=2, col=1)
     figure.update_yaxes(autorange="reversed", row=2, col=3)
-    figure.update_layout(
-        template="plotly_white", width=1180, height=720, legend={"orientation": "h", "y": -0.06},
-        title={"text": f"Locality of heads; dotted: the uniform map<br><sub>{line}</sub>"},
-    )  # fmt: skip
-    return figure
+    figure.update_layout(template="plotly_white", legend={"orientation": "h", "y": -0.12})
+    return headed(figure, "Locality of heads; dotted: the uniform map", [line], 1180, 680)
 
 
 def layer_traces(

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import seaborn as sns
 from plotly.subplots import make_subplots
 
-from analyses.figures import COLOURS
+from analyses.figures import COLOURS, headed
 from analyses.heads import Heads
 from analyses.matching import Matching
 
@@ -87,7 +87,7 @@ def layer_counts(first: Heads, second: Heads, matching: Matching) -> np.ndarray:
 
 
 def interactive(first: Heads, second: Heads, matchings: Sequence[Matching], most: int, line: str) -> go.Figure:
-    """The pairs of every measure with offset and weight under the pointer; `line` is written below the title."""
+    """The pairs of every measure, coloured about each map's mean, with offset and weight under the pointer."""
     columns = min(most, *(len(matching.pairs) for matching in matchings))
     titles = []
     for matching in matchings:
@@ -101,27 +101,40 @@ def interactive(first: Heads, second: Heads, matchings: Sequence[Matching], most
             for row, (heads, index) in enumerate(zip((first, second), pair)):
                 text = f"{heads.label} {_name(heads, index)}"
                 figure.add_trace(heat(heads.maps[index], text), 2 * number + row + 1, column + 1)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, autorange="reversed")
-    figure.update_annotations(font_size=10)
+        for row, heads in enumerate((first, second), 2 * number + 1):
+            figure.update_yaxes(title=heads.label, row=row, col=1)
+    bare(figure)
     means = "; ".join(
         f"mean {m.measure} {m.mean:.3f}, " + ", ".join(f"p({one.null}) {one.p_value:.2g}" for one in m.baselines)
         for m in matchings
     )
-    figure.update_layout(
-        width=100 + 105 * columns, height=150 + 250 * len(matchings), margin={"l": 20, "r": 20, "t": 110, "b": 20},
-        title={"text": f"{first.label} above {second.label}, layer.head<br><sub>{means}</sub><br><sub>{line}</sub>"},
-    )  # fmt: skip
-    return figure
+    figure.update_layout(margin={"l": 50, "r": 20, "b": 20})
+    title = f"{first.label} above {second.label}; above each map its layer.head, and the likeness of the pair"
+    return headed(figure, title, [means, line], 120 + 105 * columns, 250 * len(matchings))
+
+
+def bare(figure: go.Figure) -> None:
+    """No ticks or grid, rows downwards, small titles."""
+    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, autorange="reversed", title_font_size=11)
+    figure.update_annotations(font_size=10)
 
 
 def heat(values: np.ndarray, text: str) -> go.Heatmap:
-    """A map by offset on its own scale with its values under the pointer."""
+    """A map by offset on its own scale about its mean, with its values under the pointer."""
     y, x = (np.arange(side) - side // 2 for side in values.shape)
-    limit = float(np.abs(values).max()) or 1.0
+    mean = float(values.mean())
+    limit = float(np.abs(values - mean).max()) or 1.0
     hover = f"{text}<br>Δy %{{y}}, Δx %{{x}}<br>%{{z:.4g}}<extra></extra>"
     return go.Heatmap(
-        z=values, x=x, y=y, zmin=-limit, zmax=limit, colorscale="RdBu_r", showscale=False, hovertemplate=hover
+        z=values,
+        x=x,
+        y=y,
+        zmin=mean - limit,
+        zmax=mean + limit,
+        colorscale="RdBu_r",
+        showscale=False,
+        hovertemplate=hover,
     )
 
 
