@@ -73,6 +73,8 @@ def test_images_are_resized_coloured_and_normalised():
     assert way.transform(crop=False)(Image.fromarray(left))[0, :, 0].min() > 0
     grey = Preprocessing((4, 4), (0.0,), (1.0,)).transform()(Image.fromarray(half))
     assert grey.shape == (1, 4, 4)
+    with pytest.raises(ValueError, match="1 or 3 channels, got 4 and 4"):
+        Preprocessing((4, 4), (0.0,) * 4, (1.0,) * 4)
     with pytest.raises(ValueError, match="images must be 1 or more"):
         image_batches(way, "digits", images=0)
 
@@ -175,6 +177,7 @@ def test_torchvision_without_a_network(offline, monkeypatch):
         ("timm:vit_tny_patch16", {}, "near it are: .*vit_tiny"),
         ("timm:vit_base_patch16_xp_224", {}, "no weights for it"),
         ("timm:resnet18", {"pretrained": False, "grid": (3, 3)}, "has no patches"),
+        ("timm:resnet18", {"pretrained": False}, "looked for one of .*; found ResNet with no attention"),
         ("hf:./nowhere", {}, "there is no folder"),
         ("nowhere", {}, "aft-lens list"),
     ],

@@ -15,7 +15,10 @@ from aft_lens.data.source import Images, Transformed
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size, channels and normalisation that a model was trained with, from its library's own configuration."""
+    """Size, channels and normalisation that a model was trained with, from its library's own configuration.
+
+    Raises ValueError unless there are one or three channels.
+    """
 
     size: tuple[int, int]
     """Rows and columns of the input, in pixels."""
@@ -27,6 +30,11 @@ class Preprocessing:
     """Fraction of the resized image that the centre crop keeps, by side; 1 squeezes the whole image to `size`."""
     interpolation: str = "bilinear"
     """Of resizing: a value of torchvision's `InterpolationMode`."""
+
+    def __post_init__(self) -> None:
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
+            raise ValueError(f"mean and std must have one entry for each of 1 or 3 channels, got {len(self.mean)} and "
+                             f"{len(self.std)}; prepare images for such a model yourself")  # fmt: skip
 
     def transform(self, *, crop: bool = True) -> v2.Transform:
         """Image (PIL, or uint8 `c y x`) to normalised float `c y x`; `crop=False` squeezes the whole image instead.

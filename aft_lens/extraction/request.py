@@ -35,7 +35,8 @@ class Request:
         try:
             yield
         except OSError as error:  # what every library's download ends in, no connection and a missing file alike
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise FileNotFoundError(
-                f"{self.spec}: the weights could not be fetched ({str(error).strip().splitlines()[0]}); connect once, "
+                f"{self.spec}: the weights could not be fetched ({reason}); connect once, "
                 f"{local}, or take random weights with pretrained=False (--pretrained false)"
             ) from error

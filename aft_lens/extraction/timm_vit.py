@@ -43,7 +43,7 @@ class TimmReader(AttentionReader):
         embed: Any = getattr(model, "patch_embed", None)
         counted = getattr(model, "num_prefix_tokens", None)
         blocks = getattr(model, "blocks", ())
-        if not layers or len(layers) != len(blocks) or counted is None or not hasattr(embed, "grid_size"):
+        if not layers or len(layers) != len(blocks) or counted is None or getattr(embed, "grid_size", None) is None:
             kinds = {type(module) for name, module in model.named_modules() if name.endswith("attn")}
             raise ValueError(
                 f"{source}: looked for one of {class_names(LAYERS)} in each block of a timm ViT that has "
@@ -107,13 +107,9 @@ def value(module: Any, x: Tensor) -> Tensor:
 def open_model(request: Request) -> AttentionReader:
     """Build or download a timm ViT; timm resamples its position embeddings or bias tables to another grid."""
     model, trained_grid = load(request)
-    return TimmReader(
-        model,
-        request.spec,
-        prefix=request.prefix,
-        preprocessing=preprocessing_of(model),
-        trained_grid=trained_grid,
-    )
+    reader = TimmReader(model, request.spec, prefix=request.prefix, trained_grid=trained_grid)
+    reader.preprocessing = preprocessing_of(model)
+    return reader
 
 
 def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
