@@ -23,32 +23,22 @@ def expand_kernel(
 
 
 @triton.jit
-def load_channel(
-    Q, V, QB, head, c, b, s, t, C, q_b, q_h, q_c, v_b, v_h, v_c,
-    T: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
-):  # fmt: skip
-    """Value and query (0 without one) of one channel of a tile, both asked for before any product waits."""
-    v = tl.load(V + head * v_h + c * v_c + b[:, None] * (v_b * UNIT) + s[None, :], mask=s[None, :] < T, other=0.0)
-    q = tl.zeros((b.shape[0], t.shape[0]), Q.dtype.element_ty)
-    if HAS_QUERY:
-        place = Q + head * q_h + c * q_c + b[:, None] * (q_b * UNIT) + t[None, :]
-        q = tl.load(place, mask=t[None, :] < T, other=0.0)
-        if HAS_BIAS:
-            q = q.to(tl.float32) + tl.load(QB + head * C + c).to(tl.float32)
-    return v, q
-
-
-@triton.jit
-def store_channel(
-    Y, VB, v, q, e, weight, inverse, head, c, b, t, mask_t, C, y_b, y_h, y_c,
-    UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
+def channel(
+    Q, V, Y, QB, VB, e, weight, inverse, head, c, b, s, t, mask_t, C,
+    q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c,
+    T: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Numerator, division and gate of one channel of a tile."""
-    y = tl.dot(weight * v.to(e.dtype), e, input_precision=PRECISION) * inverse
+    v = tl.load(V + head * v_h + c * v_c + b[:, None] * (v_b * UNIT) + s[None, :], mask=s[None, :] < T, other=0.0)
+    y = tl.dot((weight * v.to(tl.float32)).to(e.dtype), e, input_precision=PRECISION) * inverse
     if HAS_BIAS:
         y += tl.load(VB + head * C + c).to(tl.float32)
     if HAS_QUERY:
-        y *= sigmoid(q.to(tl.float32))
+        place = Q + head * q_h + c * q_c + b[:, None] * (q_b * UNIT) + t[None, :]
+        q = tl.load(place, mask=t[None, :] < T, other=0.0).to(tl.float32)
+        if HAS_BIAS:
+            q += tl.load(QB + head * C + c).to(tl.float32)
+        y *= sigmoid(q)
     out = Y + head * y_h + c * y_c + b[:, None] * (y_b * UNIT) + t[None, :]
     tl.store(out, y.to(Y.dtype.element_ty), mask=mask_t)
 
@@ -79,14 +69,10 @@ def forward_kernel(
         live = b < B
         b = tl.minimum(b, B - 1).to(tl.int64)
         key = tl.load(K + head * k_h + b[:, None] * (k_b * UNIT) + s[None, :], mask=s[None, :] < T, other=float("-inf"))
-        if C_PER == 1:
-            v, q = load_channel(
-                Q, V, QB, head, split, b, s, t, C, q_b, q_h, q_c, v_b, v_h, v_c, T, UNIT, HAS_QUERY, HAS_BIAS
-            )
         key = key.to(tl.float32)
         top = tl.max(key, 1)
-        weight = tl.exp(key - top[:, None]).to(e.dtype)
-        den = tl.dot(weight, e, input_precision=PRECISION)
+        weight = tl.exp(key - top[:, None])
+        den = tl.dot(weight.to(e.dtype), e, input_precision=PRECISION)
         den = tl.where(t[None, :] < T, den, 1.0)
         inverse = 1.0 / den
         mask_t = live[:, None] & (t[None, :] < T)
@@ -95,17 +81,13 @@ def forward_kernel(
             if t0 == 0:
                 tl.store(M + head * B + b, top, mask=live)
         if C_PER == 1:
-            store_channel(
-                Y, VB, v, q, e, weight, inverse, head, split, b, t, mask_t, C, y_b, y_h, y_c,
-                UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
+            channel(
+                Q, V, Y, QB, VB, e, weight, inverse, head, split, b, s, t, mask_t, C,
+                q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c, T, UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
             )  # fmt: skip
         else:
             for i in range(C_PER):
-                c = split * C_PER + i
-                v, q = load_channel(
-                    Q, V, QB, head, c, b, s, t, C, q_b, q_h, q_c, v_b, v_h, v_c, T, UNIT, HAS_QUERY, HAS_BIAS
-                )
-                store_channel(
-                    Y, VB, v, q, e, weight, inverse, head, c, b, t, mask_t, C, y_b, y_h, y_c,
-                    UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
+                channel(
+                    Q, V, Y, QB, VB, e, weight, inverse, head, split * C_PER + i, b, s, t, mask_t, C,
+                    q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c, T, UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
                 )  # fmt: skip
