@@ -27,12 +27,15 @@ def test_ratios_are_ours_over_theirs():
     models = {
         "deit_small": {"inference": 100.0, "training": 50.0, "peak_gib": 8.0},
         "aft_conv_small_11_32": {"inference": 110.0, "training": 60.0, "peak_gib": 6.0},
+        "deit_small_56": {"inference": 10.0, "training": 5.0, "peak_gib": 8.0},
+        "aft_conv_small_11_32_56": {"inference": 20.0, "training": 15.0, "peak_gib": 6.0},
     }
     assert gpu.ratios(rows, models) == pytest.approx(
         {
             "conv_h32_forward": 1.25, "conv_h32_train": 0.75, "indexed_forward": 1.2, "indexed_train": 1.25,
             "conv_56_forward": 0.25, "per_token_growth": 1.2, "model_inference": 1.1, "model_train": 1.2,
             "model_train_memory": 0.75,
+            "model_56_inference": 2.0, "model_56_train": 3.0,
         }
     )  # fmt: skip
 

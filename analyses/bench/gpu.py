@@ -1,19 +1,18 @@
 """Operators and whole models on one GPU, in one run: `aft-lens bench gpu`."""
 
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from aft_lens.models import VisionModel, create_model
 from analyses.bench import gpu_causal
+from analyses.bench.gpu_models import MODELS, model_row
 from analyses.bench.gpu_operators import OPERATORS, Case, error, floor_train
+from analyses.bench.gpu_timing import launched, replayed
 from analyses.machine import RESULTS, environment
 
 NAME = "gpu_h100"
@@ -23,9 +22,9 @@ METHOD = (
     "bfloat16, d = 384. Operators: CUDA graphs over three sets of random inputs in turn, medians and quartiles of 15 "
     "replays, microseconds a call, the core operator alone, gradients of every input. Attention has 6 heads of 64. "
     "floor copies as many bytes as AFT-conv of that shape must move: Q, K, V and Y; trained, Q, K, V, dY and the "
-    "gradients besides. "
-    "error is ||out - float64 reference|| / ||reference|| on the first images of the same inputs. Models: every block "
-    "compiled, batch 256 at 224 pixels, bfloat16 autocast; a training step is forward, backward and fused AdamW."
+    "gradients besides. error is ||out - float64 reference|| / ||reference|| on the first images of the same inputs. "
+    "Models: every block compiled, batch 256 at 224 pixels (_56: patches of 4, a 56 x 56 grid, batch 16), bfloat16 "
+    "autocast; a training step is forward, backward and fused AdamW."
 )
 CASES = (
     Case(256, (14, 14), 0, 0, ("copy", "sdpa", "textbook", "linear")),
@@ -40,12 +39,6 @@ CASES = (
     Case(4, (112, 112), 0, 0, ("copy", "sdpa", "linear")),
     *(Case(batch, (1, length), 0, 32, ("copy", *gpu_causal.OPERATORS)) for batch, length in ((32, 1024), (8, 4096))),
 )
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "deit_small": ("vit_small_patch16_224", {}),
-    "aft_conv_small_11_32": ("aft_conv_small_11_16", {"num_heads": 32}),
-    "aft_conv_small_11_384": ("aft_conv_small_11_384", {}),
-    "aft_conv_small_indexed": ("aft_conv_small_11_384", {"keep": (1,) * 12}),
-}
 
 
 def command(out: Path | None = None, *, quick: bool = False) -> None:
@@ -58,7 +51,7 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     _write(folder, rows, {}, quick)
     models: dict[str, dict[str, float]] = {}
     for name in list(MODELS)[:2] if quick else MODELS:
-        models[name] = row = model_row(*MODELS[name])
+        models[name] = row = model_row(MODELS[name])
         print(
             f"{name:26} {row['inference']:8.0f} {row['training']:8.0f} images/s  {row['peak_gib']:.2f} GiB", flush=True
         )
@@ -114,77 +107,6 @@ def operator_rows(case: Case) -> list[dict[str, Any]]:
     return found
 
 
-def replayed(calls: Sequence[Callable[[], Any]], replays: int = 15) -> dict[str, float]:
-    """Microseconds a call when a CUDA graph of all calls is replayed: median, and the quartiles."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            for call in calls:
-                call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    graph.replay()
-    times = [elapsed(graph.replay) * 1e3 / len(calls) for _ in range(replays)]
-    low, middle, high = statistics.quantiles(times, n=4)
-    return {"median": middle, "low": low, "high": high}
-
-
-def launched(calls: Sequence[Callable[[], Any]], rounds: int = 15) -> dict[str, float]:
-    """Microseconds a call when they are launched one after another: median, and the quartiles."""
-    for call in calls:
-        call()
-    times = [elapsed(call) * 1e3 for _ in range(rounds) for call in calls]
-    low, middle, high = statistics.quantiles(times, n=4)
-    return {"median": middle, "low": low, "high": high}
-
-
-def elapsed(call: Callable[[], Any]) -> float:
-    """Milliseconds of one call between two events."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end)
-
-
-def model_row(name: str, changes: dict[str, Any], batch: int = 256) -> dict[str, float]:
-    """Images a second of inference and of training steps, and the peak memory of a step."""
-    model = create_model(name, **changes).cuda()
-    for block in model.blocks:
-        block.compile()
-    images = torch.randn(batch, 3, 224, 224, device="cuda")
-    labels = torch.randint(1000, (batch,), device="cuda")
-    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
-        model.eval()
-        inference = _median(lambda: model(images))
-    model.train()
-    step = training_step(model, images, labels)
-    step()
-    torch.cuda.reset_peak_memory_stats()
-    training = _median(step)
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    return {"inference": batch / inference * 1e3, "training": batch / training * 1e3, "peak_gib": peak}
-
-
-def training_step(model: VisionModel, images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """Forward, backward and AdamW under bfloat16 autocast."""
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
 def ratios(rows: Sequence[dict[str, Any]], models: dict[str, dict[str, float]]) -> dict[str, float]:
     """Ours over theirs: times of operators, images a second of models; those whose rows are missing are left out."""
     found: dict[str, float] = {}
@@ -213,6 +135,8 @@ def ratios(rows: Sequence[dict[str, Any]], models: dict[str, dict[str, float]]) 
         put(f"{key}_inference", rate(name, "inference"), rate("deit_small", "inference"))
         put(f"{key}_train", rate(name, "training"), rate("deit_small", "training"))
     put("model_indexed_inference", rate("aft_conv_small_indexed", "inference"), rate("deit_small", "inference"))
+    for what, suffix in (("inference", "inference"), ("training", "train")):
+        put(f"model_56_{suffix}", rate("aft_conv_small_11_32_56", what), rate("deit_small_56", what))
     put("model_train_memory", rate("aft_conv_small_11_32", "peak_gib"), rate("deit_small", "peak_gib"))
     return found
 
@@ -226,13 +150,6 @@ def _differentiated(run: Callable[..., Tensor], case: Case, tensors: Sequence[Te
     inputs = [tensor.detach().requires_grad_() for tensor in tensors]
     upstream = torch.randn_like(run(case, *tensors))
     return lambda: torch.autograd.grad(run(case, *inputs), inputs, upstream)
-
-
-def _median(call: Callable[[], Any], times: int = 9) -> float:
-    """Median milliseconds of a call, after three that do not count."""
-    for _ in range(3):
-        call()
-    return statistics.median(elapsed(call) for _ in range(times))
 
 
 def _line(row: dict[str, Any]) -> str:

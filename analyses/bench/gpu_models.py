@@ -1,0 +1,67 @@
+"""The whole models that `aft-lens bench gpu` compares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aft_lens.models import VisionModel, create_model
+from analyses.bench.gpu_timing import median_ms
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A registered model, what is changed in it, and its batch."""
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    batch: int = 256
+
+
+FINE = {"patch_size": 4}
+"""A 56 x 56 grid: T = 3,136."""
+MODELS = {
+    "deit_small": Contestant("vit_small_patch16_224"),
+    "aft_conv_small_11_32": Contestant("aft_conv_small_11_16", {"num_heads": 32}),
+    "aft_conv_small_11_384": Contestant("aft_conv_small_11_384"),
+    "aft_conv_small_indexed": Contestant("aft_conv_small_11_384", {"keep": (1,) * 12}),
+    "deit_small_56": Contestant("vit_small_patch16_224", FINE, 16),
+    "aft_conv_small_11_32_56": Contestant("aft_conv_small_11_16", {"num_heads": 32, **FINE}, 16),
+}
+
+
+def model_row(contestant: Contestant) -> dict[str, float]:
+    """Images a second of inference and of training steps, and the peak memory of a step."""
+    torch.compiler.reset()
+    model, batch = create_model(contestant.name, **contestant.changes).cuda(), contestant.batch
+    for block in model.blocks:
+        block.compile()
+    images = torch.randn(batch, 3, 224, 224, device="cuda")
+    labels = torch.randint(1000, (batch,), device="cuda")
+    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+        model.eval()
+        inference = median_ms(lambda: model(images))
+    model.train()
+    step = training_step(model, images, labels)
+    step()
+    torch.cuda.reset_peak_memory_stats()
+    training = median_ms(step)
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return {"inference": batch / inference * 1e3, "training": batch / training * 1e3, "peak_gib": peak}
+
+
+def training_step(model: VisionModel, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """Forward, backward and AdamW under bfloat16 autocast."""
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
