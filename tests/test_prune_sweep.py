@@ -127,6 +127,9 @@ def test_rungs_that_keep_the_same_offsets_are_measured_and_timed_once(parents, t
     assert len(measured) == 4
     assert len(timed) == 2
     assert rows[0]["accuracy_pruned"] == rows[2]["accuracy_pruned"] == rows[0]["accuracy_parent"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "_Parent", None)  # nothing is left to run
+        assert run_sweep(plan, tmp_path / "out") == json.loads(json.dumps(rows))
 
 
 def test_publish_writes_the_record_and_the_curve(parents, tmp_path, monkeypatch, capsys):

@@ -168,6 +168,8 @@ def draw(timings: Sequence[CoreTimings]) -> Figure:
                 result.crossover, color="grey", linewidth=0.8, label=f"gather no faster from k = {result.crossover}"
             )
         axis.set_xscale("symlog", base=2, linthresh=1)
+        axis.set_xticks(keeps := [row.keep for row in gathers], [str(keep) for keep in keeps])
+        axis.set_xlim(-0.3, 1.3 * max(keeps))
         axis.set(yscale="log", xlabel="offsets kept a head (k)", ylabel="median ms a batch")
         axis.set_title(
             f"batch {result.batch}, {result.side}×{result.side}, d {result.dim}, h {result.heads}", fontsize=10

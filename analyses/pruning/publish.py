@@ -7,6 +7,7 @@ python -m analyses.pruning.publish fashion    # analyses/results/ladder_fashion.
 import itertools
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -129,7 +130,7 @@ def command(
         plan: digits, fashion, or a YAML of sweeps by name.
         out: evidence folder; runs/ladder-PLAN if left out.
         result: JSON to write; analyses/results/ladder_PLAN.json if left out.
-        figure: curve to write as PNG; docs/ladder-PLAN.png if left out.
+        figure: curve to write as PNG, with the core's times beside it; docs/ladder-PLAN.png if left out.
         device: where models are scored, fine-tuned and tested, cpu or cuda; both are timed where both are there.
         times: latencies to take: missing ones, all again, or none, which leaves timing and publishing to a later call
             on a quiet machine.
@@ -159,6 +160,7 @@ def command(
     for path in (result, figure):
         path.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(dump(record))
+    shutil.copyfile(out / "core" / "core.png", figure.with_stem(f"{figure.stem}-core"))
     first = next(iter(sweeps))
     evidence.draw_curves([row for row in rows if row["sweep"] == first]).savefig(figure, dpi=110)
     print(

@@ -51,7 +51,7 @@ def run_sweep(plan: Plan, out: Path, *, line: str = "", times: Times = "missing"
         if row.get("fingerprint") != mark:
             if parent is None or parent.loaded.path != Path(place.checkpoint):
                 parent = _Parent(plan, place.checkpoint)
-            row = {"fingerprint": mark, **parent.rung(place, rows, out / "models" / place.name)}
+            row = {**parent.rung(place, rows, out / "models" / place.name), "fingerprint": mark}
             write_row(row, path)
             print(evidence.line(row), flush=True)
         rows.append(row)
@@ -180,4 +180,4 @@ def command(plan: Plan, out: Path, times: Times = "missing") -> None:
 
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    jsonargparse.auto_cli(command, as_positional=False)
