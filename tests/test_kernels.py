@@ -41,12 +41,16 @@ def check(grid, window, scale):
 
 
 def check_layer():
-    """The layer's way through the kernels equals its plain way, forward and every gradient."""
+    """AFT-conv's way through the kernels."""
     from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
     from aft_lens.layers.position_bias import Free  # noqa: PLC0415
 
     torch.manual_seed(0)
-    layer, x, grid = AFTConv(12, 3, Free(3, 3, 5)), torch.randn(2, 20, 12), (4, 5)
+    check_both_ways(AFTConv(12, 3, Free(3, 3, 5)), torch.randn(2, 20, 12), (4, 5))
+
+
+def check_both_ways(layer, x, grid):
+    """A layer's way through the kernels equals its plain way, forward and every gradient."""
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter)
     plain = layer(x, grid)

@@ -81,21 +81,12 @@ def check_layer():
     """The layer's way through the kernels equals its plain way, forward and every gradient."""
     from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
     from aft_lens.layers.position_bias import Indexed  # noqa: PLC0415
+    from tests.test_kernels import check_both_ways  # noqa: PLC0415
 
     offset = torch.tensor([[[0, 1], [1, 1]], [[-1, 0], [0, 0]], [[2, -2], [0, 3]]])
     bias = Indexed(torch.randn(3, 2), offset, torch.tensor([[True, True], [True, False], [True, True]]))
     layer, x, grid = AFTConv(12, 3, bias), torch.randn(2, 20, 12), (4, 5)
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter)
-    plain = layer(x, grid)
-    fused = layer._fused(x, layer.position_bias(), grid)
-    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
-    upstream = torch.randn_like(plain)
-    names, parameters = zip(*layer.named_parameters(), strict=True)
-    expected = torch.autograd.grad(plain, parameters, upstream)
-    for name, found, right in zip(names, torch.autograd.grad(fused, parameters, upstream), expected, strict=True):
-        if name != "key.bias":  # the same for every source: its gradient is 0 but for rounding
-            assert (found - right).norm() <= 1e-4 * right.norm(), name
+    check_both_ways(layer, x, grid)
 
 
 def check_dispatch():
@@ -160,9 +151,9 @@ def hopper_sources(c, keep):
     shape = {"T": 196, "GRID_X": 14, "DIMS": 2, "KEEP": keep, "HAS_QUERY": True, "HAS_BIAS": True}
     slots = {"KEEP_BLOCK": 1 << (keep - 1).bit_length()}
     constants = {
-        "forward": (forward_kernel, {**tiles, **shape, "C_PER": c, "C_SPLITS": 1, "LOW": -3.0, "SAFE": 57.0}),
+        "forward": (forward_kernel, {**tiles, **shape, "C": c, "C_PER": c, "C_SPLITS": 1, "LOW": -3.0, "SAFE": 57.0}),
         "backward": (backward_kernel, {**tiles, **shape, **slots, "C": c}),
-        "exact": (exact_backward_kernel, {**shape, **slots, "BLOCK_B": 16, "BLOCK": 16}),
+        "exact": (exact_backward_kernel, {**shape, **slots, "C": c, "BLOCK_B": 16, "BLOCK": 16}),
     }
     return {name: hopper_source(kernel, known) for name, (kernel, known) in constants.items()}
 

@@ -37,10 +37,10 @@ def indexed_forward(
     gated, biased = query is not None, query_bias is not None or value_bias is not None
     unit = batch_unit(q, key, value, y)
     forward_kernel[(h * tiles.splits, triton.cdiv(b, tiles.rows * tiles.steps))](
-        q, key, value, w, offset, y, stats, query_bias, value_bias, b, c,
+        q, key, value, w, offset, y, stats, query_bias, value_bias, b,
         *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
         *batch_strides(y, 3, unit),
-        t, grid[-1], len(grid), w.shape[1], padded(t) // tiles.lanes, tiles.lanes, tiles.rows, tiles.steps,
+        c, t, grid[-1], len(grid), w.shape[1], padded(t) // tiles.lanes, tiles.lanes, tiles.rows, tiles.steps,
         c // tiles.splits, tiles.splits, unit, gated, biased, LOWEST, SAFE_RANGE, **tiles.options(),
     )  # fmt: skip
     return y, stats

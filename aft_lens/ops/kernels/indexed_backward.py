@@ -14,15 +14,7 @@ whose own source is s; with more, r and dden go through memory, written and read
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.indexed_tiles import (
-    LOG2_E,
-    bias_range,
-    offset_at,
-    on_grid,
-    positions,
-    reciprocal,
-    row_sum,
-)
+from aft_lens.ops.kernels.indexed_tiles import LOG2_E, kept_slots, positions, reciprocal, row_sum
 
 
 @triton.jit
@@ -44,19 +36,7 @@ def backward_kernel(
     chunk, lane = positions(CHUNKS, LANES)
     p = chunk + lane
     on = p < T
-    high, _ = bias_range(W, head, KEEP)
-    base = tl.exp2(-high * LOG2_E)
-    factor = ()
-    shift = ()
-    inside = ()
-    back = ()
-    for i in tl.static_range(KEEP):
-        w = tl.load(W + head * KEEP + i).to(tl.float32)
-        dy, dx = offset_at(OFFSET, head, i, KEEP, DIMS)
-        factor += (tl.exp2((w - high) * LOG2_E) - base,)
-        shift += (dy * GRID_X + dx,)
-        inside += (on_grid(p, dy, dx, T, GRID_X),)
-        back += (on_grid(p, -dy, -dx, T, GRID_X),)
+    high, _, base, factor, shift, inside, back = kept_slots(W, OFFSET, head, p, T, GRID_X, DIMS, KEEP)
     slot = tl.arange(0, KEEP_BLOCK)[:, None, None]
     dw = tl.zeros((KEEP_BLOCK, BLOCK_B, LANES), tl.float32)
     for step in range(B_STEPS):
@@ -77,7 +57,7 @@ def backward_kernel(
         for i in tl.static_range(KEEP):
             key = tl.load(keys + shift[i] + lane + chunk, mask=inside[i], other=float("-inf")).to(tl.float32)
             part = factor[i] * tl.exp2(key * LOG2_E - top)
-            share += (part,)
+            share += (part,)  # type: ignore[assignment]
             den += part
         inverse = reciprocal(den)
         if KEEP == 1:
@@ -143,7 +123,7 @@ def backward_kernel(
         dk += grad * e
         tl.store(DK + row + lane + chunk, dk.to(DK.dtype.element_ty), mask=mask)
     if KEEP > 0:
-        slots = tl.arange(0, KEEP_BLOCK)
-        w = tl.load(W + head * KEEP + slots, mask=slots < KEEP, other=0.0).to(tl.float32)
+        places = tl.arange(0, KEEP_BLOCK)
+        w = tl.load(W + head * KEEP + places, mask=places < KEEP, other=0.0).to(tl.float32)
         dw = tl.sum(tl.sum(dw, 2), 1) * tl.exp2((w - high) * LOG2_E)
-        tl.store(DW + (head * KEEP + slots) * COLUMNS + tl.program_id(1), dw, mask=slots < KEEP)
+        tl.store(DW + (head * KEEP + places) * COLUMNS + tl.program_id(1), dw, mask=places < KEEP)

@@ -116,8 +116,7 @@ def exact_backward_kernel(
 
     With p = e^(K_s + w_ts) / den_t and do = dy sigmoid(q): dv_s = sum_t p do_t, and with D_t = sum_c do o the
     gradient of a score is p (sum_c do v - D_t). SPARE, `h program 3 t`, holds max score, 1 / den and D of the
-    row at hand.
-    DW's last num_programs(1) of COLUMNS take the sums for w, 0 where no row is marked.
+    row at hand. DW's last num_programs(1) of COLUMNS take the sums for w, 0 where no row is marked.
     """
     head = tl.program_id(0).to(tl.int64)
     programs = tl.num_programs(1)

@@ -14,25 +14,18 @@ import triton
 import triton.language as tl
 
 from aft_lens.ops.kernels.indexed_exact import exact_row
-from aft_lens.ops.kernels.indexed_tiles import (
-    LOG2_E,
-    bias_range,
-    offset_at,
-    on_grid,
-    positions,
-    reciprocal,
-    row_sum,
-)
+from aft_lens.ops.kernels.indexed_tiles import LOG2_E, kept_slots, positions, reciprocal, row_sum
 
 
 @triton.jit
 def forward_kernel(
     Q, K, V, W, OFFSET, Y, STATS, QB, VB,
-    B, C,
+    B,
     q_b, q_h, q_c, k_b, k_h, v_b, v_h, v_c, y_b, y_h, y_c,
-    T: tl.constexpr, GRID_X: tl.constexpr, DIMS: tl.constexpr, KEEP: tl.constexpr, CHUNKS: tl.constexpr,
-    LANES: tl.constexpr, BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr, C_PER: tl.constexpr, C_SPLITS: tl.constexpr,
-    UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr, LOW: tl.constexpr, SAFE: tl.constexpr,
+    C: tl.constexpr, T: tl.constexpr, GRID_X: tl.constexpr, DIMS: tl.constexpr, KEEP: tl.constexpr,
+    CHUNKS: tl.constexpr, LANES: tl.constexpr, BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr,
+    C_PER: tl.constexpr, C_SPLITS: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr,
+    HAS_BIAS: tl.constexpr, LOW: tl.constexpr, SAFE: tl.constexpr,
 ):  # fmt: skip
     """One program a head, group of channels and group of batch rows. Strides along the batch in steps of UNIT.
 
@@ -45,17 +38,7 @@ def forward_kernel(
     chunk, lane = positions(CHUNKS, LANES)
     p = chunk + lane
     on = p < T
-    high, low = bias_range(W, head, KEEP)
-    base = tl.exp2(-high * LOG2_E)
-    factor = ()
-    shift = ()
-    inside = ()
-    for i in tl.static_range(KEEP):
-        w = tl.load(W + head * KEEP + i).to(tl.float32)
-        dy, dx = offset_at(OFFSET, head, i, KEEP, DIMS)
-        factor += (tl.exp2((w - high) * LOG2_E) - base,)
-        shift += (dy * GRID_X + dx,)
-        inside += (on_grid(p, dy, dx, T, GRID_X),)
+    high, low, base, factor, shift, inside, _ = kept_slots(W, OFFSET, head, p, T, GRID_X, DIMS, KEEP)
     redo = 1.0
     for step in range(B_STEPS):
         b = (tl.program_id(1) * B_STEPS + step) * BLOCK_B + tl.arange(0, BLOCK_B)[None, :, None]
@@ -78,7 +61,7 @@ def forward_kernel(
         for i in tl.static_range(KEEP):
             key = tl.load(keys + shift[i] + lane + chunk, mask=inside[i], other=float("-inf")).to(tl.float32)
             part = factor[i] * tl.exp2(key * LOG2_E - top)
-            share += (part,)
+            share += (part,)  # type: ignore[assignment]
             den += part
         stats = STATS + head * (C + 2) * B + b
         if high - low > SAFE:

@@ -33,18 +33,6 @@ def reciprocal(x):
 
 
 @triton.jit
-def bias_range(W, head, KEEP: tl.constexpr):
-    """max(w, 0) and min(w, 0) of a head."""
-    high = 0.0
-    low = 0.0
-    for i in tl.static_range(KEEP):
-        w = tl.load(W + head * KEEP + i).to(tl.float32)
-        high = tl.maximum(high, w)
-        low = tl.minimum(low, w)
-    return high, low
-
-
-@triton.jit
 def offset_at(OFFSET, head, i, KEEP: tl.constexpr, DIMS: tl.constexpr):
     """(dy, dx) of a head's i-th kept offset."""
     at = OFFSET + (head * KEEP + i) * DIMS
@@ -58,6 +46,34 @@ def on_grid(p, dy, dx, T: tl.constexpr, GRID_X: tl.constexpr):
     y = p // GRID_X + dy
     x = p % GRID_X + dx
     return (p < T) & (y >= 0) & (y < T // GRID_X) & (x >= 0) & (x < GRID_X)
+
+
+@triton.jit
+def kept_slots(W, OFFSET, head, p, T: tl.constexpr, GRID_X: tl.constexpr, DIMS: tl.constexpr, KEEP: tl.constexpr):
+    """What a head's kept offsets are to positions p.
+
+    a = max(w, 0), min(w, 0), e^-a, and for each offset e^(w - a) - e^-a, its step through memory, whether a target at
+    p has that source on the grid, and whether a source at p has that target.
+    """
+    high = 0.0
+    low = 0.0
+    for i in tl.static_range(KEEP):
+        w = tl.load(W + head * KEEP + i).to(tl.float32)
+        high = tl.maximum(high, w)
+        low = tl.minimum(low, w)
+    base = tl.exp2(-high * LOG2_E)
+    factor = ()
+    shift = ()
+    inside = ()
+    back = ()
+    for i in tl.static_range(KEEP):
+        w = tl.load(W + head * KEEP + i).to(tl.float32)
+        dy, dx = offset_at(OFFSET, head, i, KEEP, DIMS)
+        factor += (tl.exp2((w - high) * LOG2_E) - base,)  # type: ignore[assignment]
+        shift += (dy * GRID_X + dx,)  # type: ignore[assignment]
+        inside += (on_grid(p, dy, dx, T, GRID_X),)  # type: ignore[assignment]
+        back += (on_grid(p, -dy, -dx, T, GRID_X),)  # type: ignore[assignment]
+    return high, low, base, factor, shift, inside, back
 
 
 @triton.jit
