@@ -84,23 +84,13 @@ def check(
 
 
 def check_layer():
-    """The layer's way through the kernels equals its plain way, forward and every gradient."""
+    """AFT-conv's way through the kernels."""
     from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
     from aft_lens.layers.position_bias import Free  # noqa: PLC0415
+    from tests.test_kernels import check_both_ways  # noqa: PLC0415
 
     torch.manual_seed(0)
-    layer, x, grid = AFTConv(4, 2, Free(2, 3, 3)), torch.randn(1, 272, 4), (17, 16)
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter)
-    plain = layer(x, grid)
-    fused = layer._fused(x, layer.position_bias(), grid)
-    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
-    upstream = torch.randn_like(plain)
-    names, parameters = zip(*layer.named_parameters(), strict=True)
-    expected = torch.autograd.grad(plain, parameters, upstream)
-    for name, found, right in zip(names, torch.autograd.grad(fused, parameters, upstream), expected, strict=True):
-        if name != "key.bias":  # the same for every source: its gradient is 0 but for rounding
-            assert (found - right).norm() <= 1e-4 * right.norm(), name
+    check_both_ways(AFTConv(4, 2, Free(2, 3, 3)), torch.randn(1, 272, 4), (17, 16))
 
 
 def check_dispatch():

@@ -9,7 +9,7 @@ With G = the gradient of [num, den], an image a channel like A, and mixed = E^T 
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.band_forward import halo_product, halo_tile, locate
+from aft_lens.ops.kernels.band_forward import halo_product, halo_tile, locate, weight_outside
 
 
 @triton.jit
@@ -42,7 +42,7 @@ def source_kernel(
     on = live[:, None] & (y < GRID_Y) & (x < GRID_X)
     t = y * GRID_X + x
     place = ((strip0[:, None] + n // 8 % (PATCH_X // 8)) * GRID_Y + y) * 8 + n % 8
-    scale = tl.exp(-tl.load(RANGE + head * 2))
+    scale = weight_outside(RANGE, head, E)
     first = head * (C + 1) * B
     dk = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for c in range(split * (C + 1) // SPLITS, (split + 1) * (C + 1) // SPLITS):

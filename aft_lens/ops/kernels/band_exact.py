@@ -30,6 +30,16 @@ def scores(K, W, i, j, GRID_Y: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.con
 
 
 @triton.jit
+def shares(
+    K, W, LOG, i, j, GRID_Y: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.constexpr, WIN_X: tl.constexpr
+):  # fmt: skip
+    """What each source weighs in each target's mean, from log den in strips; and the pairs' places in the window."""
+    score, place = scores(K, W, i, j, GRID_Y, GRID_X, WIN_Y, WIN_X)
+    log = tl.load(LOG + i, mask=strip_position(i, GRID_Y)[1] < GRID_X, other=float("inf"))
+    return tl.exp(score - log), place
+
+
+@triton.jit
 def exact_forward_kernel(
     Q, K, W, A, R, Y, RANGE, QB, VB,
     B, C,
@@ -100,20 +110,19 @@ def exact_backward_kernel(
             here = x < GRID_X
             keys = K + b * k_b + head * k_h
             bias = W + head * WIN_Y * WIN_X
+            logs = R + (head * B + b) * POSITIONS
             image = head * (C + 1) * B + b
             dk = tl.zeros((1, BLOCK), tl.float32)
             for start in range(0, POSITIONS, BLOCK):
                 i = start + tl.arange(0, BLOCK)[:, None]
-                score, place = scores(keys, bias, i, j, GRID_Y, GRID_X, WIN_Y, WIN_X)
-                log = tl.load(R + (head * B + b) * POSITIONS + i, mask=strip_position(i, GRID_Y)[1] < GRID_X,
-                              other=float("inf"))  # fmt: skip
+                p, place = shares(keys, bias, logs, i, j, GRID_Y, GRID_X, WIN_Y, WIN_X)
                 dp = tl.zeros((BLOCK, BLOCK), tl.float32)
                 for c in range(C):
                     channel = (image + c * B) * POSITIONS
                     g = tl.load(G + channel + i, mask=i < POSITIONS, other=0.0).to(tl.float32)
                     dp += g * tl.load(A + channel + j, mask=here, other=0.0).to(tl.float32)
                 dp += tl.load(G + (image + C * B) * POSITIONS + i, mask=i < POSITIONS, other=0.0).to(tl.float32)
-                ds = tl.exp(score - log) * dp
+                ds = p * dp
                 dk += tl.sum(ds, 0)[None, :]
                 tl.atomic_add(DW + head * WIN_Y * WIN_X + place, ds, mask=place >= 0)
             tl.store(DK + (head * B + b) * T + s, dk.to(DK.dtype.element_ty), mask=here)
@@ -121,9 +130,7 @@ def exact_backward_kernel(
                 dv = tl.zeros((1, BLOCK), tl.float32)
                 for start in range(0, POSITIONS, BLOCK):
                     i = start + tl.arange(0, BLOCK)[:, None]
-                    score, _ = scores(keys, bias, i, j, GRID_Y, GRID_X, WIN_Y, WIN_X)
-                    log = tl.load(R + (head * B + b) * POSITIONS + i, mask=strip_position(i, GRID_Y)[1] < GRID_X,
-                                  other=float("inf"))  # fmt: skip
+                    p, _ = shares(keys, bias, logs, i, j, GRID_Y, GRID_X, WIN_Y, WIN_X)
                     g = tl.load(G + (image + c * B) * POSITIONS + i, mask=i < POSITIONS, other=0.0).to(tl.float32)
-                    dv += tl.sum(tl.exp(score - log) * g, 0)[None, :]
+                    dv += tl.sum(p * g, 0)[None, :]
                 tl.store(DV + ((head * C + c) * B + b) * T + s, dv.to(DV.dtype.element_ty), mask=here)

@@ -13,6 +13,12 @@ from aft_lens.ops.kernels.tiles import sigmoid
 
 
 @triton.jit
+def weight_outside(RANGE, head, E):
+    """e^-a, rounded as E holds it: every source outside the window weighs the same."""
+    return tl.exp(-tl.load(RANGE + head * 2)).to(E.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
 def locate(m, PATCHES_X: tl.constexpr, PATCHES: tl.constexpr, PATCH_Y: tl.constexpr, PATCH_S: tl.constexpr):
     """Image, first row and first strip of rows of the products: images one after the other, patch by patch."""
     patch = m % PATCHES
@@ -55,6 +61,32 @@ def halo_product(
 
 
 @triton.jit
+def patch_sums(
+    A, E, OUT, RANGE, head, first, images,
+    GRID_Y: tl.constexpr, GRID_X: tl.constexpr, STRIPS: tl.constexpr, PATCH_Y: tl.constexpr, PATCH_X: tl.constexpr,
+    HALO_Y: tl.constexpr, HALO_S: tl.constexpr, MARGIN: tl.constexpr, RADIUS: tl.constexpr,
+    DEPTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Sums over all sources for a program's patches of the images from `first` on: `patch target`.
+
+    Also each patch's image, first row and first strip, and whether it is one.
+    """
+    BLOCK_N: tl.constexpr = PATCH_Y * PATCH_X
+    PATCHES_X: tl.constexpr = (GRID_X + PATCH_X - 1) // PATCH_X
+    PATCHES: tl.constexpr = (GRID_Y + PATCH_Y - 1) // PATCH_Y * PATCHES_X
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    live = m < images * PATCHES
+    m = tl.minimum(m, images * PATCHES - 1)
+    image, y0, strip0 = locate(m, PATCHES_X, PATCHES, PATCH_Y, PATCH_X // 8)
+    sums = halo_product(
+        A + first * (STRIPS * GRID_Y * 8), E + head * DEPTH * BLOCK_N, image, y0, strip0,
+        GRID_Y, STRIPS, HALO_Y, HALO_S, MARGIN, RADIUS, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+    )  # fmt: skip
+    sums += (tl.load(OUT + first * PATCHES + m) * weight_outside(RANGE, head, E))[:, None]
+    return sums, image, y0, strip0, live
+
+
+@triton.jit
 def denominator_kernel(
     A, E, OUT, RANGE, R,
     B, C,
@@ -63,22 +95,12 @@ def denominator_kernel(
     DEPTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """R = 1 / den in strips, `h b place`; one program a head and block of patches."""
-    BLOCK_N: tl.constexpr = PATCH_Y * PATCH_X
-    PATCHES_X: tl.constexpr = (GRID_X + PATCH_X - 1) // PATCH_X
-    PATCHES: tl.constexpr = (GRID_Y + PATCH_Y - 1) // PATCH_Y * PATCHES_X
     head = tl.program_id(1).to(tl.int64)
-    first = (head * (C + 1) + C) * B
-    rows = B * PATCHES
-    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    live = m < rows
-    m = tl.minimum(m, rows - 1)
-    image, y0, strip0 = locate(m, PATCHES_X, PATCHES, PATCH_Y, PATCH_X // 8)
-    den = halo_product(
-        A + first * (STRIPS * GRID_Y * 8), E + head * DEPTH * BLOCK_N, image, y0, strip0,
-        GRID_Y, STRIPS, HALO_Y, HALO_S, MARGIN, RADIUS, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+    den, image, y0, strip0, live = patch_sums(
+        A, E, OUT, RANGE, head, (head * (C + 1) + C) * B, B,
+        GRID_Y, GRID_X, STRIPS, PATCH_Y, PATCH_X, HALO_Y, HALO_S, MARGIN, RADIUS, DEPTH, BLOCK_M, BLOCK_K, PRECISION,
     )  # fmt: skip
-    den += (tl.load(OUT + first * PATCHES + m) * tl.exp(-tl.load(RANGE + head * 2)))[:, None]
-    n = tl.arange(0, BLOCK_N)[None, :]
+    n = tl.arange(0, PATCH_Y * PATCH_X)[None, :]
     y = y0[:, None] + n // PATCH_X
     strip = strip0[:, None] + n // 8 % (PATCH_X // 8)
     place = (strip * GRID_Y + y) * 8 + n % 8
@@ -98,22 +120,12 @@ def numerator_kernel(
 ):  # fmt: skip
     """Y = sigmoid(q) num / den, `h c b t`; one program a head and block of patches of its channels and images."""
     T: tl.constexpr = GRID_Y * GRID_X
-    BLOCK_N: tl.constexpr = PATCH_Y * PATCH_X
-    PATCHES_X: tl.constexpr = (GRID_X + PATCH_X - 1) // PATCH_X
-    PATCHES: tl.constexpr = (GRID_Y + PATCH_Y - 1) // PATCH_Y * PATCHES_X
     head = tl.program_id(1).to(tl.int64)
-    first = head * (C + 1) * B
-    rows = C * B * PATCHES
-    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    live = m < rows
-    m = tl.minimum(m, rows - 1)
-    image, y0, strip0 = locate(m, PATCHES_X, PATCHES, PATCH_Y, PATCH_X // 8)
-    num = halo_product(
-        A + first * (STRIPS * GRID_Y * 8), E + head * DEPTH * BLOCK_N, image, y0, strip0,
-        GRID_Y, STRIPS, HALO_Y, HALO_S, MARGIN, RADIUS, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+    num, image, y0, strip0, live = patch_sums(
+        A, E, OUT, RANGE, head, head * (C + 1) * B, C * B,
+        GRID_Y, GRID_X, STRIPS, PATCH_Y, PATCH_X, HALO_Y, HALO_S, MARGIN, RADIUS, DEPTH, BLOCK_M, BLOCK_K, PRECISION,
     )  # fmt: skip
-    num += (tl.load(OUT + first * PATCHES + m) * tl.exp(-tl.load(RANGE + head * 2)))[:, None]
-    n = tl.arange(0, BLOCK_N)[None, :]
+    n = tl.arange(0, PATCH_Y * PATCH_X)[None, :]
     y = y0[:, None] + n // PATCH_X
     x = (strip0 * 8)[:, None] + n % PATCH_X
     on = live[:, None] & (y < GRID_Y) & (x < GRID_X)

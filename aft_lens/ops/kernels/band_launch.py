@@ -126,7 +126,7 @@ class Band:
 
 def refusal(grid: Sequence[int], window: Sequence[int]) -> str | None:
     """Why the kernels for large grids cannot take this one, to follow "the kernels"; None if they can."""
-    geometry = Geometry((1, *grid)[-2:], (1, *window)[-2:])
+    geometry = Geometry.of(grid, torch.empty(0, *window))
     if Band(geometry, choose_patch(geometry, torch.float32)).outside_rows() == 0:
         return f"take no grid as long as {tuple(grid)} with windows {tuple(window)}"
     return None

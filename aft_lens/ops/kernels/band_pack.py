@@ -156,25 +156,22 @@ def gate_kernel(
     sums = BIAS + (tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)) * C * 2
     dden = tl.zeros((BLOCK,), tl.float32)
     for c in range(C):
-        dy = tl.load(DY + head * d_h + c * d_c + b * (d_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
-        y = tl.load(Y + head * y_h + c * y_c + b * (y_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
-        dnum = dy
-        bias = tl.load(VB + head * C + c).to(tl.float32) if HAS_BIAS else 0.0
+        mean = tl.load(Y + head * y_h + c * y_c + b * (y_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
+        dmean = tl.load(DY + head * d_h + c * d_c + b * (d_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
+        product = dmean * mean
         if HAS_QUERY:
             q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
             if HAS_BIAS:
                 q += tl.load(QB + head * C + c).to(tl.float32)
             gate = sigmoid(q)
-            dq = dy * y * (1.0 - gate)
+            dq = product * (1.0 - gate)
+            dmean *= gate
             tl.store(DQ + ((head * C + c) * B + b) * T + t, dq.to(DQ.dtype.element_ty), mask=on)
             if HAS_BIAS:
                 tl.store(sums + c * 2, tl.sum(dq, 0))
-            dnum *= gate
-            y -= bias * gate
-        else:
-            y -= bias
         if HAS_BIAS:
-            tl.store(sums + c * 2 + 1, tl.sum(dnum, 0))
-        dden -= dy * y
-        store_strip(G, S, dnum * r, (head * (C + 1) + c) * B + b, POSITIONS, BLOCK)
+            tl.store(sums + c * 2 + 1, tl.sum(dmean, 0))
+            product -= dmean * tl.load(VB + head * C + c).to(tl.float32)
+        dden -= product
+        store_strip(G, S, dmean * r, (head * (C + 1) + c) * B + b, POSITIONS, BLOCK)
     store_strip(G, S, dden * r, (head * (C + 1) + C) * B + b, POSITIONS, BLOCK)
