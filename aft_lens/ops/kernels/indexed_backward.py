@@ -14,7 +14,7 @@ whose own source is s; with more, r and dden go through memory, written and read
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.indexed_tiles import LOG2_E, kept_slots, positions, reciprocal, row_sum
+from aft_lens.ops.kernels.indexed_tiles import LOG2_E, kept_shares, kept_slots, positions, reciprocal, row_sum
 
 
 @triton.jit
@@ -52,13 +52,7 @@ def backward_kernel(
         keys = K + head * k_h + b * (k_b * UNIT)
         row = (head * B + b) * T
         e = tl.exp2(tl.load(keys + lane + chunk, mask=on, other=float("-inf")).to(tl.float32) * LOG2_E - top)
-        den = tl.zeros_like(e) + pool
-        share = ()
-        for i in tl.static_range(KEEP):
-            key = tl.load(keys + shift[i] + lane + chunk, mask=inside[i], other=float("-inf")).to(tl.float32)
-            part = factor[i] * tl.exp2(key * LOG2_E - top)
-            share += (part,)  # type: ignore[assignment]
-            den += part
+        den, share = kept_shares(keys, factor, shift, inside, lane, chunk, top, tl.zeros_like(e) + pool, KEEP)
         inverse = reciprocal(den)
         if KEEP == 1:
             inverse_back = reciprocal(pool + tl.where(back[0], factor[0] * e, 0.0))

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from aft_lens.ops.kernels.indexed_exact import exact_row
-from aft_lens.ops.kernels.indexed_tiles import LOG2_E, kept_slots, positions, reciprocal, row_sum
+from aft_lens.ops.kernels.indexed_tiles import LOG2_E, kept_shares, kept_slots, positions, reciprocal, row_sum
 
 
 @triton.jit
@@ -56,13 +56,7 @@ def forward_kernel(
         e = tl.exp2(key * LOG2_E - top)
         total = row_sum(e)
         pool = base * total
-        den = tl.zeros_like(e) + pool
-        share = ()
-        for i in tl.static_range(KEEP):
-            key = tl.load(keys + shift[i] + lane + chunk, mask=inside[i], other=float("-inf")).to(tl.float32)
-            part = factor[i] * tl.exp2(key * LOG2_E - top)
-            share += (part,)  # type: ignore[assignment]
-            den += part
+        den, share = kept_shares(keys, factor, shift, inside, lane, chunk, top, tl.zeros_like(e) + pool, KEEP)
         stats = STATS + head * (C + 2) * B + b
         if high - low > SAFE:
             total = tl.zeros_like(total) - 1.0

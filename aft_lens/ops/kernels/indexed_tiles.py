@@ -77,6 +77,18 @@ def kept_slots(W, OFFSET, head, p, T: tl.constexpr, GRID_X: tl.constexpr, DIMS: 
 
 
 @triton.jit
+def kept_shares(keys, factor, shift, inside, lane, chunk, top, den, KEEP: tl.constexpr):
+    """`den` with what each kept source adds to it, and these additions; `keys` points at the rows of keys."""
+    share = ()
+    for i in tl.static_range(KEEP):
+        key = tl.load(keys + shift[i] + lane + chunk, mask=inside[i], other=float("-inf")).to(tl.float32)
+        part = factor[i] * tl.exp2(key * LOG2_E - top)
+        share += (part,)  # type: ignore[assignment]
+        den += part
+    return den, share
+
+
+@triton.jit
 def kept(OFFSET, head, i, t, s, T: tl.constexpr, GRID_X: tl.constexpr, DIMS: tl.constexpr, KEEP: tl.constexpr):
     """Whether s is the source at a head's i-th offset of target t, broadcast."""
     dy, dx = offset_at(OFFSET, head, i, KEEP, DIMS)
