@@ -89,7 +89,11 @@ def aft_indexed(
         mean = _matmul(k, v, expand_offsets(w, offset, grid))
     elif _in_place(key, value, position_bias, *(() if query is None else (query,))):
         # Gathering along positions that lie a token apart, as a layer's projection leaves them, costs 20 copies.
-        return _gather_in_place(query, k.contiguous(), v.contiguous(), w, offset, grid).reshape(value.shape).to(value.dtype)
+        return (
+            _gather_in_place(query, k.contiguous(), v.contiguous(), w, offset, grid)
+            .reshape(value.shape)
+            .to(value.dtype)
+        )
     else:
         mean = _gather(k.contiguous(), v.contiguous(), w, offset, grid)
     return gate(query, mean.reshape(value.shape), value.dtype)
