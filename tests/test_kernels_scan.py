@@ -1,0 +1,214 @@
+"""Scan kernels (AFT-simple, causal AFT-local) in Triton's interpreter against the float64 reference; on a GPU too."""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from functools import partial
+
+import pytest
+import torch
+
+from aft_lens.layers.position_bias import LocalFactorized
+from aft_lens.ops import FactorizedBias, aft_local, aft_simple, reference
+from aft_lens.ops.causal_band import causal_band
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+HARMLESS = 1e-2
+"""A gradient that is 0 but for rounding is held to this size, not to itself."""
+
+
+def spread(band):
+    """w `t t` of a causal band `t offset`, 0 outside it."""
+    position = torch.arange(len(band), device=band.device)
+    offset = position.unsqueeze(1) - position
+    near = (offset >= 0) & (offset < band.shape[1])
+    return torch.where(near, band.gather(1, offset.clamp(0, band.shape[1] - 1)), 0.0)
+
+
+def inputs(length, ramp=0.0, level=1.0, *, batch=2, dim=3, device="cpu", dtype=torch.float32):
+    """Query, key and value, keys rising by `ramp` nats over time."""
+    query, key, value = (torch.randn(batch, length, dim, device=device) for _ in range(3))
+    key = level * key + torch.linspace(-ramp / 2, ramp / 2, length, device=device).unsqueeze(1)
+    return [x.to(dtype) for x in (query, key, value)]
+
+
+def check(run, tensors, *, causal=True, limit=2e-5):
+    """Hold `run` and every gradient to the reference; tensors are query (or None), key, value and perhaps a band."""
+    given = [None if x is None else x.detach().clone().requires_grad_() for x in tensors]
+    wide = [None if x is None else x.detach().double().requires_grad_() for x in tensors]
+    query, key, value, *band = wide
+    w = spread(band[0]) if band else key.new_zeros(key.shape[1], key.shape[1])
+    right = reference.aft_full(query, key, value, w, causal=causal)
+    upstream = torch.randn_like(value, dtype=torch.float32).to(value.dtype).float()
+    found = run(*given)
+    named = [x for x in given if x is not None]
+    grads = torch.autograd.grad(found, named, upstream.to(found.dtype))
+    expected = torch.autograd.grad(right, [x for x in wide if x is not None], upstream.double())
+    for i, (one, other) in enumerate(zip((found, *grads), (right, *expected), strict=True)):
+        error = float((one.double() - other).norm() / other.norm().clamp(min=HARMLESS * upstream.norm()))
+        assert error < limit, f"result {i} of {[tuple(x.shape) for x in named]}: relative error {error:.1e}"
+
+
+def check_simple():
+    """Every length, long runs and split ones, rising and falling keys, no query, channels not contiguous."""
+    from aft_lens.ops.kernels import dispatch, scan_launch  # noqa: PLC0415 - Triton reads its environment on import
+
+    torch.manual_seed(0)
+    for causal in (True, False):
+        run = partial(dispatch.simple, causal=causal)
+        for length, programs in ((1, 1), (7, 99), (63, 1), (130, 3)):
+            scan_launch.PROGRAMS = programs
+            check(run, inputs(length, batch=1), causal=causal)
+        for ramp in (200.0, -200.0):
+            check(run, inputs(40, ramp, batch=1), causal=causal)
+        _, key, value = inputs(20, level=30.0)
+        check(run, [None, key, value], causal=causal)
+        check(run, [x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs(9)], causal=causal)
+    check(partial(dispatch.simple, causal=True), [x.bfloat16() for x in inputs(9)], limit=1e-2)
+    masked = key.masked_fill(torch.arange(20).unsqueeze(1) % 3 == 1, float("-inf"))
+    found = dispatch.simple(None, masked, value, causal=True)
+    torch.testing.assert_close(found[:, 1], value[:, 0])
+    torch.testing.assert_close(
+        found[:, 5], dispatch.simple(None, key[:, [0, 2, 3, 5]], value[:, [0, 2, 3, 5]], causal=True)[:, 3]
+    )
+
+
+def check_local():
+    """Windows within a chunk and beyond it, ramps, biases at both ends of their range, no query.
+
+    In float32: the interpreter multiplies the bits of bfloat16 matrices as if they were integers.
+    """
+    from aft_lens.ops.kernels.dispatch import local  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    for length, window in ((1, 1), (7, 3), (63, 5), (130, 1), (130, 9), (200, 70)):
+        check(local, [*inputs(length, batch=1 + length % 2), torch.randn(length, window)])
+    for ramp in (200.0, -200.0):
+        check(local, [*inputs(100, ramp, batch=1), torch.randn(100, 9)])
+    for shift in (-110.0, 98.0):
+        check(local, [*inputs(20, level=20.0, batch=1), (torch.randn(20, 5) + shift).clamp(-110, 100)])
+    _, key, value = inputs(30, level=30.0, batch=1)
+    check(local, [None, key, value, 40 * torch.randn(30, 5).clamp(-2.5, 2.5)])
+
+
+def check_future():
+    """Later sources, extreme ones and such as are not finite too, move no bit of an earlier target."""
+    from aft_lens.ops.kernels import dispatch, scan_launch  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    scan_launch.PROGRAMS = 8
+    query, key, value = inputs(75, batch=1)
+    band = torch.randn(75, 9)
+
+    def both(key, value):
+        return dispatch.simple(query, key, value, causal=True), dispatch.local(query, key, value, band)
+
+    before = both(key, value)
+    for cut, key_part, value_part in (
+        (40, 90.0, 1e6), (70, -90.0, 3e38), (41, float("inf"), 1.0), (42, 1.0, float("nan")), (68, 1.0, float("inf")),
+    ):  # fmt: skip
+        later_key, later_value = key.clone(), value.clone()
+        later_key[:, cut:], later_value[:, cut:] = key_part, value_part
+        for old, new in zip(before, both(later_key, later_value), strict=True):
+            assert torch.equal(old[:, :cut], new[:, :cut])
+            assert not torch.equal(old[:, cut:], new[:, cut:])
+
+
+def check_unwritten():
+    """With every buffer poisoned nothing unwritten comes out: outputs and gradients stay as they are."""
+    from aft_lens.ops.kernels import dispatch  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    empty = torch.empty
+
+    def poisoned(*shape, **options):
+        found = empty(*shape, **options)
+        return found.fill_(float("nan") if found.is_floating_point() else 2**20)
+
+    torch.empty = poisoned
+    try:
+        check(dispatch.local, [*inputs(70, batch=1), torch.randn(70, 5)])
+        for causal in (True, False):
+            check(partial(dispatch.simple, causal=causal), inputs(20, batch=1), causal=causal)
+    finally:
+        torch.empty = empty
+
+
+@pytest.mark.parametrize("name", ["check_simple", "check_local", "check_future", "check_unwritten"])
+def test_in_the_interpreter(name):
+    code = f"from tests.test_kernels_scan import {name}; {name}()"
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("window", [1, 5, 70, 90])
+def test_the_band_of_a_window(window):
+    torch.manual_seed(0)
+    factors = FactorizedBias(*torch.randn(2, 90, 4, dtype=torch.float64).requires_grad_())
+    whole = (factors.target @ factors.source.T).detach().requires_grad_()
+    offset = torch.arange(90).unsqueeze(1) - torch.arange(90)
+    right = torch.where((offset >= 0) & (offset < window), whole, 0.0)
+    for bias in (factors, whole):
+        band = causal_band(bias, window)
+        assert band.shape == (90, window)
+        torch.testing.assert_close(spread(band), right.float())
+    weight = torch.randn(90, window)
+    weight[offset[:, 0].unsqueeze(1) < torch.arange(window)] = 0.0
+    (gradient,) = torch.autograd.grad((causal_band(whole, window) * weight).sum(), whole)
+    torch.testing.assert_close(gradient, spread(weight).double())
+
+
+def test_autocast_and_modules_give_the_band_in_float32():
+    bias = LocalFactorized(20, 4, rank=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        band = causal_band(bias.factors(), 4)
+    assert band.dtype == torch.float32
+    torch.testing.assert_close(spread(band), bias().tril())
+
+
+def on_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; the interpreter checks the same kernels at small shapes")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ramp", [0.0, 150.0, -150.0])
+def test_on_a_gpu(dtype, ramp):
+    on_gpu()
+    tensors = inputs(1000, ramp, batch=2, dim=384, device="cuda", dtype=dtype)
+    limit = 1e-4 if dtype == torch.float32 else 2e-2
+    check(lambda *x: aft_simple(*x, causal=True), tensors, limit=limit)
+    check(aft_simple, tensors, causal=False, limit=limit)
+    band = torch.randn(1000, 32, device="cuda")
+    check(lambda q, k, v, w: aft_local(q, k, v, spread(w), 32, causal=True), [*tensors, band], limit=limit)
+
+
+def test_the_compiler_and_autocast_take_it_on_a_gpu():
+    on_gpu()
+    query, key, value = inputs(100, dim=64, device="cuda")
+    w = torch.randn(100, 100, device="cuda")
+
+    def both(query, key, value, w):
+        return aft_simple(query, key, value, causal=True) + aft_local(query, key, value, w, 9, causal=True)
+
+    compiled = torch.compile(both, fullgraph=True)
+    torch.testing.assert_close(compiled(query, key, value, w), both(query, key, value, w), rtol=1e-4, atol=1e-4)
+    with torch.autocast("cuda", torch.bfloat16):
+        assert both(query.bfloat16(), key.bfloat16(), value.bfloat16(), w).dtype == torch.bfloat16
+
+
+def test_a_gpu_says_what_it_takes(caplog):
+    on_gpu()
+    query, key, value = inputs(20, device="cuda")
+    with caplog.at_level(logging.DEBUG):
+        aft_simple(query, key, value, causal=True)
+    assert "Triton" in caplog.text
+    with pytest.warns(UserWarning, match="float64"):
+        aft_simple(query.double(), key.double(), value.double(), causal=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        aft_simple(query.double(), key.double(), value.double(), causal=True)
