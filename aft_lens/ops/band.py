@@ -17,6 +17,12 @@ from aft_lens.ops.combine import LARGEST_EXPONENT, Spec, columns, drop_broken, f
 SMALLEST_CHUNK = 32
 
 
+def chunks(length: int, reach: int) -> tuple[int, int]:
+    """How many chunks, and how long: at least `reach` - 1 positions, the last one as full as can be."""
+    count = max(1, length // max(SMALLEST_CHUNK, reach - 1))
+    return count, -(-length // count)
+
+
 class _Band:
     """Weights of the chunk pairs, `h n|1 t (j s)` for neighbours j, and their gradient."""
 
@@ -24,9 +30,8 @@ class _Band:
         self.bias, self.spec, self.length = bias, spec, length
         self.toeplitz = spec.form == "banded"
         self.reach = bias[0].shape[1] // 2 + 1 if self.toeplitz else spec.window
-        self.chunk = min(max(SMALLEST_CHUNK, self.reach - 1), max(1, length))
-        self.count = -(-length // self.chunk)
-        self.neighbours = (-1, 0) if spec.causal else (-1, 0, 1)
+        self.count, self.chunk = chunks(length, self.reach)
+        self.neighbours = (0,) if self.count == 1 else (-1, 0) if spec.causal else (-1, 0, 1)
         near = self.near = self._near()
         log = self._log_weights().masked_fill(~near, 0.0 if spec.outside == "global" else float("-inf"))
         if spec.causal:

@@ -3,11 +3,13 @@ r"""AFT-conv: position biases shared over a 1-D or 2-D grid (Eq. 6), in forms wi
 `depthwise`, `rows` and `band` hold the sums, `mean` the safeguard that redoes extreme targets in float64.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from aft_lens.ops.check import check_grid
 from aft_lens.ops.combine import Spec, accumulate_dtype, gate, rowwise
+from aft_lens.ops.crossover import TYPICAL_IMAGES, conv_form
 from aft_lens.ops.expand import check_outside, check_window, expand_bias
 from aft_lens.ops.kernels import dispatch
 from aft_lens.ops.mean import weighted_mean
@@ -64,20 +66,11 @@ def aft_conv(
     else:
         form = implementation
         if form == "auto":
-            form = choose_form(tuple(grid), tuple(w.shape[1:]), causal=causal, device=k.device.type)
+            b, heads, channels = value.shape[:3]
+            form = conv_form(
+                tuple(grid), tuple(w.shape[1:]), images=TYPICAL_IMAGES if torch.compiler.is_compiling() else b,
+                heads=heads, channels=channels, causal=causal, device=k.device.type,
+            )  # fmt: skip
         spec = Spec(form, tuple(grid), causal=causal, outside=outside)
         mean = weighted_mean(k.transpose(0, 1), v.transpose(0, 1), [w], spec).transpose(0, 1)
     return gate(query, mean.reshape(value.shape), value.dtype)
-
-
-def choose_form(grid: tuple[int, ...], window: tuple[int, ...], *, causal: bool, device: str) -> str:
-    """The fastest form for a shape as `aft-lens bench ops` measured it."""
-    if len(grid) == 1:
-        if not causal and (device == "cpu" or window[0] <= 5):
-            return "convolution" if window[0] < 64 else "banded"
-        return "banded" if 2 * window[0] < grid[0] or not causal else "matmul"
-    if causal:
-        return "matmul"
-    if device != "cpu" and grid[0] * grid[1] <= 1024:
-        return "matmul"
-    return "convolution"

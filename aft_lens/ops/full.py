@@ -6,12 +6,10 @@ from torch import Tensor
 from aft_lens.ops.causal_band import causal_band
 from aft_lens.ops.check import check_tokens
 from aft_lens.ops.combine import FactorizedBias, Spec, accumulate_dtype, gate
+from aft_lens.ops.crossover import local_form
 from aft_lens.ops.kernels import dispatch
 from aft_lens.ops.mean import weighted_mean
 from aft_lens.ops.simple import aft_simple, readable, require_source
-
-BAND_SHARE = 3
-"""A window under 1 / BAND_SHARE of the length takes the band of chunks; a wider one every pair (measured)."""
 
 
 def aft_full(
@@ -84,8 +82,7 @@ def local_by_products(
     if window_size >= length:
         spec = Spec("rows", (length,), causal=causal)
     else:
-        form = "band" if BAND_SHARE * window_size < length else "rows"
-        spec = Spec(form, (length,), window_size, causal)
+        spec = Spec(local_form(length, window_size), (length,), window_size, causal)
     return _mean(query, key, value, position_bias, spec, key_mask)
 
 

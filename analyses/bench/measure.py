@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import random
 import statistics
 import sys
@@ -19,6 +20,27 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 FLUSH_BYTES = 2**26
 """Written between two timings, so that none finds its inputs in the cache that the one before left."""
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""glibc's names (mallopt(3)) for when freed memory goes back to the system, and what is mapped for itself."""
+WARM_BYTES = 2**31
+"""Touched once by `keep_memory`: more than any contestant needs."""
+
+
+def keep_memory() -> bool:
+    """Have glibc keep what is freed, as jemalloc and tcmalloc do; False where the C library is another one.
+
+    By default it hands large blocks back to the system, and the next pass pays for every page anew: a cost of
+    the allocator that falls on contestants by chance.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL("libc.so.6").mallopt
+    kept = bool(mallopt(TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(MMAP_THRESHOLD, 2**30))
+    blocks = [torch.ones(WARM_BYTES // 32) for _ in range(8)]
+    del blocks
+    return kept
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import statistics
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -13,14 +12,17 @@ import torch
 
 from analyses.bench.contests import CURVES, conv, simple, softmax_attention, unsafe_conv, written_out_conv
 from analyses.bench.figure import draw_curves
-from analyses.bench.measure import exponent, interleaved, median_ms, peak_bytes, peak_resident, ratio
+from analyses.bench.measure import exponent, interleaved, keep_memory, median_ms, peak_bytes, peak_resident, ratio
 from analyses.bench.shapes import form_table
-from analyses.machine import RESULTS
+from analyses.machine import RESULTS, environment
 
 LENGTHS = (196, 400, 784, 1600, 3136, 6400, 16384)
 METHOD = (
     "Forward and backward of the core operator (no projections), float32, gradients of every input. Times: medians; "
-    "ratios are medians over rounds in which the contestants take turns, 64 MiB written between two timings. Memory: "
+    "ratios are medians over rounds in which the contestants take turns in random order, 64 MiB written between two "
+    "timings. Freed memory stays with the process (mallopt, as jemalloc and tcmalloc do), but for "
+    "ratios_default_allocator, taken before with glibc as it starts. Unsafe is Eq. 6's own sum in the same code, "
+    "written_out the same by autograd; biases N(-5, 0.1^2), or N(0, 0.1^2) where it says mild_bias. Memory: "
     "peak_mib is the most live bytes of PyTorch's CPU allocator in a pass, above the inputs; resident_mib the growth "
     "of the process's peak resident memory, libraries' buffers included. Curves: batch 1, d = 384, window 32 (local), "
     "11 x 11 and 32 heads (conv), rank 128; exponents are least-squares slopes in log-log over every length."
@@ -35,6 +37,7 @@ class OpsBench:
     memory_exponents: dict[str, float]
     time_exponents: dict[str, float]
     milliseconds: dict[str, float]
+    ratios_default_allocator: dict[str, float]
     forms: list[dict[str, Any]]
     curves: dict[str, list[dict[str, Any]]]
     machine: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +55,8 @@ def measure(*, quick: bool = False) -> OpsBench:
     torch.manual_seed(0)
     load = [os.getloadavg()]
     rounds = 3 if quick else 31
+    default, _ = _ratios(rounds)
+    kept = keep_memory()
     ratios, milliseconds = _ratios(rounds)
     load.append(os.getloadavg())
     forms = form_table(3 if quick else 15, quick=quick)
@@ -70,17 +75,14 @@ def measure(*, quick: bool = False) -> OpsBench:
     machine = {
         "command": "aft-lens bench ops" + (" --quick true" if quick else ""),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
+        **environment(),
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
         "seed": 0,
-        "allocator": {k: v for k, v in os.environ.items() if k in ("THP_MEM_ALLOC_ENABLE", "LD_PRELOAD")} or "default",
+        "allocator": "keeps freed memory" if kept else "the system's default",
         "load_average_1min": [round(one, 2) for one, _, _ in load],
         "method": METHOD,
     }
-    return OpsBench(ratios, fits["peak_mib"], fits["ms"], milliseconds, forms, curves, machine)
+    return OpsBench(ratios, fits["peak_mib"], fits["ms"], milliseconds, default, forms, curves, machine)
 
 
 def _ratios(rounds: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -128,18 +130,12 @@ def _curve(name: str, lengths: tuple[int, ...]) -> list[dict[str, Any]]:
     return points
 
 
-def _processor() -> str:
-    """The processor's model as the system names it."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()
-
-
 def command(out: Path | None = None, *, quick: bool = False) -> None:
     """Measure the operators on this CPU; print the tables and save them."""
     result = measure(quick=quick)
+    print(f"{'ratio':45} {'':6} default allocator")
     for name, value in result.ratios.items():
-        print(f"{name:45} {value:6.2f}")
+        print(f"{name:45} {value:6.2f} {result.ratios_default_allocator.get(name, float('nan')):6.2f}")
     print(f"\n{'shape':58} {'auto':12} {'best':12} auto/best")
     for row in result.forms:
         print(f"{row['shape']:58} {row['auto']:12} {row['best']:12} {row['auto_over_best']:.2f}")
