@@ -85,7 +85,8 @@ class AFTConv(nn.Module):
             mixed = dispatch.indexed(query, key, value, w, self.position_bias.offset, grid, **biases)
         else:
             mixed = dispatch.conv(query, key, value, w, grid, **biases)
-        return self.proj(mixed.permute(0, 3, 1, 2).reshape(b, t, d))
+        leading = mixed.permute(1, 2, 0, 3).reshape(d, b * t)  # a view: the product takes it transposed, uncopied
+        return self.proj(leading.T).view(b, t, d)
 
 
 class AFTFull(nn.Module):

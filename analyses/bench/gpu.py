@@ -28,16 +28,14 @@ METHOD = (
 )
 CASES = (
     Case(256, (14, 14), 0, 0, ("copy", "sdpa", "textbook", "linear")),
-    *(Case(256, (14, 14), heads, 11, ("aft_conv", "indexed", "floor")) for heads in (16, 32, 384)),
+    *(Case(256, (14, 14), heads, 11, ("aft_conv", "indexed", "floor")) for heads in (384, 32, 16)),
+    *(Case(batch, (side, side), 0, 0, ("copy", "sdpa", "linear")) for batch, side in ((64, 28), (16, 56), (4, 112))),
+    *(Case(batch, (side, side), 32, 11, ("aft_conv",)) for batch, side in ((64, 28), (16, 56), (4, 112))),
     *(Case(256, (14, 14), heads, 11, ("eq6",)) for heads in (32, 384)),
-    *(Case(256, (14, 14), 32, side, ("aft_conv",)) for side in (3, 7, 15, 25)),
-    *(Case(64, (28, 28), heads, 11, ("aft_conv", "eq6")) for heads in (32,)),
-    Case(64, (28, 28), 0, 0, ("copy", "sdpa", "linear")),
-    Case(16, (56, 56), 32, 11, ("aft_conv", "eq6")),
-    Case(16, (56, 56), 0, 0, ("copy", "sdpa", "linear")),
-    Case(4, (112, 112), 32, 11, ("aft_conv",)),
-    Case(4, (112, 112), 0, 0, ("copy", "sdpa", "linear")),
+    *(Case(batch, (side, side), 32, 11, ("eq6",)) for batch, side in ((64, 28), (16, 56))),
     *(Case(batch, (1, length), 0, 32, ("copy", *gpu_causal.OPERATORS)) for batch, length in ((32, 1024), (8, 4096))),
+    *(Case(256, (14, 14), 32, side, ("aft_conv",)) for side in (3, 7, 15, 25)),
+    *(Case(16, (56, 56), heads, side, ("aft_conv",)) for heads, side in ((16, 11), (384, 11), (32, 3), (32, 25))),
 )
 
 
@@ -46,15 +44,17 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     if not torch.cuda.is_available():
         raise ValueError("bench gpu needs a CUDA device, none was found; `aft-lens bench ops` measures on the CPU")
     torch.manual_seed(0)
-    rows = [row for case in (CASES[:2] if quick else CASES) for row in operator_rows(case)]
     folder = out or RESULTS
-    _write(folder, rows, {}, quick)
+    rows: list[dict[str, Any]] = []
     models: dict[str, dict[str, float]] = {}
     for name in list(MODELS)[:2] if quick else MODELS:
         models[name] = row = model_row(MODELS[name])
         print(
             f"{name:26} {row['inference']:8.0f} {row['training']:8.0f} images/s  {row['peak_gib']:.2f} GiB", flush=True
         )
+        _write(folder, rows, models, quick)
+    for case in CASES[:2] if quick else CASES:
+        rows += operator_rows(case)
         _write(folder, rows, models, quick)
     for name, value in ratios(rows, models).items():
         print(f"{name:26} {value:.3f}")
