@@ -137,7 +137,20 @@ def check_unwritten():
         torch.empty = empty
 
 
-@pytest.mark.parametrize("name", ["check_simple", "check_local", "check_future", "check_unwritten"])
+def check_operators():
+    """Schemas, shapes without data, gradients under tracing with unknown sizes: what compiling and exporting need."""
+    from aft_lens.ops.kernels.scan_local import scan_local  # noqa: PLC0415
+    from aft_lens.ops.kernels.scan_pool import pool_simple  # noqa: PLC0415
+    from aft_lens.ops.kernels.scan_simple import scan_simple  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    query, key, value = (x.requires_grad_() for x in inputs(5))
+    torch.library.opcheck(scan_simple, (query, key, value))
+    torch.library.opcheck(pool_simple, (query, key, value))
+    torch.library.opcheck(scan_local, (None, key, value, torch.randn(5, 2, requires_grad=True)))
+
+
+@pytest.mark.parametrize("name", ["check_simple", "check_local", "check_future", "check_unwritten", "check_operators"])
 def test_in_the_interpreter(name):
     code = f"from tests.test_kernels_scan import {name}; {name}()"
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
@@ -179,7 +192,7 @@ def on_gpu():
 @pytest.mark.parametrize("ramp", [0.0, 150.0, -150.0])
 def test_on_a_gpu(dtype, ramp):
     on_gpu()
-    tensors = inputs(1000, ramp, batch=2, dim=384, device="cuda", dtype=dtype)
+    tensors = inputs(1000, ramp, batch=2, dim=100, device="cuda", dtype=dtype)
     limit = 1e-4 if dtype == torch.float32 else 2e-2
     check(lambda *x: aft_simple(*x, causal=True), tensors, limit=limit)
     check(aft_simple, tensors, causal=False, limit=limit)

@@ -10,8 +10,16 @@ over the near chunks of targets pair by pair, and over those beyond as sums A an
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_local_tiles import any_of, bias_tile, reference, source_factor, target_factor, tile
-from aft_lens.ops.kernels.scan_state import FLOOR
+from aft_lens.ops.kernels.scan_local_tiles import (
+    any_of,
+    bias_tile,
+    pair_of,
+    reference,
+    source_factor,
+    target_factor,
+    tile,
+)
+from aft_lens.ops.kernels.scan_state import FLOOR, place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 
@@ -34,11 +42,7 @@ def local_far_kernel(
     NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
 ):  # fmt: skip
     """A and B of a chunk of targets for the run before its near chunks, whose log goes to REF; `b chunk d`."""
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    chunk = (pid // blocks) % CHUNKS
-    b = (pid // (blocks * CHUNKS)).to(tl.int64)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, chunk, d = place_of(CHUNKS, D, BLOCK_D)
     on = d < D
     t = (chunk * BLOCK + tl.arange(0, BLOCK))[:, None]
     far = chunk - NEAR - 1
@@ -54,6 +58,26 @@ def local_far_kernel(
 
 
 @triton.jit
+def far_gradient(k, LOG, ONE, TWO, b, chunk, d, D, CHUNKS, NEAR: tl.constexpr):
+    """What the targets beyond the near chunks give a chunk of sources: its shares of A and B."""
+    log = tl.load(LOG + (b * CHUNKS + chunk) * D + d, mask=d < D, other=0.0)
+    after = (b * CHUNKS + chunk + NEAR + 1) * D + d
+    more = (d < D) & (chunk + NEAR + 1 < CHUNKS)
+    share = tl.exp(tl.minimum(k - log[None, :], 0.0))
+    one = share * tl.load(ONE + after, mask=more, other=0.0)[None, :]
+    return one, share * tl.load(TWO + after, mask=more, other=0.0)[None, :]
+
+
+@triton.jit
+def store_sources(DK, DV, v, one, two, s, d, b, T, D):
+    """Gradients of key and value from sum p g and sum p g y; s is a column."""
+    place = (b * T + s) * D + d[None, :]
+    mask = (s < T) & (d < D)[None, :]
+    tl.store(DV + place, one.to(DV.dtype.element_ty), mask=mask)
+    tl.store(DK + place, (v * one - two).to(DK.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def local_source_kernel(
     Q, K, V, W, TOP, LOG, Y, DY, OUT_LOG, ONE, TWO, DQ, DK, DV, FLAG,
     T, D, y_b, y_t, q_b, q_t, k_b, k_t, v_b, v_t, CHUNKS,
@@ -64,24 +88,14 @@ def local_source_kernel(
 
     FLAG is 1 for the programs whose key and value are left to the exact kernel.
     """
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    chunk = (pid // blocks) % CHUNKS
-    b = (pid // (blocks * CHUNKS)).to(tl.int64)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, chunk, d = place_of(CHUNKS, D, BLOCK_D)
     on = d < D
     s = chunk * BLOCK + tl.arange(0, BLOCK)
     row = b * T * D
     K += b * k_b
-    LOG += b * CHUNKS * D
     k = tile(K, k_t, s[:, None], d[None, :], T, D, float("-inf"))
     v = tile(V + b * v_b, v_t, s[:, None], d[None, :], T, D, 0.0)
-    log = tl.load(LOG + chunk * D + d, mask=on, other=0.0)
-    after = (b * CHUNKS + chunk + NEAR + 1) * D + d
-    more = on & (chunk + NEAR + 1 < CHUNKS)
-    share = tl.exp(tl.minimum(k - log[None, :], 0.0))
-    one = share * tl.load(ONE + after, mask=more, other=0.0)[None, :]
-    two = share * tl.load(TWO + after, mask=more, other=0.0)[None, :]
+    one, two = far_gradient(k, LOG, ONE, TWO, b, chunk, d, D, CHUNKS, NEAR)
     fails = 0
     for near in range(chunk, tl.minimum(chunk + NEAR + 1, CHUNKS)):
         t = near * BLOCK + tl.arange(0, BLOCK)
@@ -92,7 +106,7 @@ def local_source_kernel(
             mask = (t[:, None] < T) & on[None, :] & (near == chunk)
             dq = (gy * (1.0 - gate)).to(DQ.dtype.element_ty)
             tl.store(DQ + row + t[:, None] * D + d[None, :], dq, mask=mask)
-        r = reference(K, LOG, near, d, D)
+        r = reference(K, LOG + b * CHUNKS * D, near, d, D)
         top = tl.load(TOP + t, mask=t < T, other=0.0)
         inverse, under = target_factor(out_log, top[:, None], r)
         x, _, over = source_factor(k, v, r)
@@ -100,11 +114,8 @@ def local_source_kernel(
         e = tl.exp(bias_tile(W, t[None, :], s[:, None], T, WINDOW) - top[None, :]).to(DOT)
         one += x * tl.dot(e, (g * inverse).to(DOT), input_precision=PRECISION)
         two += x * tl.dot(e, (gy * inverse).to(DOT), input_precision=PRECISION)
-    tl.store(FLAG + pid, fails)
-    place = row + s[:, None] * D + d[None, :]
-    mask = (s[:, None] < T) & on[None, :]
-    tl.store(DV + place, one.to(DV.dtype.element_ty), mask=mask)
-    tl.store(DK + place, (v * one - two).to(DK.dtype.element_ty), mask=mask)
+    tl.store(FLAG + tl.program_id(0), fails)
+    store_sources(DK, DV, v, one, two, s[:, None], d, b, T, D)
 
 
 @triton.jit
@@ -116,14 +127,10 @@ def local_bias_kernel(
 ):  # fmt: skip
     """Gradient of the band summed over every SPLITS-th batch row and all channels, DW `split t offset`.
 
-    FLAG, `b block tile`, is 1 for what is left to the exact kernel.
+    FLAG, `b block pair`, is 1 for what is left to the exact kernel.
     """
-    pid = tl.program_id(0)
-    chunk = pid % CHUNKS
-    tiles = CHUNKS * (NEAR + 1)
+    chunk, near, split, pair = pair_of(CHUNKS, NEAR)
     blocks = tl.cdiv(D, BLOCK_D)
-    near = chunk - (pid // CHUNKS) % (NEAR + 1)
-    split = pid // tiles
     t = chunk * BLOCK + tl.arange(0, BLOCK)
     s = near * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK, BLOCK), tl.float32)
@@ -142,7 +149,7 @@ def local_bias_kernel(
             inverse, under = target_factor(out_log, top[:, None], r)
             x, mixed, over = source_factor(k, v, r)
             fails = tl.maximum(any_of(over), any_of(under))
-            tl.store(FLAG + (b * blocks + d0 // BLOCK_D) * tiles + pid % tiles, fails)
+            tl.store(FLAG + (b * blocks + d0 // BLOCK_D) * CHUNKS * (NEAR + 1) + pair, fails)
             keep = tl.where(fails > 0, 0.0, inverse)
             total = tl.dot((g * keep).to(DOT), tl.trans(mixed.to(DOT)), total, input_precision=PRECISION)
             total = tl.dot((-gy * keep).to(DOT), tl.trans(x.to(DOT)), total, input_precision=PRECISION)

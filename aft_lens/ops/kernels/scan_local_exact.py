@@ -7,9 +7,9 @@ and right for any finite keys and biases. A source that no target may read with 
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_local_backward import target_tile
-from aft_lens.ops.kernels.scan_local_tiles import bias_tile, tile
-from aft_lens.ops.kernels.scan_state import FLOOR, join
+from aft_lens.ops.kernels.scan_local_backward import far_gradient, store_sources, target_tile
+from aft_lens.ops.kernels.scan_local_tiles import bias_tile, pair_of, tile
+from aft_lens.ops.kernels.scan_state import FLOOR, join, place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 
@@ -20,12 +20,8 @@ def exact_forward_kernel(
     WINDOW: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
 ):  # fmt: skip
     """Overwrite Y and OUT_LOG where the latter is 1e30; arguments as in `local_forward_kernel`."""
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    chunk = (pid // blocks) % CHUNKS
-    b = (pid // (blocks * CHUNKS)).to(tl.int64)
-    if tl.load(FLAG + pid) > 0:
-        d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, chunk, d = place_of(CHUNKS, D, BLOCK_D)
+    if tl.load(FLAG + tl.program_id(0)) > 0:
         on = d < D
         t = (chunk * BLOCK + tl.arange(0, BLOCK))[:, None]
         far = (b * CHUNKS + chunk - NEAR - 1) * D + d
@@ -57,23 +53,14 @@ def exact_source_kernel(
     WINDOW: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
 ):  # fmt: skip
     """Overwrite DK and DV of a chunk of sources; arguments as in `local_source_kernel`."""
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    chunk = (pid // blocks) % CHUNKS
-    b = (pid // (blocks * CHUNKS)).to(tl.int64)
-    if tl.load(FLAG + pid) > 0:
-        d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, chunk, d = place_of(CHUNKS, D, BLOCK_D)
+    if tl.load(FLAG + tl.program_id(0)) > 0:
         on = d < D
         s = (chunk * BLOCK + tl.arange(0, BLOCK))[:, None]
         row = b * T * D
         k = tile(K + b * k_b, k_t, s, d[None, :], T, D, float("-inf"))
         v = tile(V + b * v_b, v_t, s, d[None, :], T, D, 0.0)
-        log = tl.load(LOG + (b * CHUNKS + chunk) * D + d, mask=on, other=0.0)
-        after = (b * CHUNKS + chunk + NEAR + 1) * D + d
-        more = on & (chunk + NEAR + 1 < CHUNKS)
-        share = tl.exp(tl.minimum(k - log[None, :], 0.0))
-        one = share * tl.load(ONE + after, mask=more, other=0.0)[None, :]
-        two = share * tl.load(TWO + after, mask=more, other=0.0)[None, :]
+        one, two = far_gradient(k, LOG, ONE, TWO, b, chunk, d, D, CHUNKS, NEAR)
         for t in range(chunk * BLOCK, tl.minimum(T, (chunk + NEAR + 1) * BLOCK)):
             g = tl.load(DY + b * y_b + t * y_t + d, mask=on, other=0.0).to(tl.float32)
             gy = g * tl.load(Y + row + t * D + d, mask=on, other=0.0).to(tl.float32)
@@ -83,10 +70,7 @@ def exact_source_kernel(
             p = tl.exp(k + bias_tile(W, t, s, T, WINDOW) - own[None, :])
             one += p * g[None, :]
             two += p * gy[None, :]
-        place = row + s * D + d[None, :]
-        mask = (s < T) & on[None, :]
-        tl.store(DV + place, one.to(DV.dtype.element_ty), mask=mask)
-        tl.store(DK + place, (v * one - two).to(DK.dtype.element_ty), mask=mask)
+        store_sources(DK, DV, v, one, two, s, d, b, T, D)
 
 
 @triton.jit
@@ -96,19 +80,15 @@ def exact_bias_kernel(
     WINDOW: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
 ):  # fmt: skip
     """Add what `local_bias_kernel` flagged to DW; arguments as there."""
-    pid = tl.program_id(0)
-    chunk = pid % CHUNKS
-    tiles = CHUNKS * (NEAR + 1)
+    chunk, near, split, pair = pair_of(CHUNKS, NEAR)
     blocks = tl.cdiv(D, BLOCK_D)
-    near = chunk - (pid // CHUNKS) % (NEAR + 1)
-    split = pid // tiles
     t = (chunk * BLOCK + tl.arange(0, BLOCK))[:, None]
     s = (near * BLOCK + tl.arange(0, BLOCK))[None, :]
     for image in range(split, B * (near >= 0).to(tl.int32), SPLITS):
         b = image + (split * 0).to(tl.int64)
         row = b * T * D
         for block in range(blocks):
-            if tl.load(FLAG + (b * blocks + block) * tiles + pid % tiles) > 0:
+            if tl.load(FLAG + (b * blocks + block) * CHUNKS * (NEAR + 1) + pair) > 0:
                 d = block * BLOCK_D + tl.arange(0, BLOCK_D)
                 total = tl.zeros((BLOCK, BLOCK), tl.float32)
                 g, gy, _, log = target_tile(

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from aft_lens.ops.kernels.scan_local_tiles import SMALLEST, any_of, bias_tile, reference, source_factor, tile
-from aft_lens.ops.kernels.scan_state import FLOOR
+from aft_lens.ops.kernels.scan_state import FLOOR, place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 
@@ -26,11 +26,7 @@ def local_forward_kernel(
     TOP is a_t, (LOG, MEAN) `b chunk d` every chunk and all before it. Y and OUT_LOG, the log of each denominator, are
     laid out `b t d`; what is left to the exact kernel has 1e30 in OUT_LOG, and its program 1 in FLAG.
     """
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    chunk = (pid // blocks) % CHUNKS
-    b = (pid // (blocks * CHUNKS)).to(tl.int64)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, chunk, d = place_of(CHUNKS, D, BLOCK_D)
     on = d < D
     t = (chunk * BLOCK + tl.arange(0, BLOCK))[:, None]
     K += b * k_b
@@ -59,7 +55,7 @@ def local_forward_kernel(
     _, _, out = source_factor(k, v, r)
     out = tl.maximum(tl.associative_scan(out, 0, larger), broken[None, :])
     lost = ((out > 0) | (den <= SMALLEST)) & (t < T) & on[None, :]
-    tl.store(FLAG + pid, any_of(lost.to(tl.int32)))
+    tl.store(FLAG + tl.program_id(0), any_of(lost.to(tl.int32)))
     y = num / den
     place = (b * T + t) * D + d[None, :]
     mask = (t < T) & on[None, :]

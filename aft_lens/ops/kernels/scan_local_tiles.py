@@ -21,6 +21,15 @@ SMALLEST = tl.constexpr(1e-18)
 
 
 @triton.jit
+def pair_of(CHUNKS, NEAR: tl.constexpr):
+    """Chunk of targets, chunk of sources (perhaps before the first), share of the batch and pair of this program."""
+    pid = tl.program_id(0)
+    pairs = CHUNKS * (NEAR + 1)
+    chunk = pid % CHUNKS
+    return chunk, chunk - (pid // CHUNKS) % (NEAR + 1), pid // pairs, pid % pairs
+
+
+@triton.jit
 def bias_tile(W, t, s, T, WINDOW: tl.constexpr):
     """w of every pair, -inf for later sources; W is `t offset`, offset = t - s, and ends at WINDOW: 0 beyond."""
     offset = t - s

@@ -8,6 +8,7 @@ With y the mean over every source, L the log of its denominator, s = sigmoid(q) 
 import triton
 import triton.language as tl
 
+from aft_lens.ops.kernels.scan_state import place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 
@@ -17,11 +18,8 @@ def open_kernel(
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
 ):  # fmt: skip
     """sigmoid(q) times the mean `b d`."""
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
-    t = ((pid // blocks) % TILES) * ROWS + tl.arange(0, ROWS)[:, None].to(tl.int64)
-    b = (pid // (blocks * TILES)).to(tl.int64)
+    b, tile, d = place_of(TILES, D, BLOCK_D)
+    t = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     on = (t < T) & (d[None, :] < D)
     y = tl.load(MEAN + b * D + d, mask=d < D, other=0.0)[None, :] + tl.zeros((ROWS, BLOCK_D), tl.float32)
     if HAS_QUERY:
@@ -35,11 +33,7 @@ def open_backward_kernel(
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
 ):  # fmt: skip
     """dq, and the sum of the mean's gradient over a run of targets, TOTAL `b run d`."""
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    run = (pid // blocks) % RUNS
-    b = (pid // (blocks * RUNS)).to(tl.int64)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, run, d = place_of(RUNS, D, BLOCK_D)
     y = tl.load(MEAN + b * D + d, mask=d < D, other=0.0)
     total = tl.zeros((BLOCK_D,), tl.float32)
     for step in range(STEPS):
@@ -61,11 +55,8 @@ def pool_backward_kernel(
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of a tile of sources; TOTAL is G, `b d`."""
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
-    t = ((pid // blocks) % TILES) * ROWS + tl.arange(0, ROWS)[:, None].to(tl.int64)
-    b = (pid // (blocks * TILES)).to(tl.int64)
+    b, tile, d = place_of(TILES, D, BLOCK_D)
+    t = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     on = (t < T) & (d[None, :] < D)
     log = tl.load(LOG + b * D + d, mask=d < D, other=0.0)[None, :]
     mean = tl.load(MEAN + b * D + d, mask=d < D, other=0.0)[None, :]

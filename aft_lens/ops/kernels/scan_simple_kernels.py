@@ -12,7 +12,7 @@ owns its channels and takes the rows of a tile in turn, which are loaded togethe
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_state import FLOOR, include, normal
+from aft_lens.ops.kernels.scan_state import FLOOR, include, normal, place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 
@@ -41,11 +41,7 @@ def simple_forward_kernel(
 
     Writes (TILE_LOG, TILE_MEAN), `b tile d`: the state before each tile.
     """
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    run = (pid // blocks) % RUNS
-    b = (pid // (blocks * RUNS)).to(tl.int64)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, run, d = place_of(RUNS, D, BLOCK_D)
     on = d < D
     before = (b * RUNS + run - 1) * D + d
     top = tl.load(LOG + before, mask=on & (run > 0), other=FLOOR)
@@ -84,11 +80,7 @@ def simple_backward_kernel(
     SUMMARY writes those of the run alone, and nothing else; otherwise they are read from the run after this one,
     which has all later ones in it. Gradients are laid out `b t d`.
     """
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    run = (pid // blocks) % RUNS
-    b = (pid // (blocks * RUNS)).to(tl.int64)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, run, d = place_of(RUNS, D, BLOCK_D)
     on = d < D
     after = (b * RUNS + run + 1) * D + d
     more = on & (run + 1 < RUNS) & (not SUMMARY)

@@ -13,6 +13,15 @@ FLOOR = tl.constexpr(-1e30)
 
 
 @triton.jit
+def place_of(RUNS, D, BLOCK_D: tl.constexpr):
+    """Batch row, run (or chunk, or tile) and channels of this program; channels go fastest."""
+    blocks = tl.cdiv(D, BLOCK_D)
+    pid = tl.program_id(0)
+    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    return (pid // (blocks * RUNS)).to(tl.int64), (pid // blocks) % RUNS, d
+
+
+@triton.jit
 def join(top, num, den, other_top, other_num, other_den):
     """Numerator and denominator of two runs relative to their joint maximum: one exponential."""
     low = tl.exp(-tl.abs(top - other_top))
@@ -44,11 +53,7 @@ def run_kernel(
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """(log, mean) of every run of STEPS x ROWS sources, `b run d`; one program a run and block of channels."""
-    blocks = tl.cdiv(D, BLOCK_D)
-    pid = tl.program_id(0)
-    run = (pid // blocks) % RUNS
-    b = (pid // (blocks * RUNS)).to(tl.int64)
-    d = (pid % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    b, run, d = place_of(RUNS, D, BLOCK_D)
     start = run.to(tl.int64) * STEPS * ROWS
     local = tl.arange(0, ROWS)[:, None]
     top = tl.full((BLOCK_D,), FLOOR, tl.float32)
