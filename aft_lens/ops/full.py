@@ -68,16 +68,10 @@ def aft_local(
 
 
 def local_by_products(
-    query: Float[Tensor, "b t d"] | None,
-    key: Float[Tensor, "b t d"],
-    value: Float[Tensor, "b t d"],
-    position_bias: Float[Tensor, "targets sources"] | FactorizedBias,
-    window_size: int,
-    *,
-    causal: bool = False,
-    key_mask: Bool[Tensor, "b t"] | None = None,
-) -> Float[Tensor, "b t d"]:
-    """The PyTorch form of `aft_local` with a window of 1 or more, on any device."""
+    query: Tensor | None, key: Tensor, value: Tensor, position_bias: Tensor | FactorizedBias, window_size: int, *,
+    causal: bool = False, key_mask: Tensor | None = None,
+) -> Float[Tensor, "b t d"]:  # fmt: skip
+    """The PyTorch form of `aft_local`, its arguments, with a window of 1 or more; on any device."""
     length = key.shape[1]
     if window_size >= length:
         spec = Spec("rows", (length,), causal=causal)
