@@ -43,10 +43,3 @@ def elapsed(call: Callable[[], Any]) -> float:
     end.record()
     torch.cuda.synchronize()
     return start.elapsed_time(end)
-
-
-def median_ms(call: Callable[[], Any], times: int = 9) -> float:
-    """Median milliseconds of a call, after three that do not count."""
-    for _ in range(3):
-        call()
-    return statistics.median(elapsed(call) for _ in range(times))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from analyses.locality_figure import layer_traces
+from analyses.locality.figure import layer_traces
 from app.views import theme
 
 

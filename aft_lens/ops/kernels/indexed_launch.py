@@ -37,7 +37,7 @@ FORWARD = {
     "kept": RowTiles(128, 1, 4, 1, registers=128),
 }
 BACKWARD = {
-    "single": RowTiles(64, 2, 4, 1, registers=128),
+    "single": RowTiles(128, 1, 4, 1, registers=80),
     "many": RowTiles(64, 2, 1, 1, registers=168),
     "kept": RowTiles(128, 1, 4, 1, registers=168),
 }

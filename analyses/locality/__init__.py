@@ -1,0 +1,169 @@
+"""How local is a head? Distance, entropy, mass near the target, peak and symmetry of any model's maps by offset.
+
+A ViT's heads, an AFT's and random-weight controls are measured alike, beside the uniform map of their own frame.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from analyses.figures import table
+from analyses.locality.figure import draw, interactive
+from analyses.locality.metrics import METRICS, SCALARS, HeadLocality, Values, head_locality, layer_means
+from analyses.machine import command_line, environment
+from analyses.offset_maps import Remainder, read_offset_maps
+
+PLACES = {"distance_pixels": 1, "effective": 1}
+"""Decimals printed where they are not three."""
+
+
+@dataclass(frozen=True)
+class Locality:
+    """The locality of the heads of one or more sources, and how it was measured."""
+
+    sources: tuple[HeadLocality, ...]
+    radius: float
+    """Of the mass near the target, in patches."""
+    remainder: str
+    plain: bool
+    resamples: int
+    seed: int
+    command: str
+    """The line that made it."""
+
+    def save(self, out: Path) -> list[Path]:
+        """Write locality.json, .png, .svg and .html into a folder and return their paths."""
+        out.mkdir(parents=True, exist_ok=True)
+        paths = [out / f"locality.{kind}" for kind in ("json", "png", "svg", "html")]
+        record = {
+            **{name: getattr(self, name) for name in ("command", "radius", "remainder", "plain", "resamples", "seed")},
+            **environment(),
+            "metrics": [asdict(metric) for metric in METRICS],
+            "sources": [source.record() for source in self.sources],
+        }
+        paths[0].write_text(json.dumps(record) + "\n")
+        figure = draw(self.sources, self.radius)
+        figure.savefig(paths[1], dpi=160)
+        figure.savefig(paths[2])
+        plt.close(figure)
+        interactive(self.sources, self.radius, self.command).write_html(paths[3], include_plotlyjs=True)
+        return paths
+
+
+def report(found: HeadLocality, *, by_head: bool = False) -> str:
+    """A table by layer (means over heads, with intervals), or by head, and the uniform baseline below."""
+    what = f"attention over {found.images} images" if found.kind == "attention" else "|exp(w) - 1|"
+    title = f"{found.name}: {what}, frame {found.frame[0]} x {found.frame[1]} offsets"
+    layers, heads = found.values["distance"].shape
+    peaks = [_place(peak) for peak in zip(found.values["peak_y"].flat, found.values["peak_x"].flat)]
+    if by_head:
+        names = [f"{layer}.{head}" for layer in range(layers) for head in range(heads)]
+        values, bounds, share = found.values, found.interval, found.remainder_share.ravel()
+    else:
+        names = [str(layer) for layer in range(layers)]
+        values, bounds = {key: layer_means(found.values[key]) for key in SCALARS}, found.layer_interval
+        share = found.remainder_share.mean(1)
+        peaks = [_commonest(peaks[layer * heads : (layer + 1) * heads]) for layer in range(layers)]
+    rows = [
+        [name, *(_cell(key, values[key].flat[i], bounds, i) for key in SCALARS), peaks[i], f"{share[i]:.2f}"]
+        for i, name in enumerate(names)
+    ]
+    rows.append(["uniform", *(_cell(key, found.uniform[key]) for key in SCALARS), "-", "-"])
+    header = ["layer.head" if by_head else "layer", *map(_column, SCALARS), "peak (Δy, Δx)", "remainder share"]
+    return f"{title}\n{table(header, rows)}"
+
+
+def definitions(radius: float) -> str:
+    """Every metric with its unit, definition and how to read it."""
+    rows = [f"  {metric.name} ({metric.unit}): {metric.definition}; {metric.reading}" for metric in METRICS]
+    rows.append("  remainder share: an AFT's pooled weight, the same at every offset, over all its weight; not in p")
+    return f"metrics of a map p by offset, scaled to sum 1; radius {radius:g} patches\n" + "\n".join(rows)
+
+
+def command(
+    sources: list[str],
+    images: int = 256,
+    data: str | None = None,
+    pretrained: bool = True,
+    resamples: int = 200,
+    radius: float = 1.5,
+    window: int | None = None,
+    remainder: Remainder = "apart",
+    plain: bool = False,
+    control: bool = True,
+    heads: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    out: Path = Path("reports/locality"),
+) -> None:
+    """Measure how local the heads of models are, each beside its random-weight control, and draw them by layer.
+
+    Args:
+        sources: Checkpoint folders, torchvision:NAME, timm:NAME or hf:NAME, one or more.
+        images: Test images that a ViT's attention is averaged over (the paper: 256).
+        data: Data set of those images; the one a ViT of ours was trained on if left out.
+        pretrained: false takes random weights alone, for sources whose weights cannot be fetched.
+        resamples: Bootstrap samples of the images for the 95 % intervals; 0 for none.
+        radius: Of the mass near the target, in patches.
+        window: Side that every map is cropped to (odd, in patches), to compare models with other frames.
+        remainder: AFT's pooled sum outside its biases, "apart" (|exp(w) - 1|) or "included" (exp(w), 1 elsewhere).
+        plain: Count an offset as often as the grid has it, instead of the border correction.
+        control: Measure random weights beside each source.
+        heads: Print every head instead of the means by layer.
+        seed: Of the random weights and the bootstrap.
+        device: Where a ViT runs.
+        out: Folder for locality.json, .png, .svg and .html.
+    """
+    if resamples < 0:
+        raise ValueError(f"resamples must be 0 or more, got {resamples}")
+    kinds = [False] * pretrained + [True] * (control or not pretrained)
+    found = []
+    print(definitions(radius))
+    for spec in sources:
+        for random in kinds:
+            maps = read_offset_maps(
+                spec, images=images, data=data, resamples=resamples, seed=seed, control=random, device=device,
+                progress=True,
+            )  # fmt: skip
+            found.append(head_locality(maps, radius=radius, window=window, remainder=remainder, plain=plain))
+            print(f"\n{report(found[-1], by_head=heads)}")
+    line = command_line(
+        "locality", *sources, images=images, data=data, pretrained=pretrained, resamples=resamples, radius=radius,
+        window=window, remainder=remainder, plain=plain, control=control, heads=heads, seed=seed, device=device,
+        out=out,
+    )  # fmt: skip
+    for path in Locality(tuple(found), radius, remainder, plain, resamples, seed, line).save(out):
+        print(f"wrote {path}")
+
+
+def _column(key: str) -> str:
+    metric = next(metric for metric in METRICS if metric.key == key)
+    return (
+        metric.name if metric.unit in ("share", "ratio", "correlation", "offsets") else f"{metric.name} ({metric.unit})"
+    )
+
+
+def _cell(key: str, value: float, intervals: Values | None = None, place: int = 0) -> str:
+    """A value, with its interval where there is one; `place` counts through the intervals' layers (and heads)."""
+    if not np.isfinite(value):
+        return "-"
+    places = PLACES.get(key, 3)
+    if intervals is None:
+        return f"{value:.{places}f}"
+    low, high = intervals[key].reshape(2, -1)[:, place]
+    return f"{value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+
+
+def _place(peak: tuple[float, float]) -> str:
+    return "-" if np.isnan(peak[0]) else f"{peak[0]:+.0f}, {peak[1]:+.0f}"
+
+
+def _commonest(peaks: Sequence[str]) -> str:
+    """The peak of most heads, and how many share it."""
+    place, count = Counter(peaks).most_common(1)[0]
+    return f"{place} ({count} of {len(peaks)})"
