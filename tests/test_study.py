@@ -235,3 +235,12 @@ def test_input_at_fault(tmp_path):
     with pytest.raises(FileNotFoundError, match="paper-claims"):
         command("claims-table", out=tmp_path)
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize(("named", "expected"), [("", ["0", "1", "0"]), ("5,7", ["5", "7", "5"])])
+def test_workers_take_gpus_in_turn(monkeypatch, named, expected):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert [driver.visible_gpu(number) for number in range(3)] == expected
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert driver.visible_gpu(0) is None

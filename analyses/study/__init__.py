@@ -24,7 +24,7 @@ def command(
         what: "paper-claims" trains what is not trained yet and writes claims.json; "claims-table" prints claims.json
             as Markdown; "speed" trains alone for a moment and writes training_speed.json.
         study: What is trained; for "claims-table" this is read from claims.json.
-        workers: Runs trained at a time, each in a process of its own; 0 trains in this one.
+        workers: Runs trained at a time, each in a process of its own, spread over all GPUs; 0 trains in this one.
         budget: Seconds after which training stops, to go on with the same command later; 0 is no limit.
         out: Folder of the JSON.
     """

@@ -9,8 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from multiprocessing.pool import AsyncResult
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from analyses.study.claims import judge
 from analyses.study.plan import Study, Task, tasks
@@ -84,7 +87,11 @@ def _parallel(
     """Keep `workers` processes busy with the first runs that may start; end them when the time is over."""
     waiting = list(waiting)
     running: dict[str, tuple[Task, AsyncResult]] = {}
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # leaving the block terminates the processes
+    context = multiprocessing.get_context("spawn")
+    gpus = context.SimpleQueue()
+    for number in range(workers):
+        gpus.put(visible_gpu(number))
+    with context.Pool(workers, take_gpu, (gpus,)) as pool:  # leaving the block terminates the processes
         while True:
             for name, (task, result) in list(running.items()):
                 if result.ready():
@@ -107,6 +114,23 @@ def _parallel(
                 pool.join()
                 return
             time.sleep(POLL)
+
+
+def visible_gpu(number: int) -> str | None:
+    """The GPU, as CUDA_VISIBLE_DEVICES names it, of the worker of that number: in turn over all; None without any."""
+    count = torch.cuda.device_count()
+    if count == 0:
+        return None
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = named.split(",") if named else [str(i) for i in range(count)]
+    return names[number % count]
+
+
+def take_gpu(gpus: SimpleQueue) -> None:
+    """Show a new worker process one GPU alone, before anything asks for it."""
+    gpu = gpus.get()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
 
 def _may_start(task: Task, finished: dict[str, Any]) -> bool:
