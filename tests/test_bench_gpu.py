@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from analyses.bench import gpu
+from analyses.bench import gpu, gpu_causal
 
 
 def row(operator, side, forward, train=None, heads=0, window=0):
@@ -47,3 +47,13 @@ def test_it_says_that_it_needs_a_gpu(tmp_path):
     else:
         with pytest.raises(ValueError, match="CUDA"):
             gpu.command(tmp_path)
+
+
+def test_operators_on_a_line_are_held_to_their_reference():
+    torch.manual_seed(0)
+    for name in gpu_causal.OPERATORS:
+        tensors = gpu_causal.inputs(name, (2, 40, 12), 3, lambda *shape: torch.randn(*shape).bfloat16())
+        error = gpu_causal.error(name, 5, tensors)
+        assert (error is None) == (name == "sdpa_causal")
+        assert gpu_causal.OPERATORS[name](5, *tensors).isfinite().all()
+        assert error is None or error < 4e-3, name  # bfloat16 keeps eight bits of the output

@@ -49,7 +49,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "local_causal_torch": _local_torch,
 }
 UNCAPTURED = ("local_causal_torch",)
-"""Forms that look at their denominators on the way: timed by events, launches included, as no graph can hold them."""
+"""Forms that look at their denominators on the way (in a graph they take float64 throughout): timed by events."""
 
 
 def inputs(operator: str, shape: tuple[int, int, int], heads: int, random: Callable[..., Tensor]) -> list[Tensor]:
