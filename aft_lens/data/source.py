@@ -85,7 +85,7 @@ class EqualShares(Dataset[tuple[Tensor, int]]):
         return self.data[0][0], UNCOUNTED
 
 
-class RepeatedAugmentation(DistributedSampler[tuple[Tensor, int]]):
+class RepeatedAugmentation(DistributedSampler[Any]):
     """Each drawn image `repeats` times in a row, an epoch as long as the data set (Hoffer et al. 2020, in DeiT).
 
     The draw depends on seed and epoch alone and is dealt out in turn, so that neighbours, the same image, go to

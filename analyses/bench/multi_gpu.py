@@ -53,7 +53,8 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     with tempfile.TemporaryDirectory() as place:
         runs = Path(place)
         for count in counts:
-            record["rows"].append(row := {"gpus": count, **speed(runs, count, limit)})
+            row: dict[str, Any] = {"gpus": count, **speed(runs, count, limit)}
+            record["rows"].append(row)
             row["scaling_efficiency"] = row["images_per_second"] / (count * record["rows"][0]["images_per_second"])
             row["test_accuracy"] = accuracies(runs, count, limit)
             (folder / NAME).write_text(json.dumps(record, indent=1) + "\n")
