@@ -107,6 +107,16 @@ def test_the_cheap_sum_is_only_taken_where_it_cannot_cancel(level):
     assert_matches((query, key, value, bias.clamp(min=level)), 1e-5, "convolution")
 
 
+@pytest.mark.parametrize(("peak", "cheap"), [(0.0, True), (8.0, False), (30.0, False)])
+def test_the_backward_pass_takes_the_cheap_sum_by_the_denominators(peak, cheap, monkeypatch):
+    query, key, value, bias = draw((12, 13), (5, 5))
+    key[:, :, 5, 6] += peak
+    asked, ask = [], depthwise._has_mild_sums
+    monkeypatch.setattr(depthwise, "_has_mild_sums", lambda *x: asked.append(ask(*x)) or asked[-1])
+    assert_matches((query, key, value, 0.3 * bias - 5), 5e-6, "convolution")
+    assert asked == [cheap]
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.sampled_from([((9,), (5,)), ((70,), (7,)), ((4, 5), (3, 3)), ((9, 9), (5, 3))]),

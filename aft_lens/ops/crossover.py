@@ -51,7 +51,7 @@ def _banded(elements: int, heads: int, length: int, window: int, *, causal: bool
     """Products of chunks with themselves and their neighbours."""
     count, chunk = chunks(length, window // 2 + 1)
     pairs = chunk * (1 if count == 1 else 2 if causal else 3)
-    return elements * ((9 if causal else 8) + 0.035 * pairs) + (8 if causal else 4) * heads * chunk * pairs
+    return elements * ((9 if causal else 10) + 0.035 * pairs) + (8 if causal else 4) * heads * chunk * pairs
 
 
 def _on_device(grid: tuple[int, ...], window: tuple[int, ...], *, causal: bool) -> str:

@@ -5,9 +5,10 @@ a = max(0, max w) and S = e^(K - m) [V, 1] the same sums are
 
     sum_{s in window} e^(w - a) S_s  +  e^(-a) sum_{s outside the window} S_s,
 
-all of whose weights are >= 0. The outside sum is itself a product with 0/1 bands, one for each side of the grid
-(prefix and suffix sums on long 1-D grids), never a total minus a box. Where min w >= `MILD`, Eq. 6's own form is
-kept: a weight e^w >= e^MILD makes cancellation lose a factor of e^-MILD at most, and it is cheaper.
+all of whose weights are >= 0. The outside sum is itself taken from running sums and 0/1 bands, never a total minus a
+box. Where min w >= `MILD`, Eq. 6's own form is kept: a weight e^w >= e^MILD makes cancellation lose a factor of
+e^-MILD at most, and it is cheaper. The backward pass keeps it too where every denominator has at least e^MILD of the
+total, which bounds its error by the same factor.
 """
 
 import torch
@@ -31,7 +32,8 @@ def sums(key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec) -> tuple[Te
     """Numerator `h m c t` and denominator `h m t` from key `h m s` and value `h m c s`."""
     c = value.shape[2]
     mixed = columns(key, value, finite(key.amax(-1, keepdim=True)), heads_last=True)
-    kernel, scale, mild = _kernel(bias[0], spec)
+    mild = _is_mild(bias[0], spec)
+    kernel, scale = _kernel(bias[0], spec, mild)
     image = _image(mixed, spec)
     out = _depthwise(image, kernel)
     if scale is not None:
@@ -41,11 +43,12 @@ def sums(key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec) -> tuple[Te
 
 
 def pull(
-    key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec, gradient: Tensor, *, with_bias: bool
+    key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec, gradient: Tensor, *, den: Tensor, with_bias: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Gradients of key, value and bias from the gradient of the sums, `h m c+1 t`."""
+    """Gradients of key, value and bias from the gradient of the sums, `h m c+1 t`; `den` as the sums had it."""
     mixed = columns(key, value, finite(key.amax(-1, keepdim=True)), heads_last=True)
-    kernel, scale, mild = _kernel(bias[0], spec)
+    mild = _is_mild(bias[0], spec) or _has_mild_sums(bias[0], spec, mixed, den)
+    kernel, scale = _kernel(bias[0], spec, mild)
     image, back = _image(mixed, spec), _image(gradient, spec)
     moved = _depthwise(back, kernel.flip(1, 2))
     if scale is not None:
@@ -65,19 +68,30 @@ def _shift(w: Tensor, spec: Spec) -> Tensor:
     return peak.view(-1, *(1 for _ in w.shape[1:]))
 
 
-def _kernel(w: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None, bool]:
-    """Window weights `h y x`, the weight outside (None: nothing there), and whether Eq. 6's form is safe."""
+def _is_mild(w: Tensor, spec: Spec) -> bool:
+    """Whether Eq. 6's form is safe whatever the keys are (asked on a CPU, where the answer costs nothing)."""
+    return spec.outside == "global" and w.is_cpu and bool(w.amin() >= MILD)
+
+
+def _has_mild_sums(w: Tensor, spec: Spec, mixed: Tensor, den: Tensor) -> bool:
+    """Whether no denominator `h m t` (infinite: not asked for) is below e^MILD of the total that Eq. 6 starts from."""
+    if spec.outside != "global" or not w.is_cpu:
+        return False
+    least = mixed[:, :, -1].sum(-1, keepdim=True) * torch.exp(MILD - _shift(w, spec)).view(-1, 1, 1)
+    return bool((den >= least).all())
+
+
+def _kernel(w: Tensor, spec: Spec, mild: bool) -> tuple[Tensor, Tensor | None]:
+    """Window weights `h y x` (less the weight outside if `mild`), and the weight outside (None: nothing there)."""
     shift = _shift(w, spec)
     weight = torch.exp(w - shift)
-    mild = False
     scale = None
     if spec.outside == "global":
         scale = torch.exp(-shift).view(1, -1, 1, 1)
-        mild = w.device.type == "cpu" and bool(w.amin() >= MILD)
         if mild:
             small = torch.expm1(w.clamp(max=1.0)) * torch.exp(-shift)
             weight = torch.where(w > 1.0, weight - torch.exp(-shift), small)
-    return weight if weight.ndim == 3 else weight.unsqueeze(1), scale, mild
+    return weight if weight.ndim == 3 else weight.unsqueeze(1), scale
 
 
 def _image(mixed: Tensor, spec: Spec) -> Tensor:

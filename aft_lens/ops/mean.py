@@ -86,12 +86,15 @@ def _pull(
     with_bias: bool,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
     c = value.shape[2]
-    sums = sums_buffer(value, heads_last=spec.form == "convolution")
+    is_convolution = spec.form == "convolution"
+    sums = sums_buffer(value, heads_last=is_convolution)
     num, total = sums[:, :, :c], sums[:, :, c]
     torch.mul(gradient, mean, out=num)
     torch.sum(num, 2, out=total)
     total.div_(den).neg_()
     torch.div(gradient, den.unsqueeze(2), out=num)
+    if is_convolution:  # its cheaper sums are safe or not by the size of the denominators
+        return depthwise.pull(key, value, bias, spec, sums, den=den, with_bias=with_bias)
     return _FORMS[spec.form].pull(key, value, bias, spec, sums, with_bias=with_bias)
 
 

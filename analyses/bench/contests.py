@@ -76,20 +76,23 @@ def conv(
     heads: int = 32,
     window: int = CONV_WINDOW,
     level: float = 0.0,
+    peak: float = 0.0,
     form: str = "auto",
     causal: bool = False,
 ) -> Contest:
-    """AFT-conv over a grid, biases N(level, 0.1^2)."""
+    """AFT-conv over a grid, biases N(level, 0.1^2), keys N(0, 1) with `peak` added to the one in the middle."""
+    key = torch.randn(batch, heads, *grid)
+    key[..., *(side // 2 for side in grid)] += peak
     inputs = [
         leaf(batch, heads, DIM // heads, *grid),
-        leaf(batch, heads, *grid),
+        key.requires_grad_(),
         leaf(batch, heads, DIM // heads, *grid),
         leaf(heads, *(window for _ in grid), scale=0.1, level=level),
     ]
     return Contest(lambda *x: aft_conv(*x, implementation=form, causal=causal), inputs)
 
 
-def unsafe_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float) -> Contest:
+def unsafe_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float, peak: float = 0.0) -> Contest:
     """Eq. 6's own sum (everything, plus a convolution with e^w - 1) in the same code, wherever it cancels."""
 
     class Unsafe(Contest):
@@ -97,11 +100,11 @@ def unsafe_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float) 
             with patch.object(depthwise, "MILD", float("-inf")):
                 super().__call__()
 
-    safe = conv(batch, grid, heads=heads, level=level, form="convolution")
+    safe = conv(batch, grid, heads=heads, level=level, peak=peak, form="convolution")
     return Unsafe(safe.run, safe.inputs)
 
 
-def written_out_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float) -> Contest:
+def written_out_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float, peak: float = 0.0) -> Contest:
     """Eq. 6 as one would write it in PyTorch: global sum, conv2d with expm1, autograd."""
 
     def run(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -112,7 +115,7 @@ def written_out_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: fl
         total = moved.view(len(key), -1, *key.shape[1:]).transpose(1, 2) + mixed.sum((3, 4), keepdim=True)
         return torch.sigmoid(query) * total[:, :, :-1] / total[:, :, -1:]
 
-    return Contest(run, conv(batch, grid, heads=heads, level=level).inputs)
+    return Contest(run, conv(batch, grid, heads=heads, level=level, peak=peak).inputs)
 
 
 def packaged(distribution: str, ending: str) -> ModuleType | None:

@@ -22,7 +22,8 @@ METHOD = (
     "ratios are medians over rounds in which the contestants take turns in random order, 64 MiB written between two "
     "timings. Freed memory stays with the process (mallopt, as jemalloc and tcmalloc do), but for "
     "ratios_default_allocator, taken before with glibc as it starts. Unsafe is Eq. 6's own sum in the same code, "
-    "written_out the same by autograd; biases N(-5, 0.1^2), or N(0, 0.1^2) where it says mild_bias. Memory: "
+    "written_out the same by autograd; biases N(-5, 0.1^2), or N(0, 0.1^2) where it says mild_bias; keys N(0, 1), one of "
+    "them 30 above where it says dominant_key (there the unsafe sum is wrong). Memory: "
     "peak_mib is the most live bytes of PyTorch's CPU allocator in a pass, above the inputs; resident_mib the growth "
     "of the process's peak resident memory, libraries' buffers included. Curves: batch 1, d = 384, window 32 (local), "
     "11 x 11 and 32 heads (conv), rank 128; exponents are least-squares slopes in log-log over every length."
@@ -96,11 +97,11 @@ def _ratios(rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     times = interleaved(contests, rounds)
     ratios = {"simple_vs_sdpa": ratio(times, "simple", "sdpa"), "conv_h32_vs_sdpa": ratio(times, "conv_h32", "sdpa")}
     medians = {name: statistics.median(values) for name, values in times.items()}
-    for level, suffix in ((-5.0, ""), (0.0, "_mild_bias")):
+    for level, peak, suffix in ((-5.0, 0.0, ""), (0.0, 0.0, "_mild_bias"), (-5.0, 30.0, "_dominant_key")):
         pair = {
-            "stable": conv(8, grid, heads=384, level=level),
-            "unsafe": unsafe_conv(8, grid, heads=384, level=level),
-            "written_out": written_out_conv(8, grid, heads=384, level=level),
+            "stable": conv(8, grid, heads=384, level=level, peak=peak),
+            "unsafe": unsafe_conv(8, grid, heads=384, level=level, peak=peak),
+            "written_out": written_out_conv(8, grid, heads=384, level=level, peak=peak),
         }
         times = interleaved(pair, rounds)
         ratios[f"conv_h384_stable_vs_unsafe{suffix}"] = ratio(times, "stable", "unsafe")
