@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -76,7 +77,8 @@ def test_a_run_is_a_checkpoint_with_metrics_and_snapshots(tmp_path):
 def test_a_signal_leaves_a_run_that_resumes(tmp_path, number):
     options = ["--recipe=digits-single", "--model.depth=1", "--model.embed_dim=16", "--trainer.epochs=40"]
     command = [sys.executable, "-m", "app.cli", "train", *options, "--name=run", f"--out={tmp_path}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job would ignore Ctrl-C
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     while not list(state_folder(tmp_path / "run").glob("epoch=*.ckpt")):
         assert process.poll() is None
         time.sleep(0.05)
