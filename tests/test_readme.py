@@ -24,14 +24,23 @@ pytestmark = [
 
 def test_the_readme_shows_every_job():
     jobs = {command.split()[0] for command in COMMANDS}
-    assert jobs == {"train", "evaluate", "bias", "keys", "attention", "prune"}
+    assert jobs == {
+        "train", "evaluate", "bias", "keys", "attention", "locality", "match", "explain", "transfer", "prune"
+    }  # fmt: skip
     assert not re.search(r"@[A-Z]+@", README)
 
 
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """One folder for all commands: some go on with what others wrote."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
+    return folder
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command(command, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+def test_command(command, room, monkeypatch, capsys):
+    monkeypatch.chdir(room)
     arguments = shlex.split(command)
     shown = _printed(command)
     assert main([*arguments, *(SHORT if arguments[0] == "train" else [])]) == 0
