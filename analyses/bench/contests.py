@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, files
-from types import ModuleType
+from types import EllipsisType, ModuleType
 from unittest.mock import patch
 
 import torch
@@ -82,7 +82,8 @@ def conv(
 ) -> Contest:
     """AFT-conv over a grid, biases N(level, 0.1^2), keys N(0, 1) with `peak` added to the one in the middle."""
     key = torch.randn(batch, heads, *grid)
-    key[..., *(side // 2 for side in grid)] += peak
+    middle: tuple[EllipsisType | int, ...] = (..., *(side // 2 for side in grid))
+    key[middle] += peak
     inputs = [
         leaf(batch, heads, DIM // heads, *grid),
         key.requires_grad_(),
