@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
 from aft_lens.layers.position_bias import Factorized, Indexed
-from aft_lens.ops import aft_conv, aft_full, aft_indexed, aft_local, aft_simple
+from aft_lens.ops import FactorizedBias, aft_conv, aft_full, aft_indexed, aft_local, aft_simple
 from aft_lens.ops.kernels import dispatch
 
 
@@ -90,7 +90,10 @@ class AFTConv(nn.Module):
 
 
 class AFTFull(nn.Module):
-    """AFT-full, AFT-local (with `window_size`) or AFT-simple (`position_bias=None`): Eq. 2, 4 and 5."""
+    """AFT-full, AFT-local (with `window_size`) or AFT-simple (`position_bias=None`): Eq. 2, 4 and 5.
+
+    `causal` reads sources up to the target alone, and takes sequences shorter than the position bias.
+    """
 
     def __init__(
         self,
@@ -99,10 +102,12 @@ class AFTFull(nn.Module):
         *,
         window_size: int | None = None,
         use_query: bool = True,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.position_bias = position_bias
         self.window_size = window_size
+        self.causal = causal
         self.query = nn.Linear(dim, dim) if use_query else None
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
@@ -116,8 +121,17 @@ class AFTFull(nn.Module):
         query = None if self.query is None else self.hook_query(self.query(x))
         key, value = self.hook_key(self.key(x)), self.hook_value(self.value(x))
         if self.position_bias is None:
-            return self.proj(aft_simple(query, key, value))
-        w = self.position_bias.factors() if isinstance(self.position_bias, Factorized) else self.position_bias()
+            return self.proj(aft_simple(query, key, value, causal=self.causal))
+        w = self._bias(x.shape[1])
         if self.window_size is None:
-            return self.proj(aft_full(query, key, value, w))
-        return self.proj(aft_local(query, key, value, w, self.window_size))
+            return self.proj(aft_full(query, key, value, w, causal=self.causal))
+        return self.proj(aft_local(query, key, value, w, self.window_size, causal=self.causal))
+
+    def _bias(self, length: int) -> Tensor | FactorizedBias:
+        """w, as factors where it has them; of a causal layer, that of the first `length` positions."""
+        if isinstance(self.position_bias, Factorized):
+            target, source = self.position_bias.factors()
+            return FactorizedBias(target[:length], source[:length]) if self.causal else FactorizedBias(target, source)
+        assert self.position_bias is not None
+        w = self.position_bias()
+        return w[:length, :length] if self.causal else w

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,18 +10,24 @@ from torch import Tensor, nn
 from aft_lens.layers.hook_point import HookPoint
 
 
+def without_future(score: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
+    """Scores with -inf where the source comes after the target."""
+    future = torch.ones(score.shape[-2:], dtype=torch.bool, device=score.device).triu(1)
+    return score.masked_fill(future, float("-inf"))
+
+
 class Attention(nn.Module):
     """Multi-head softmax attention, with one projection for query, key and value as in ViT.
 
-    With `fused` (the default) scaled_dot_product_attention runs and `hook_attention` never fires; set `fused` to
-    False to have the weights, shape `b h t s`, pass through it.
+    `causal` reads sources up to the target alone. With `fused` (the default) scaled_dot_product_attention runs and
+    `hook_attention` never fires; set `fused` to False to have the weights, shape `b h t s`, pass through it.
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, *, causal: bool = False) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
-        self.num_heads = num_heads
+        self.num_heads, self.causal = num_heads, causal
         self.fused = True
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -34,8 +41,10 @@ class Attention(nn.Module):
         query, key, value = heads.unbind(0)
         value = self.hook_value(value)
         if self.fused:
-            mixed = F.scaled_dot_product_attention(query, key, value)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         else:
             score = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+            if self.causal:
+                score = without_future(score)
             mixed = self.hook_attention(score.softmax(-1)) @ value
         return self.proj(mixed.transpose(1, 2).reshape(b, t, d))

@@ -1,5 +1,6 @@
 """Softmax attention under a fixed sparse mask: Image Transformer's local2d and the Sparse Transformer's strided."""
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -63,28 +64,29 @@ class SparseAttention(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
-        """Attend among the t tokens; the mask was made for one grid, so `grid` is not used."""
+        """Attend among the t tokens; the mask was made for one grid (or the first t of a causal one's positions)."""
         b, t, d = x.shape
         heads = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
         query, key, value = heads.unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, self.hook_value(value), attn_mask=self.mask)
+        mixed = F.scaled_dot_product_attention(query, key, self.hook_value(value), attn_mask=self.mask[:t, :t])
         return self.proj(mixed.transpose(1, 2).reshape(b, t, d))
 
 
 def sparse_attention(
-    pattern: str, dim: int, num_heads: int, grid: Sequence[int], window_size: int, *, class_token: bool = True
-) -> SparseAttention:
+    pattern: str, dim: int, num_heads: int, grid: Sequence[int], window_size: int, *, class_token: bool = True,
+    causal: bool = False,
+) -> SparseAttention:  # fmt: skip
     """Make the mixer of a pattern for a grid.
 
     "local2d": memory blocks of `window_size` on a side around query blocks of a third of that. "strided": the
-    stride is the grid's row, so that a target reads its surroundings and its column. Raises ValueError on another
-    pattern.
+    stride is the grid's row, so that a target reads its surroundings and its column; on a line it is `window_size`.
+    `causal` leaves out sources after the target. Raises ValueError on another pattern.
     """
     if pattern == "local2d":
         block = max(1, window_size // 3)
-        mask = local2d_mask(grid, block, (window_size - block) // 2)
+        mask = local2d_mask(grid, block, (window_size - block) // 2, causal=causal)
     elif pattern == "strided":
-        mask = strided_mask(grid[0] * grid[1], grid[1])
+        mask = strided_mask(math.prod(grid), grid[1] if len(grid) > 1 else window_size, causal=causal)
     else:
         raise ValueError(f"pattern must be one of {PATTERNS}, got {pattern!r}")
     return SparseAttention(dim, num_heads, with_class_token(mask) if class_token else mask)

@@ -14,6 +14,7 @@ from aft_lens.layers.position_embedding import resample_positions
 from aft_lens.layers.sparse_attention import sparse_attention
 from aft_lens.layers.synthesizer import Synthesizer
 from aft_lens.models.config import RIVALS, ModelConfig
+from aft_lens.models.initialize import initialize
 
 POOLED = ("aft_conv", "lambda")
 """Mixers of a grid: no class token, average pooling before the classifier (Sec. 5.3)."""
@@ -44,17 +45,7 @@ class VisionModel(nn.Module):
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, config.num_classes)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        """Truncated normal 0.02 for linear weights and embeddings, zero biases, as in DeiT."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-        if self.has_class_token:
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        initialize(self, *((self.cls_token, self.pos_embed) if self.has_class_token else ()))
 
     def grid(self, image: Float[Tensor, "b c y x"]) -> tuple[int, int]:
         """Patches of an image, (rows, columns). Raises ValueError if the model cannot take its size."""
