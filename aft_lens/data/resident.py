@@ -58,12 +58,11 @@ class ResidentBatches:
         if self.order is not None:
             index = torch.randperm(count, generator=torch.Generator().manual_seed(self.order()))
         index = index[rank::processes].to(self.images.device)
+        labels = self.labels[index % count].where(index < count, UNCOUNTED)
+        index %= count
         for number in range(len(self)):
-            part = index[number * self.batch_size : (number + 1) * self.batch_size]
-            real = part < count
-            part = part.where(real, 0)
-            images = self._normalise(augmented(self.images[part], self.augment))
-            yield images, self.labels[part].where(real, UNCOUNTED)
+            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            yield self._normalise(augmented(self.images[index[part]], self.augment)), labels[part]
 
     def _normalise(self, images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
         return (images.float().div_(255) - self.mean) / self.std
