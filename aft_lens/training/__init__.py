@@ -1,5 +1,6 @@
 """Recipes, the LightningModule, sparsity in training, evaluation."""
 
+from aft_lens.training.classifier import compile_blocks
 from aft_lens.training.evaluate import Evaluation, evaluate
 from aft_lens.training.recipe import (
     DataRecipe,
@@ -21,6 +22,7 @@ __all__ = [
     "SparsityRecipe",
     "TrainerRecipe",
     "TrainingStopped",
+    "compile_blocks",
     "evaluate",
     "list_recipes",
     "recipe_path",

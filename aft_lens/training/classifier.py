@@ -44,7 +44,7 @@ class Classifier(pl.LightningModule):
         self._seeded = False
         self.model = VisionModel(recipe.model)
         if recipe.trainer.compile:
-            self.model.compile(mode=recipe.trainer.compile_mode)
+            compile_blocks(self.model, recipe.trainer.compile_mode)
         # Means of single images: shares of processes may differ, which Lightning's own mean of batches rounds.
         self.val_loss, self.val_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self._mix = batch_transform(recipe.model.num_classes, recipe.data.mixup, recipe.data.cutmix)
@@ -202,3 +202,15 @@ class Classifier(pl.LightningModule):
     def _log(self, values: dict[str, Tensor], count: int) -> None:
         """Log epoch means over all processes."""
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=count)
+
+
+def compile_blocks(model: VisionModel, mode: str = "default") -> None:
+    """Compile block by block: blocks of one shape share their code, which takes a fraction of the whole model's time.
+
+    Blocks that differ (stochastic depth grows from block to block) are compiled each on its own, in training and in
+    evaluation.
+    """
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 2 * len(model.blocks) + 2)
+    for block in model.blocks:
+        block.compile(mode=mode)

@@ -123,7 +123,7 @@ class TrainerRecipe:
     precision: str = "32-true"
     """32-true, bf16-mixed or 16-mixed."""
     compile: bool = False
-    """Compile the model with torch.compile."""
+    """Compile every block of the model with torch.compile."""
     compile_mode: str = "default"
     """torch.compile's mode: default, reduce-overhead (CUDA graphs, for small models) or max-autotune."""
     limit_batches: int | float = 1.0

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aft_lens.models import VisionModel, create_model
+from aft_lens.training import compile_blocks
 from analyses.bench.gpu_timing import replayed
 
 
@@ -38,8 +39,7 @@ def model_row(contestant: Contestant) -> dict[str, float]:
     """Images a second of inference and of training steps, and the peak memory of a step launched call by call."""
     torch.compiler.reset()
     model, batch = create_model(contestant.name, **contestant.changes).cuda(), contestant.batch
-    for block in model.blocks:
-        block.compile()
+    compile_blocks(model)
     images = torch.randn(batch, 3, 224, 224, device="cuda")
     labels = torch.randint(1000, (batch,), device="cuda")
     model.eval()
