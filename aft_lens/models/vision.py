@@ -60,7 +60,9 @@ class VisionModel(nn.Module):
     def forward(self, image: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n"]:
         """Class logits of a batch of normalised images."""
         grid = self.grid(image)
-        x = self.stem(image).flatten(2).transpose(1, 2).contiguous()  # or every sum below keeps channels apart in memory
+        x = (
+            self.stem(image).flatten(2).transpose(1, 2).contiguous()
+        )  # or every sum below keeps channels apart in memory
         if self.has_class_token:
             side = self.config.grid_size
             place = resample_positions(self.pos_embed, (side, side), grid)

@@ -48,7 +48,7 @@ def dense_forward(
         *batch_strides(y, 3, unit),
         t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps,
         c // tiles.c_splits, tiles.c_splits, unit, gated, biased, geometry.precision(value.dtype),
-        num_warps=tiles.warps, num_stages=tiles.stages,
+        **tiles.options,
     )  # fmt: skip
     exact_forward_kernel[(h, min(b, EXACT_PROGRAMS))](
         q, key, value, w, y, query_bias, value_bias, b, c,
@@ -99,7 +99,7 @@ def dense_backward(
     source_kernel[(h * triton.cdiv(t, tiles.block_t), triton.cdiv(b, tiles.block_b * tiles.b_steps))](
         key, value, e, top, dnum, dden, dk, dv, b, c, *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
         t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps, unit, precision,
-        num_warps=tiles.warps, num_stages=tiles.stages,
+        **tiles.options,
     )  # fmt: skip
     pair = geometry.pair_tiles(b, h, c, value.dtype)
     splits = triton.cdiv(b, pair.block_b * pair.b_steps)
@@ -107,7 +107,7 @@ def dense_backward(
     pair_kernel[(h * triton.cdiv(t, pair.block_t) ** 2, splits)](
         key, value, top, dnum, dden, de, b, c, h,
         *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
-        t, pair.block_t, pair.block_b, pair.b_steps, unit, precision, num_warps=pair.warps, num_stages=pair.stages,
+        t, pair.block_t, pair.block_b, pair.b_steps, unit, precision, **pair.options,
     )  # fmt: skip
     dw = torch.empty(w.shape, dtype=torch.float32, device=w.device)
     diagonal_kernel[(h, geometry.window[0])](

@@ -10,7 +10,7 @@ With y = sigmoid(q) num / den saved, r = 1 / den and s = sigmoid(q):
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.tiles import head_range, sigmoid
+from aft_lens.ops.kernels.tiles import batch_rows, head_range, key_weight, sigmoid, weighted
 
 
 @triton.jit
@@ -26,32 +26,36 @@ def gate_kernel(
     DQ and DNUM are laid out `h c b t`, DDEN `h b t`. Strides along the batch are given in steps of UNIT.
     """
     head = tl.program_id(0).to(tl.int64)
-    b = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
+    b, row, live = batch_rows(tl.program_id(1), B, BLOCK_B)
     t = tl.arange(0, BLOCK_T)[None, :]
-    on = (b[:, None] < B) & (t < T)
-    b = tl.minimum(b, B - 1).to(tl.int64)[:, None]
-    r = tl.load(R + (head * B + b) * T + t, mask=on, other=0.0).to(tl.float32)
+    row = row[:, None]
+    own = row * T + t
+    on = live[:, None] & (t < T)
+    r = tl.load(R + (head * B + b) * T + own, mask=on, other=0.0).to(tl.float32)
     dden = tl.zeros((BLOCK_B, BLOCK_T), tl.float32)
     for c in range(C):
-        row = ((head * C + c) * B + b) * T + t
-        dy = tl.load(DY + head * d_h + c * d_c + b * (d_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
-        y = tl.load(Y + head * y_h + c * y_c + b * (y_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
+        place = row * (d_b * UNIT) + t
+        dy = tl.load(DY + head * d_h + c * d_c + b * (d_b * UNIT) + place, mask=on, other=0.0).to(tl.float32)
+        place = row * (y_b * UNIT) + t
+        y = tl.load(Y + head * y_h + c * y_c + b * (y_b * UNIT) + place, mask=on, other=0.0).to(tl.float32)
+        first = ((head * C + c) * B + b) * T
         dnum = dy
         bias = tl.load(VB + head * C + c).to(tl.float32) if HAS_BIAS else 0.0
         if HAS_QUERY:
-            q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + t, mask=on, other=0.0).to(tl.float32)
+            place = row * (q_b * UNIT) + t
+            q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + place, mask=on, other=0.0).to(tl.float32)
             if HAS_BIAS:
                 q += tl.load(QB + head * C + c).to(tl.float32)
             gate = sigmoid(q)
             dq = dy * y * (1.0 - gate)
-            tl.store(DQ + row, dq.to(DQ.dtype.element_ty), mask=on)
+            tl.store(DQ + first + own, dq.to(DQ.dtype.element_ty), mask=on)
             dnum *= gate
             y -= bias * gate
         else:
             y -= bias
         dden -= dy * y
-        tl.store(DNUM + row, (dnum * r).to(DNUM.dtype.element_ty), mask=on)
-    tl.store(DDEN + (head * B + b) * T + t, (dden * r).to(DDEN.dtype.element_ty), mask=on)
+        tl.store(DNUM + first + own, (dnum * r).to(DNUM.dtype.element_ty), mask=on)
+    tl.store(DDEN + (head * B + b) * T + own, (dden * r).to(DDEN.dtype.element_ty), mask=on)
 
 
 @triton.jit
@@ -78,21 +82,25 @@ def source_kernel(
         mask=(t[:, None] < T) & (s[None, :] < T_PAD), other=0.0,
     )  # fmt: skip
     for step in range(B_STEPS):
-        b = (tl.program_id(1) * B_STEPS + step) * BLOCK_B + tl.arange(0, BLOCK_B)
-        mask_s = (b[:, None] < B) & on_s
-        b = tl.minimum(b, B - 1).to(tl.int64)
-        key = tl.load(K + head * k_h + b[:, None] * (k_b * UNIT) + s[None, :], mask=on_s, other=float("-inf"))
-        weight = tl.exp(key.to(tl.float32) - tl.load(M + head * B + b)[:, None])
-        dden = tl.load(DDEN + (head * B + b[:, None]) * T + t[None, :], mask=on_t, other=0.0)
+        b, row, live = batch_rows(tl.program_id(1) * B_STEPS + step, B, BLOCK_B)
+        mask_s = live[:, None] & on_s
+        top = tl.load(M + head * B + b + row)[:, None]
+        row = row[:, None]
+        key = tl.load(K + head * k_h + b * (k_b * UNIT) + (row * (k_b * UNIT) + s[None, :]), mask=on_s,
+                      other=float("-inf"))  # fmt: skip
+        weight = key_weight(key, top)
+        from_t, from_s = row * T + t[None, :], row * T + s[None, :]
+        dden = tl.load(DDEN + (head * B + b) * T + from_t, mask=on_t, other=0.0)
         dk = tl.dot(dden, e, input_precision=PRECISION)
         for c in range(C):
-            row = ((head * C + c) * B + b[:, None]) * T
-            dnum = tl.load(DNUM + row + t[None, :], mask=on_t, other=0.0)
-            v = tl.load(V + head * v_h + c * v_c + b[:, None] * (v_b * UNIT) + s[None, :], mask=on_s, other=0.0)
+            first = ((head * C + c) * B + b) * T
+            dnum = tl.load(DNUM + first + from_t, mask=on_t, other=0.0)
+            place = row * (v_b * UNIT) + s[None, :]
+            v = tl.load(V + head * v_h + c * v_c + b * (v_b * UNIT) + place, mask=on_s, other=0.0)
             mixed = tl.dot(dnum, e, input_precision=PRECISION)
             dk += mixed * v.to(tl.float32)
-            tl.store(DV + row + s[None, :], (mixed * weight).to(DV.dtype.element_ty), mask=mask_s)
-        tl.store(DK + (head * B + b[:, None]) * T + s[None, :], (dk * weight).to(DK.dtype.element_ty), mask=mask_s)
+            tl.store(DV + first + from_s, (mixed * weight).to(DV.dtype.element_ty), mask=mask_s)
+        tl.store(DK + (head * B + b) * T + from_s, (dk * weight).to(DK.dtype.element_ty), mask=mask_s)
 
 
 @triton.jit
@@ -112,19 +120,21 @@ def pair_kernel(
     on_s = s[None, :] < T
     total = tl.zeros((BLOCK, BLOCK), tl.float32)
     for step in range(B_STEPS):
-        b = (tl.program_id(1) * B_STEPS + step) * BLOCK_B + tl.arange(0, BLOCK_B)
-        live = b < B
-        b = tl.minimum(b, B - 1).to(tl.int64)
+        b, row, live = batch_rows(tl.program_id(1) * B_STEPS + step, B, BLOCK_B)
         on_t = live[None, :] & (t[:, None] < T)
-        key = tl.load(K + head * k_h + b[:, None] * (k_b * UNIT) + s[None, :], mask=on_s, other=float("-inf"))
-        weight = tl.exp(key.to(tl.float32) - tl.load(M + head * B + b)[:, None])
-        dden = tl.load(DDEN + (head * B + b[None, :]) * T + t[:, None], mask=on_t, other=0.0)
-        total = tl.dot(dden, weight.to(dden.dtype), total, input_precision=PRECISION)
+        top = tl.load(M + head * B + b + row)[:, None]
+        from_t = row[None, :] * T + t[:, None]
+        row = row[:, None]
+        key = tl.load(K + head * k_h + b * (k_b * UNIT) + (row * (k_b * UNIT) + s[None, :]), mask=on_s,
+                      other=float("-inf"))  # fmt: skip
+        dden = tl.load(DDEN + (head * B + b) * T + from_t, mask=on_t, other=0.0)
+        weight = key_weight(key, top).to(dden.dtype)
+        total = tl.dot(dden, weight, total, input_precision=PRECISION)
         for c in range(C):
-            dnum = tl.load(DNUM + ((head * C + c) * B + b[None, :]) * T + t[:, None], mask=on_t, other=0.0)
-            v = tl.load(V + head * v_h + c * v_c + b[:, None] * (v_b * UNIT) + s[None, :], mask=on_s, other=0.0)
-            a = (weight * v.to(tl.float32)).to(dnum.dtype)
-            total = tl.dot(dnum, a, total, input_precision=PRECISION)
+            dnum = tl.load(DNUM + ((head * C + c) * B + b) * T + from_t, mask=on_t, other=0.0)
+            place = row * (v_b * UNIT) + s[None, :]
+            v = tl.load(V + head * v_h + c * v_c + b * (v_b * UNIT) + place, mask=on_s, other=0.0)
+            total = tl.dot(dnum, weighted(weight, v), total, input_precision=PRECISION)
     out = DE + ((tl.program_id(1) * H + head) * T + t[:, None]) * T + s[None, :]
     tl.store(out, total, mask=(t[:, None] < T) & on_s)
 

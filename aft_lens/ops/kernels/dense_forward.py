@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.tiles import bias_tile, head_range, sigmoid
+from aft_lens.ops.kernels.tiles import batch_rows, bias_tile, head_range, key_weight, reciprocal, sigmoid, weighted
 
 
 @triton.jit
@@ -24,23 +24,24 @@ def expand_kernel(
 
 @triton.jit
 def channel(
-    Q, V, Y, QB, VB, e, weight, inverse, head, c, b, s, t, mask_t, C,
+    Q, V, Y, QB, VB, e, weight, inverse, head, c, b, row, s, t, mask_t, C,
     q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c,
     T: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Numerator, division and gate of one channel of a tile."""
-    v = tl.load(V + head * v_h + c * v_c + b[:, None] * (v_b * UNIT) + s[None, :], mask=s[None, :] < T, other=0.0)
-    y = tl.dot((weight * v.to(tl.float32)).to(e.dtype), e, input_precision=PRECISION) * inverse
+    place = row * (v_b * UNIT) + s[None, :]
+    v = tl.load(V + head * v_h + c * v_c + b * (v_b * UNIT) + place, mask=s[None, :] < T, other=0.0)
+    y = tl.dot(weighted(weight, v), e, input_precision=PRECISION) * inverse
     if HAS_BIAS:
         y += tl.load(VB + head * C + c).to(tl.float32)
     if HAS_QUERY:
-        place = Q + head * q_h + c * q_c + b[:, None] * (q_b * UNIT) + t[None, :]
-        q = tl.load(place, mask=t[None, :] < T, other=0.0).to(tl.float32)
+        place = row * (q_b * UNIT) + t[None, :]
+        q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + place, mask=t[None, :] < T, other=0.0).to(tl.float32)
         if HAS_BIAS:
             q += tl.load(QB + head * C + c).to(tl.float32)
         y *= sigmoid(q)
-    out = Y + head * y_h + c * y_c + b[:, None] * (y_b * UNIT) + t[None, :]
-    tl.store(out, y.to(Y.dtype.element_ty), mask=mask_t)
+    place = row * (y_b * UNIT) + t[None, :]
+    tl.store(Y + head * y_h + c * y_c + b * (y_b * UNIT) + place, y.to(Y.dtype.element_ty), mask=mask_t)
 
 
 @triton.jit
@@ -57,37 +58,35 @@ def forward_kernel(
     pid = tl.program_id(0)
     t0 = (pid % T_TILES) * BLOCK_T
     split = (pid // T_TILES) % C_SPLITS
-    head = pid // (T_TILES * C_SPLITS)
+    head = (pid // (T_TILES * C_SPLITS)).to(tl.int64)
     s = tl.arange(0, BLOCK_S)
     t = t0 + tl.arange(0, BLOCK_T)
     e = tl.load(
-        E + head.to(tl.int64) * T * T_PAD + t[None, :] * T_PAD + s[:, None],
+        E + head * T * T_PAD + (t[None, :] * T_PAD + s[:, None]),
         mask=(t[None, :] < T) & (s[:, None] < T_PAD), other=0.0,
     )  # fmt: skip
     for step in range(B_STEPS):
-        b = (tl.program_id(1) * B_STEPS + step) * BLOCK_B + tl.arange(0, BLOCK_B)
-        live = b < B
-        b = tl.minimum(b, B - 1).to(tl.int64)
-        key = tl.load(K + head * k_h + b[:, None] * (k_b * UNIT) + s[None, :], mask=s[None, :] < T, other=float("-inf"))
-        key = key.to(tl.float32)
-        top = tl.max(key, 1)
-        weight = tl.exp(key - top[:, None])
-        den = tl.dot(weight.to(e.dtype), e, input_precision=PRECISION)
-        den = tl.where(t[None, :] < T, den, 1.0)
-        inverse = 1.0 / den
+        b, row, live = batch_rows(tl.program_id(1) * B_STEPS + step, B, BLOCK_B)
+        place = row[:, None] * (k_b * UNIT) + s[None, :]
+        key = tl.load(K + head * k_h + b * (k_b * UNIT) + place, mask=s[None, :] < T, other=float("-inf"))
+        top = tl.max(key.to(tl.float32), 1)
+        weight = key_weight(key, top[:, None]).to(e.dtype)
+        den = tl.dot(weight, e, input_precision=PRECISION)
+        inverse = reciprocal(tl.where(t[None, :] < T, den, 1.0))
         mask_t = live[:, None] & (t[None, :] < T)
         if split == 0:
-            tl.store(R + (head * B + b[:, None]) * T + t[None, :], inverse.to(R.dtype.element_ty), mask=mask_t)
+            own = row[:, None] * T + t[None, :]
+            tl.store(R + (head * B + b) * T + own, inverse.to(R.dtype.element_ty), mask=mask_t)
             if t0 == 0:
-                tl.store(M + head * B + b, top, mask=live)
+                tl.store(M + head * B + b + row, top, mask=live)
         if C_PER == 1:
             channel(
-                Q, V, Y, QB, VB, e, weight, inverse, head, split, b, s, t, mask_t, C,
+                Q, V, Y, QB, VB, e, weight, inverse, head, split, b, row[:, None], s, t, mask_t, C,
                 q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c, T, UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
             )  # fmt: skip
         else:
             for i in range(C_PER):
                 channel(
-                    Q, V, Y, QB, VB, e, weight, inverse, head, split * C_PER + i, b, s, t, mask_t, C,
+                    Q, V, Y, QB, VB, e, weight, inverse, head, split * C_PER + i, b, row[:, None], s, t, mask_t, C,
                     q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c, T, UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
                 )  # fmt: skip

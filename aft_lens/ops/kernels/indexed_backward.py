@@ -14,7 +14,8 @@ whose own source is s; with more, r and dden go through memory, written and read
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.indexed_tiles import LOG2_E, kept_shares, kept_slots, positions, reciprocal, row_sum
+from aft_lens.ops.kernels.indexed_tiles import kept_shares, kept_slots, positions, row_sum
+from aft_lens.ops.kernels.tiles import LOG2_E, power, reciprocal
 
 
 @triton.jit
@@ -51,7 +52,7 @@ def backward_kernel(
         pool = base * tl.where(good, total, 1.0)
         keys = K + head * k_h + b * (k_b * UNIT)
         row = (head * B + b) * T
-        e = tl.exp2(tl.load(keys + lane + chunk, mask=on, other=float("-inf")).to(tl.float32) * LOG2_E - top)
+        e = power(tl.load(keys + lane + chunk, mask=on, other=float("-inf")).to(tl.float32) * LOG2_E - top)
         den, share = kept_shares(keys, factor, shift, inside, lane, chunk, top, tl.zeros_like(e) + pool, KEEP)
         inverse = reciprocal(den)
         if KEEP == 1:
@@ -83,7 +84,7 @@ def backward_kernel(
                     q_bias = tl.load(QB + head * C + c).to(tl.float32) * q_scale
                     full = o + tl.load(VB + head * C + c).to(tl.float32)
                 q = tl.load(queries + lane + chunk, mask=on, other=0.0).to(tl.float32)
-                gate = reciprocal(1.0 + tl.exp2(q * q_scale + q_bias))
+                gate = reciprocal(1.0 + power(q * q_scale + q_bias))
                 dnum *= gate
                 dq = dnum * full * (1.0 - gate)
                 tl.store(DQ + out + lane + chunk, dq.to(DQ.dtype.element_ty), mask=mask)
@@ -94,7 +95,7 @@ def backward_kernel(
                 near = tl.load(upstream - shift[i] + lane + chunk, mask=back[i], other=0.0).to(tl.float32)
                 if HAS_QUERY:
                     q = tl.load(queries - shift[i] + lane + chunk, mask=back[i], other=0.0).to(tl.float32)
-                    near *= reciprocal(1.0 + tl.exp2(q * q_scale + q_bias))
+                    near *= reciprocal(1.0 + power(q * q_scale + q_bias))
                 if KEEP == 1:
                     near *= inverse_back
                     dden_back -= near * ((pooled + factor[0] * e * v) * inverse_back)
@@ -119,5 +120,5 @@ def backward_kernel(
     if KEEP > 0:
         places = tl.arange(0, KEEP_BLOCK)
         w = tl.load(W + head * KEEP + places, mask=places < KEEP, other=0.0).to(tl.float32)
-        dw = tl.sum(tl.sum(dw, 2), 1) * tl.exp2((w - high) * LOG2_E)
+        dw = tl.sum(tl.sum(dw, 2), 1) * power((w - high) * LOG2_E)
         tl.store(DW + (head * KEEP + places) * COLUMNS + tl.program_id(1), dw, mask=places < KEEP)

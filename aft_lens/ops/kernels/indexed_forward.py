@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 
 from aft_lens.ops.kernels.indexed_exact import exact_row
-from aft_lens.ops.kernels.indexed_tiles import LOG2_E, kept_shares, kept_slots, positions, reciprocal, row_sum
+from aft_lens.ops.kernels.indexed_tiles import kept_shares, kept_slots, positions, row_sum
+from aft_lens.ops.kernels.tiles import LOG2_E, power, reciprocal
 
 
 @triton.jit
@@ -53,7 +54,7 @@ def forward_kernel(
             if HAS_QUERY:
                 query = tl.load(queries + lane + chunk, mask=on, other=0.0)
         top = tl.max(tl.max(key, 0), 1)[None, :, None] * LOG2_E
-        e = tl.exp2(key * LOG2_E - top)
+        e = power(key * LOG2_E - top)
         total = row_sum(e)
         pool = base * total
         den, share = kept_shares(keys, factor, shift, inside, lane, chunk, top, tl.zeros_like(e) + pool, KEEP)
@@ -85,7 +86,7 @@ def forward_kernel(
                 q = query.to(tl.float32)
                 if HAS_BIAS:
                     q += tl.load(QB + head * C + c).to(tl.float32)
-                y *= reciprocal(den + den * tl.exp2(q * -LOG2_E))
+                y *= reciprocal(den + den * power(q * -LOG2_E))
             else:
                 y *= reciprocal(den)
             out = Y + head * y_h + c * y_c + b * (y_b * UNIT)

@@ -7,7 +7,7 @@ positions a thread keeps most of a row's chunks, and a sum over sources takes fe
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
+from aft_lens.ops.kernels.tiles import LOG2_E, power
 
 
 @triton.jit
@@ -23,13 +23,6 @@ def positions(CHUNKS: tl.constexpr, LANES: tl.constexpr):
 def row_sum(x):
     """Sum over positions, `1 row 1`."""
     return tl.sum(tl.sum(x, 0), 1)[None, :, None]
-
-
-@triton.jit
-def reciprocal(x):
-    """1 / x of a positive x, 0 of infinity, to 2 units in the last place: 2 instructions, a division takes 6."""
-    root = tl.rsqrt(x)
-    return root * root
 
 
 @triton.jit
@@ -61,7 +54,7 @@ def kept_slots(W, OFFSET, head, p, T: tl.constexpr, GRID_X: tl.constexpr, DIMS: 
         w = tl.load(W + head * KEEP + i).to(tl.float32)
         high = tl.maximum(high, w)
         low = tl.minimum(low, w)
-    base = tl.exp2(-high * LOG2_E)
+    base = power(-high * LOG2_E)
     factor = ()
     shift = ()
     inside = ()
@@ -69,7 +62,7 @@ def kept_slots(W, OFFSET, head, p, T: tl.constexpr, GRID_X: tl.constexpr, DIMS: 
     for i in tl.static_range(KEEP):
         w = tl.load(W + head * KEEP + i).to(tl.float32)
         dy, dx = offset_at(OFFSET, head, i, KEEP, DIMS)
-        factor += (tl.exp2((w - high) * LOG2_E) - base,)  # type: ignore[assignment]
+        factor += (power((w - high) * LOG2_E) - base,)  # type: ignore[assignment]
         shift += (dy * GRID_X + dx,)  # type: ignore[assignment]
         inside += (on_grid(p, dy, dx, T, GRID_X),)  # type: ignore[assignment]
         back += (on_grid(p, -dy, -dx, T, GRID_X),)  # type: ignore[assignment]
@@ -82,7 +75,7 @@ def kept_shares(keys, factor, shift, inside, lane, chunk, top, den, KEEP: tl.con
     share = ()
     for i in tl.static_range(KEEP):
         key = tl.load(keys + shift[i] + lane + chunk, mask=inside[i], other=float("-inf")).to(tl.float32)
-        part = factor[i] * tl.exp2(key * LOG2_E - top)
+        part = factor[i] * power(key * LOG2_E - top)
         share += (part,)  # type: ignore[assignment]
         den += part
     return den, share

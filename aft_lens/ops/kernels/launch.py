@@ -67,6 +67,13 @@ class Tiles:
     c_splits: int = 1
     warps: int = 8
     stages: int = 2
+    registers: int | None = None
+    """Most registers a thread; fewer let more programs share a multiprocessor."""
+
+    @property
+    def options(self) -> dict[str, int | None]:
+        """Launch options."""
+        return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": self.registers}
 
 
 EXACT_PROGRAMS = 16

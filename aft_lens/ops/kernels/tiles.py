@@ -1,7 +1,13 @@
-"""Pieces that several kernels share: the bias of a tile of (target, source) pairs, and exp(K - max)."""
+"""Pieces that several kernels share: the bias of a tile of (target, source) pairs, exp, sigmoid, weighted values."""
+
+import os
 
 import triton
 import triton.language as tl
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+"""Whether kernels run in Triton's interpreter, which knows no assembly and multiplies bfloat16 as bits."""
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 SAFE_RANGE = 57.0
 """Nats between max(w, 0) and min(w, 0) up to which no denominator can leave float32: e^-57 is 1.7e-25.
@@ -31,6 +37,46 @@ def head_range(W, head, SIZE: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def batch_rows(block, B, BLOCK_B: tl.constexpr):
+    """First batch row of a block in 64 bits, the block's rows from there (the last row again beyond it), and which
+    are no repetition: offsets within a block fit 32 bits."""
+    first = tl.minimum(block.to(tl.int64) * BLOCK_B, B - 1)
+    row = tl.arange(0, BLOCK_B)
+    live = block * BLOCK_B + row < B
+    return first, tl.minimum(row, (B - 1 - first).to(tl.int32)), live
+
+
+@triton.jit
+def power(x):
+    """2^x of float32 in one instruction, to two units in the last place; below 2^-126 it is 0."""
+    if INTERPRETED:
+        return tl.exp2(x)
+    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def reciprocal(x):
+    """1 / x of float32 in one instruction, to one unit in the last place; of values below 2^-126 it is infinite."""
+    if INTERPRETED:
+        return 1.0 / x
+    return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def sigmoid(x):
     """1 / (1 + e^-x) in float32."""
-    return 1.0 / (1.0 + tl.exp(-x))
+    return reciprocal(1.0 + power(x * -LOG2_E))
+
+
+@triton.jit
+def key_weight(key, top):
+    """e^(key - top) in float32, 0 for keys of -inf."""
+    return power((key.to(tl.float32) - top) * LOG2_E)
+
+
+@triton.jit
+def weighted(weight, value):
+    """weight x value in the weight's type, as the matrix units take it."""
+    if weight.dtype == value.dtype and not INTERPRETED:
+        return weight * value
+    return (weight.to(tl.float32) * value.to(tl.float32)).to(weight.dtype)
