@@ -17,7 +17,7 @@ from aft_lens.training import train
 from aft_lens.training.run import state_folder
 from analyses.machine import environment
 from analyses.study.measure import places, save_samples, scores, scores_by_size
-from analyses.study.plan import Task
+from analyses.study.plan import KEPT, Task
 
 THREADS = 2
 """CPU threads of a run whose device is a GPU."""
@@ -26,7 +26,7 @@ THREADS = 2
 def execute(task: Task) -> dict[str, Any]:
     """Train (or go on with) a run, measure it, write its JSON and return that.
 
-    What later runs do not need is removed: the resume file, and the weights but of ViTs and of runs that ship.
+    What nothing needs later is removed: the resume file, and the weights but of `KEPT` and of runs that ship.
     """
     with warnings.catch_warnings():
         quiet()
@@ -71,7 +71,7 @@ def _execute(task: Task) -> dict[str, Any]:
     fresh.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(fresh, task.result)
     shutil.rmtree(state_folder(task.path), ignore_errors=True)
-    if not task.long and task.configuration.name != "vit":
+    if not task.long and task.configuration.name not in KEPT:
         shutil.rmtree(task.path)
     return record
 
