@@ -39,7 +39,11 @@ def test_every_configuration_is_a_recipe_of_its_own_with_valid_names():
     plan = tasks(Study(accelerator="cpu"))
     assert len(plan) == 3 * len(CONFIGURATIONS) + 5
     assert len({task.name for task in plan}) == len(plan)
-    assert [task.configuration.name for task in plan[:15:3]] == ["vit", "conv", "full", "single", "entropy"]
+    assert [(task.name, task.long, task.recipe.seed) for task in plan[:5]] == [
+        (f"fashion-{name}", True, 0) for name in ("vit", "conv", "full", "single", "entropy")
+    ]
+    assert [task.configuration.name for task in plan[5::3]] == [configuration.name for configuration in CONFIGURATIONS]
+    assert [task.recipe.seed for task in plan[5:8]] == [0, 1, 2]
     models = {task.configuration.name: task.recipe.model for task in plan}
     assert len({str(task.recipe.model) for task in plan}) == len(CONFIGURATIONS) - 2  # transfer, entropy: conv's model
     assert models["w27"].window_size == 27
@@ -174,7 +178,7 @@ def test_the_study_trains_once_and_goes_on(tmp_path, capsys, monkeypatch):
         assert run["images_per_second"] > 0
         assert run["hardware"]
     assert sorted(runs["conv", 0]["sizes"]) == ["12", "16"]
-    assert not (study.runs / "conv-s0").exists()
+    assert load_checkpoint(study.runs / "conv-s0").config.mixer == "aft_conv"
     assert len(read_metrics(study.runs / "vit-s1")) == 2
     assert "1.5 times larger" in capsys.readouterr().out
     with pytest.raises(ValueError, match="another --study"):
@@ -184,10 +188,14 @@ def test_the_study_trains_once_and_goes_on(tmp_path, capsys, monkeypatch):
     assert f"| ViT | {runs['vit', 0]['parameters']:,} | 2 | 2 |" in markdown(record)
 
 
-def test_runs_that_ship_keep_weights_snapshots_and_samples(tmp_path):
-    study = smoke(tmp_path, seeds=1, only=("conv",), long_epochs=1, epochs=1)
+def test_runs_that_ship_keep_weights_snapshots_and_samples_others_only_what_is_needed(tmp_path):
+    study = smoke(tmp_path, seeds=1, only=("conv", "w7"), long_epochs=1, epochs=1)
     command("paper-claims", study=study, workers=1, out=tmp_path)
-    assert json.loads((tmp_path / "claims.json").read_text())["missing"] == []
+    record = json.loads((tmp_path / "claims.json").read_text())
+    assert record["missing"] == []
+    assert {run["configuration"] for run in record["runs"]} == {"conv", "w7"}
+    left = {path.name for path in study.runs.iterdir() if path.is_dir()}
+    assert left == {"digits-conv", "conv-s0"}  # neither w7's weights nor any run's resume file
     path = study.runs / "digits-conv"
     assert load_checkpoint(path).config.mixer == "aft_conv"
     assert len(list((path / "samples").glob("*.png"))) == 32
