@@ -4,14 +4,28 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+TABLES = ("gpu_table", "multi_gpu_table")
 
-def command(what: Literal["ops", "gpu", "multi_gpu"], *, out: Path | None = None, quick: bool = False) -> None:
-    """Measure, print and save.
+
+def command(
+    what: Literal["ops", "gpu", "multi_gpu", "gpu_table", "multi_gpu_table"],
+    *,
+    out: Path | None = None,
+    quick: bool = False,
+) -> None:
+    """Measure, print and save; or print what was measured.
 
     Args:
         what: "ops" compares the operators on the CPU, "gpu" the kernels and models on one GPU, "multi_gpu" trains on
-            as many as there are.
+            as many as there are. "gpu_table" and "multi_gpu_table" print the saved results as Markdown, and draw the
+            former's figure anew, without a GPU.
         out: Folder for the JSON and figures; left out, the published ones in analyses/results.
         quick: A small run of every part, to see that it works; its figures are not for publishing.
     """
-    import_module(f"analyses.bench.{what}").command(out=out, quick=quick)
+    module = import_module(f"analyses.bench.{what}")
+    if what not in TABLES:
+        module.command(out=out, quick=quick)
+    elif quick:
+        raise ValueError(f"bench {what} measures nothing and has no quick run; leave out --quick")
+    else:
+        module.command(out=out)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import Tensor
 from analyses.bench import gpu_causal
 from analyses.bench.gpu_models import MODELS, model_row
 from analyses.bench.gpu_operators import OPERATORS, Case, error, floor_train
+from analyses.bench.gpu_record import NAME, ratios
 from analyses.bench.gpu_timing import launched, replayed
 from analyses.machine import RESULTS, environment
 
-NAME = "gpu_h100"
 SETS = 3
 """Sets of inputs taken in turn; together they exceed the cache (each is over 100 MB at batch 256)."""
 METHOD = (
@@ -40,7 +41,7 @@ CASES = (
 
 
 def command(out: Path | None = None, *, quick: bool = False) -> None:
-    """Measure operators and models on the GPU; print the tables and save them. Raises ValueError without CUDA."""
+    """Measure operators and models on the GPU; save, print and draw them. Raises ValueError without CUDA."""
     if not torch.cuda.is_available():
         raise ValueError("bench gpu needs a CUDA device, none was found; `aft-lens bench ops` measures on the CPU")
     torch.manual_seed(0)
@@ -56,9 +57,18 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     for case in CASES[:2] if quick else CASES:
         rows += operator_rows(case)
         _write(folder, rows, models, quick)
-    for name, value in ratios(rows, models).items():
-        print(f"{name:26} {value:.3f}")
     print(f"wrote {folder / f'{NAME}.json'}")
+    show(folder)
+
+
+def show(folder: Path) -> None:
+    """Print and draw the folder's record; where the libraries for figures are not installed, say how to do it later."""
+    try:
+        table = import_module("analyses.bench.gpu_table")
+    except ModuleNotFoundError as error:  # as on a machine that measures alone
+        print(f"{error.name} is not installed: print and draw the record elsewhere with `aft-lens bench gpu_table`")
+        return
+    table.command(folder)
 
 
 def _write(folder: Path, rows: list[dict[str, Any]], models: dict[str, dict[str, float]], quick: bool) -> None:
@@ -104,40 +114,6 @@ def operator_rows(case: Case) -> list[dict[str, Any]]:
         found.append(row)
         print(_line(row), flush=True)
         del sets
-    return found
-
-
-def ratios(rows: Sequence[dict[str, Any]], models: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Ours over theirs: times of operators, images a second of models; those whose rows are missing are left out."""
-    found: dict[str, float] = {}
-
-    def time(operator: str, side: int, heads: int = 0, window: int = 0, what: str = "forward_us") -> float | None:
-        for row in rows:
-            wanted = (operator, side, heads, window)
-            if (row["operator"], row["grid"][0], row["heads"], row["window"]) == wanted and what in row:
-                return row[what]["median"]
-        return None
-
-    def put(name: str, one: float | None, other: float | None) -> None:
-        if one is not None and other is not None:
-            found[name] = one / other
-
-    def rate(name: str, what: str) -> float | None:
-        return models.get(name, {}).get(what)
-
-    for what, suffix in (("forward_us", "forward"), ("train_us", "train")):
-        for heads in (16, 32, 384):
-            put(f"conv_h{heads}_{suffix}", time("aft_conv", 14, heads, 11, what), time("sdpa", 14, what=what))
-        put(f"indexed_{suffix}", time("indexed", 14, 384, 11, what), time("floor", 14, 384, 11, what))
-    put("conv_56_forward", time("aft_conv", 56, 32, 11), time("sdpa", 56))
-    put("per_token_growth", time("aft_conv", 112, 32, 11), time("aft_conv", 28, 32, 11))
-    for key, name in (("model", "aft_conv_small_11_32"), ("model_h384", "aft_conv_small_11_384")):
-        put(f"{key}_inference", rate(name, "inference"), rate("deit_small", "inference"))
-        put(f"{key}_train", rate(name, "training"), rate("deit_small", "training"))
-    put("model_indexed_inference", rate("aft_conv_small_indexed", "inference"), rate("deit_small", "inference"))
-    for what, suffix in (("inference", "inference"), ("training", "train")):
-        put(f"model_56_{suffix}", rate("aft_conv_small_11_32_56", what), rate("deit_small_56", what))
-    put("model_train_memory", rate("aft_conv_small_11_32", "peak_gib"), rate("deit_small", "peak_gib"))
     return found
 
 

@@ -1,0 +1,55 @@
+"""multi_gpu.json as the Markdown that the README shows: `aft-lens bench multi_gpu_table`."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analyses.bench.gpu_table import NONE, table
+from analyses.bench.multi_gpu import NAME
+from analyses.machine import RESULTS
+
+
+def command(out: Path | None = None) -> None:
+    """Print the table of multi_gpu.json; FileNotFoundError with the next step without one."""
+    path = (out or RESULTS) / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; make it with `aft-lens bench multi_gpu` on two GPUs or more")
+    print(markdown(json.loads(path.read_text())))
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """Speed, memory and accuracy by number of GPUs, what became of the resumed run, and what it was measured on."""
+    header = ("GPUs", "Images/s", "Scaling efficiency", "Peak, MiB a GPU", "Test accuracy, % (mean ± sd)")
+    rows = [
+        [
+            str(row["gpus"]),
+            f"{row['images_per_second']:,.0f}",
+            f"{row['scaling_efficiency']:.3f}",
+            f"{row['peak_memory_mib']:,.0f}",
+            _accuracy(row.get("test_accuracy")),
+        ]
+        for row in record["rows"]
+    ]
+    notes = f"{record['method']} On {record['hardware']}, PyTorch {record['versions']['torch']}, seeds "
+    notes += f"{', '.join(map(str, record['seeds']))}. Made by: `{record['command']}`"
+    return "\n\n".join([table(header, rows, words=0), *_resumed(record.get("resumed")), notes])
+
+
+def _accuracy(scores: list[float] | None) -> str:
+    """Mean and standard deviation over the seeds."""
+    if not scores:
+        return NONE
+    spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    return f"{statistics.fmean(scores):.2f}{spread}"
+
+
+def _resumed(found: Mapping[str, Any] | None) -> list[str]:
+    """A sentence of the run that went on with fewer GPUs; nothing where a run was cut short before it."""
+    if found is None:
+        return []
+    return [
+        f"Stopped on {found['gpus_before']} GPUs after {found['epochs_before']} epochs and resumed on "
+        f"{found['gpus_after']}: {found['epochs']} epochs, test accuracy {found['test_accuracy']:.2f} %."
+    ]
