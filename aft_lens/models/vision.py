@@ -9,6 +9,7 @@ from aft_lens.layers.attention import Attention
 from aft_lens.layers.block import Block
 from aft_lens.layers.linear_attention import LinearAttention, performer
 from aft_lens.layers.packaged import Lambda, Reformer
+from aft_lens.layers.patch_embedding import PatchEmbedding
 from aft_lens.layers.position_bias import Indexed, conv_bias, pair_bias
 from aft_lens.layers.position_embedding import resample_positions
 from aft_lens.layers.sparse_attention import sparse_attention
@@ -60,9 +61,8 @@ class VisionModel(nn.Module):
     def forward(self, image: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n"]:
         """Class logits of a batch of normalised images."""
         grid = self.grid(image)
-        x = (
-            self.stem(image).flatten(2).transpose(1, 2).contiguous()
-        )  # or every sum below keeps channels apart in memory
+        x = self.stem(image).flatten(2).transpose(1, 2)
+        x = x.contiguous()  # copies after the "conv" stem alone; or every sum below keeps channels apart in memory
         if self.has_class_token:
             side = self.config.grid_size
             place = resample_positions(self.pos_embed, (side, side), grid)
@@ -77,7 +77,7 @@ def _stem(config: ModelConfig) -> nn.Module:
     """Image to tokens: `b c y x` to `b d rows columns`."""
     dim, patch = config.embed_dim, config.patch_size
     if config.stem == "patch":
-        return nn.Conv2d(config.in_chans, dim, patch, patch)
+        return PatchEmbedding(config.in_chans, dim, patch)
     return nn.Sequential(
         nn.Conv2d(config.in_chans, dim // 2, 3, padding=1, bias=False),
         nn.BatchNorm2d(dim // 2),
