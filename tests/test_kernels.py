@@ -11,20 +11,23 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed")
 
 CASES = [
-    ((5, 7), (3, 5), 1.0),
-    ((4, 4), (3, 3), 60.0),
-    ((9,), (5,), 1.0),
-    ((3, 3), (7, 7), 2.0),
+    ((5, 7), (3, 5), 1.0, (3, 2, 3)),
+    ((4, 4), (3, 3), 60.0, (3, 2, 3)),
+    ((9,), (5,), 1.0, (3, 2, 3)),
+    ((3, 3), (7, 7), 2.0, (3, 2, 3)),
+    ((5, 7), (3, 5), 1.0, (3, 2, 1)),
+    ((4, 4), (3, 3), 60.0, (35, 2, 1)),
 ]
+"""Grid, window, scale of its biases, and b h c."""
 
 
-def check(grid, window, scale):
+def check(grid, window, scale, shape):
     """Compare dense_forward and its gradients with the reference; run where TRITON_INTERPRET=1 is set."""
     from aft_lens.ops.kernels.dense import dense_forward  # noqa: PLC0415 - Triton reads its environment on import
     from aft_lens.ops.reference import aft_conv  # noqa: PLC0415
 
     torch.manual_seed(0)
-    b, h, c, t = 3, 2, 3, math.prod(grid)
+    (b, h, c), t = shape, math.prod(grid)
     query, value = (torch.randn(h, c, b, t).permute(2, 0, 1, 3).requires_grad_() for _ in range(2))
     key, w = torch.randn(b, h, t).requires_grad_(), (torch.randn(h, *window) * scale).requires_grad_()
     mixed, *_ = dense_forward(query, key, value, w, None, None, list(grid))

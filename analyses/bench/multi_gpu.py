@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from analyses.machine import RESULTS, environment
 
 NAME = "multi_gpu.json"
 COUNTS = (1, 2, 4, 8)
-SEEDS, EPOCHS, GLOBAL_BATCH = 3, 5, 512
+SEEDS, EPOCHS, GLOBAL_BATCH = 3, 8, 512
 SPEED = (
     "--model.mixer=aft_conv", "--model.embed_dim=384", "--model.num_heads=32", "--data.name=synthetic",
     "--data.batch_size=256", "--trainer.epochs=6", "--trainer.compile=true",
@@ -56,12 +57,20 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
             row: dict[str, Any] = {"gpus": count, **speed(runs, count, limit)}
             record["rows"].append(row)
             row["scaling_efficiency"] = row["images_per_second"] / (count * record["rows"][0]["images_per_second"])
-            row["test_accuracy"] = accuracies(runs, count, limit)
-            (folder / NAME).write_text(json.dumps(record, indent=1) + "\n")
+            _write(record, folder)
+            print(f"{count} GPUs: {row['images_per_second']:,.0f} images/s", flush=True)
+        for row, scores in zip(record["rows"], accuracies(runs, counts, limit), strict=True):
+            row["test_accuracy"] = scores
+            _write(record, folder)
             print(_line(row), flush=True)
         record["resumed"] = resumed(runs, counts[-1], limit)
-    (folder / NAME).write_text(json.dumps(record, indent=1) + "\n")
+    _write(record, folder)
     print(f"resumed: {record['resumed']}\nwrote {folder / NAME}")
+
+
+def _write(record: dict[str, Any], folder: Path) -> None:
+    """Write what is measured so far: a run cut short loses what it was at alone."""
+    (folder / NAME).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def speed(runs: Path, count: int, limit: tuple[str, ...]) -> dict[str, float]:
@@ -74,15 +83,17 @@ def speed(runs: Path, count: int, limit: tuple[str, ...]) -> dict[str, float]:
     }
 
 
-def accuracies(runs: Path, count: int, limit: tuple[str, ...]) -> list[float]:
-    """Test accuracy (percent) of every seed; the seeds train at the same time."""
+def accuracies(runs: Path, counts: list[int], limit: tuple[str, ...]) -> Iterator[list[float]]:
+    """Test accuracy (percent) of every seed for each number of GPUs; all train at the same time."""
     started = []
-    for seed in range(SEEDS):
-        options = (*ACCURACY, f"--seed={seed}", f"--data.batch_size={GLOBAL_BATCH // count}", *limit)
-        started.append(_start(runs, f"accuracy-{count}-{seed}", count, options))
+    for count in counts:
+        for seed in range(SEEDS):
+            options = (*ACCURACY, f"--seed={seed}", f"--data.batch_size={GLOBAL_BATCH // count}", *limit)
+            started.append(_start(runs, f"accuracy-{count}-{seed}", count, options))
     for one in started:
         _wait(one)
-    return [_accuracy(runs / f"accuracy-{count}-{seed}") for seed in range(SEEDS)]
+    for count in counts:
+        yield [_accuracy(runs / f"accuracy-{count}-{seed}") for seed in range(SEEDS)]
 
 
 def resumed(runs: Path, count: int, limit: tuple[str, ...]) -> dict[str, Any]:

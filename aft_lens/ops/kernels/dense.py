@@ -6,6 +6,7 @@ from torch import Tensor
 
 from aft_lens.ops.kernels.dense_backward import diagonal_kernel, gate_kernel, pair_kernel, source_kernel
 from aft_lens.ops.kernels.dense_forward import expand_kernel, forward_kernel
+from aft_lens.ops.kernels.dense_forward_one import forward_one_kernel
 from aft_lens.ops.kernels.exact import exact_backward_kernel, exact_forward_kernel
 from aft_lens.ops.kernels.launch import (
     EXACT_PROGRAMS,
@@ -42,14 +43,21 @@ def dense_forward(
     tiles = geometry.forward_tiles(b, h, c, value.dtype)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
     unit = batch_unit(q, key, value, y)
-    forward_kernel[(h * triton.cdiv(t, tiles.block_t) * tiles.c_splits, triton.cdiv(b, tiles.block_b * tiles.b_steps))](
-        q, key, value, e, y, inverse, top, query_bias, value_bias, b, c, h,
-        *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
-        *batch_strides(y, 3, unit),
-        t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps,
-        c // tiles.c_splits, tiles.c_splits, unit, gated, biased, geometry.precision(value.dtype),
-        **tiles.options,
-    )  # fmt: skip
+    programs = (h * triton.cdiv(t, tiles.block_t), triton.cdiv(b, tiles.block_b * tiles.b_steps))
+    blocks = (t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps)
+    features = (unit, gated, biased, geometry.precision(value.dtype))
+    if c == 1:
+        forward_one_kernel[programs](
+            q, key, value, e, y, inverse, top, query_bias, value_bias, b,
+            *batch_strides(q, 2, unit), *batch_strides(key, 2, unit), *batch_strides(value, 2, unit),
+            *batch_strides(y, 2, unit), *blocks, tiles.ahead, *features, **tiles.options,
+        )  # fmt: skip
+    else:
+        forward_kernel[programs](
+            q, key, value, e, y, inverse, top, query_bias, value_bias, b,
+            *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
+            *batch_strides(y, 3, unit), c, *blocks, *features, **tiles.options,
+        )  # fmt: skip
     exact_forward_kernel[(h, min(b, EXACT_PROGRAMS))](
         q, key, value, w, y, query_bias, value_bias, b, c,
         *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3),

@@ -23,70 +23,47 @@ def expand_kernel(
 
 
 @triton.jit
-def channel(
-    Q, V, Y, QB, VB, e, weight, inverse, head, c, b, row, s, t, mask_t, C,
-    q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c,
-    T: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Numerator, division and gate of one channel of a tile."""
-    place = row * (v_b * UNIT) + s[None, :]
-    v = tl.load(V + head * v_h + c * v_c + b * (v_b * UNIT) + place, mask=s[None, :] < T, other=0.0)
-    y = tl.dot(weighted(weight, v), e, input_precision=PRECISION) * inverse
-    if HAS_BIAS:
-        y += tl.load(VB + head * C + c).to(tl.float32)
-    if HAS_QUERY:
-        place = row * (q_b * UNIT) + t[None, :]
-        q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + place, mask=t[None, :] < T, other=0.0).to(tl.float32)
-        if HAS_BIAS:
-            q += tl.load(QB + head * C + c).to(tl.float32)
-        y *= sigmoid(q)
-    place = row * (y_b * UNIT) + t[None, :]
-    tl.store(Y + head * y_h + c * y_c + b * (y_b * UNIT) + place, y.to(Y.dtype.element_ty), mask=mask_t)
-
-
-@triton.jit
 def forward_kernel(
     Q, K, V, E, Y, R, M, QB, VB,
-    B, C, H,
+    B,
     q_b, q_h, q_c, k_b, k_h, v_b, v_h, v_c, y_b, y_h, y_c,
-    T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_B: tl.constexpr,
-    B_STEPS: tl.constexpr, C_PER: tl.constexpr, C_SPLITS: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr,
+    C: tl.constexpr, T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_T: tl.constexpr,
+    BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr,
     HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One program a head, block of targets, group of channels and group of batch rows; E stays on chip."""
+    """One program a head, block of targets and group of batch rows; E stays on chip."""
     T_TILES: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
-    pid = tl.program_id(0)
-    t0 = (pid % T_TILES) * BLOCK_T
-    split = (pid // T_TILES) % C_SPLITS
-    head = (pid // (T_TILES * C_SPLITS)).to(tl.int64)
+    t0 = (tl.program_id(0) % T_TILES) * BLOCK_T
+    head = (tl.program_id(0) // T_TILES).to(tl.int64)
     s = tl.arange(0, BLOCK_S)
     t = t0 + tl.arange(0, BLOCK_T)
-    e = tl.load(
-        E + head * T * T_PAD + (t[None, :] * T_PAD + s[:, None]),
-        mask=(t[None, :] < T) & (s[:, None] < T_PAD), other=0.0,
-    )  # fmt: skip
+    on_s = s[None, :] < T
+    on_t = t[None, :] < T
+    e = tl.load(E + head * T * T_PAD + (t[None, :] * T_PAD + s[:, None]), mask=on_t & (s[:, None] < T_PAD), other=0.0)
     for step in range(B_STEPS):
         b, row, live = batch_rows(tl.program_id(1) * B_STEPS + step, B, BLOCK_B)
-        place = row[:, None] * (k_b * UNIT) + s[None, :]
-        key = tl.load(K + head * k_h + b * (k_b * UNIT) + place, mask=s[None, :] < T, other=float("-inf"))
+        on = live[:, None] & on_t
+        rows = row[:, None]
+        key = tl.load(K + head * k_h + b * (k_b * UNIT) + (rows * (k_b * UNIT) + s[None, :]), mask=on_s,
+                      other=float("-inf"))  # fmt: skip
         top = tl.max(key.to(tl.float32), 1)
         weight = key_weight(key, top[:, None]).to(e.dtype)
         den = tl.dot(weight, e, input_precision=PRECISION)
-        inverse = reciprocal(tl.where(t[None, :] < T, den, 1.0))
-        mask_t = live[:, None] & (t[None, :] < T)
-        if split == 0:
-            own = row[:, None] * T + t[None, :]
-            tl.store(R + (head * B + b) * T + own, inverse.to(R.dtype.element_ty), mask=mask_t)
-            if t0 == 0:
-                tl.store(M + head * B + b + row, top, mask=live)
-        if C_PER == 1:
-            channel(
-                Q, V, Y, QB, VB, e, weight, inverse, head, split, b, row[:, None], s, t, mask_t, C,
-                q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c, T, UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
-            )  # fmt: skip
-        else:
-            for i in range(C_PER):
-                channel(
-                    Q, V, Y, QB, VB, e, weight, inverse, head, split * C_PER + i, b, row[:, None], s, t, mask_t, C,
-                    q_b, q_h, q_c, v_b, v_h, v_c, y_b, y_h, y_c, T, UNIT, HAS_QUERY, HAS_BIAS, PRECISION,
-                )  # fmt: skip
+        inverse = reciprocal(tl.where(on_t, den, 1.0))
+        tl.store(R + (head * B + b) * T + (rows * T + t[None, :]), inverse.to(R.dtype.element_ty), mask=on)
+        if t0 == 0:
+            tl.store(M + head * B + b + row, top, mask=live)
+        for c in range(C):
+            place = rows * (v_b * UNIT) + s[None, :]
+            v = tl.load(V + head * v_h + c * v_c + b * (v_b * UNIT) + place, mask=on_s, other=0.0)
+            y = tl.dot(weighted(weight, v), e, input_precision=PRECISION) * inverse
+            if HAS_BIAS:
+                y += tl.load(VB + head * C + c).to(tl.float32)
+            if HAS_QUERY:
+                place = rows * (q_b * UNIT) + t[None, :]
+                q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + place, mask=on_t, other=0.0).to(tl.float32)
+                if HAS_BIAS:
+                    q += tl.load(QB + head * C + c).to(tl.float32)
+                y *= sigmoid(q)
+            place = rows * (y_b * UNIT) + t[None, :]
+            tl.store(Y + head * y_h + c * y_c + b * (y_b * UNIT) + place, y.to(Y.dtype.element_ty), mask=on)

@@ -64,9 +64,10 @@ class Tiles:
     block_b: int
     block_t: int
     b_steps: int = 1
-    c_splits: int = 1
     warps: int = 8
     stages: int = 2
+    ahead: int = 2
+    """Inputs that a step of one channel asks for ahead: key, value, query."""
     registers: int | None = None
     """Most registers a thread; fewer let more programs share a multiprocessor."""
 
@@ -122,7 +123,7 @@ class Geometry:
     def forward_tiles(self, b: int, h: int, c: int, dtype: torch.dtype) -> Tiles:
         """Tiles of the fused forward, as measured on an H100."""
         if dtype == torch.float32:
-            return Tiles(16, min(self.block, 32), warps=4, stages=1)
+            return Tiles(16, min(self.block, 32), b_steps=2 if c == 1 else 1, warps=4, stages=1)
         if c <= 2:
             return Tiles(32, min(self.block, 256), b_steps=8, stages=1)
         return Tiles(32, min(self.block, 128), warps=4, stages=3)
