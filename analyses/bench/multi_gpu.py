@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from analyses.machine import RESULTS, environment
 
 NAME = "multi_gpu.json"
 COUNTS = (1, 2, 4, 8)
-SEEDS, EPOCHS, GLOBAL_BATCH = 3, 8, 512
+SEEDS, EPOCHS, GLOBAL_BATCH = 3, 6, 512
 SPEED = (
     "--model.mixer=aft_conv", "--model.embed_dim=384", "--model.num_heads=32", "--data.name=synthetic",
     "--data.batch_size=256", "--trainer.epochs=6", "--trainer.compile=true",
@@ -34,6 +33,10 @@ METHOD = (
     f"{EPOCHS} epochs of fashion-conv at a global batch of {GLOBAL_BATCH}, {SEEDS} seeds. Resumed: a run on the most "
     "GPUs ended by SIGTERM after two epochs goes on with one."
 )
+
+
+Started = tuple["subprocess.Popen[bytes]", Path]
+"""A run and its log."""
 
 
 def command(out: Path | None = None, *, quick: bool = False) -> None:
@@ -59,11 +62,14 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
             row["scaling_efficiency"] = row["images_per_second"] / (count * record["rows"][0]["images_per_second"])
             _write(record, folder)
             print(f"{count} GPUs: {row['images_per_second']:,.0f} images/s", flush=True)
-        for row, scores in zip(record["rows"], accuracies(runs, counts, limit), strict=True):
-            row["test_accuracy"] = scores
-            _write(record, folder)
-            print(_line(row), flush=True)
+        started = start_accuracies(runs, counts, limit)
         record["resumed"] = resumed(runs, counts[-1], limit)
+        _write(record, folder)
+        for one in started:
+            _wait(one)
+        for row in record["rows"]:
+            row["test_accuracy"] = [_accuracy(runs / f"accuracy-{row['gpus']}-{seed}") for seed in range(SEEDS)]
+            print(_line(row), flush=True)
     _write(record, folder)
     print(f"resumed: {record['resumed']}\nwrote {folder / NAME}")
 
@@ -83,17 +89,14 @@ def speed(runs: Path, count: int, limit: tuple[str, ...]) -> dict[str, float]:
     }
 
 
-def accuracies(runs: Path, counts: list[int], limit: tuple[str, ...]) -> Iterator[list[float]]:
-    """Test accuracy (percent) of every seed for each number of GPUs; all train at the same time."""
+def start_accuracies(runs: Path, counts: list[int], limit: tuple[str, ...]) -> list[Started]:
+    """Start every seed on each number of GPUs, all at the same time."""
     started = []
     for count in counts:
         for seed in range(SEEDS):
             options = (*ACCURACY, f"--seed={seed}", f"--data.batch_size={GLOBAL_BATCH // count}", *limit)
             started.append(_start(runs, f"accuracy-{count}-{seed}", count, options))
-    for one in started:
-        _wait(one)
-    for count in counts:
-        yield [_accuracy(runs / f"accuracy-{count}-{seed}") for seed in range(SEEDS)]
+    return started
 
 
 def resumed(runs: Path, count: int, limit: tuple[str, ...]) -> dict[str, Any]:
@@ -116,9 +119,6 @@ def resumed(runs: Path, count: int, limit: tuple[str, ...]) -> dict[str, Any]:
         "epochs": len(read_metrics(path)),
         "test_accuracy": _accuracy(path),
     }
-
-
-Started = tuple["subprocess.Popen[bytes]", Path]
 
 
 def _start(runs: Path, name: str, count: int, options: tuple[str, ...]) -> Started:
