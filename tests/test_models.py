@@ -1,5 +1,6 @@
 """Every registered model at tiny size, exact parameter counts, and the position biases."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -106,6 +107,45 @@ def test_single_position_samples_in_training_and_is_one_hot_in_evaluation():
     w = bias().flatten(1)
     assert ((w != 0).sum(1) == 1).all()
     assert torch.equal(w.argmax(1), bias.inner().flatten(1).argmax(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_temperature_samples_as_a_float_does_and_is_no_weight(dtype):
+    bias = SinglePosition(4, (3, 3), temperature=0.5).to(dtype)
+    torch.nn.init.ones_(bias.inner.gamma)
+    w = bias.inner().flatten(1)
+    for temperature in (0.5, 0.3, 2.0):
+        bias.temperature = temperature
+        torch.manual_seed(0)
+        found = bias().flatten(1)
+        torch.manual_seed(0)
+        expected = w * torch.nn.functional.gumbel_softmax(w, tau=temperature, dim=1)
+        # float64 alone tells a float from its float32.
+        torch.testing.assert_close(found, expected, rtol=1e-6 if dtype == torch.float64 else 0, atol=0)
+    assert bias.temperature == 2.0
+    assert not list(bias.buffers())
+    assert {name.split(".")[0] for name in bias.state_dict()} == {"inner"}
+    other = copy.deepcopy(bias)
+    other.temperature = 0.1
+    assert bias.temperature == 2.0
+    torch.manual_seed(0)
+    assert torch.equal(bias().flatten(1), found)
+    with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
+        bias.temperature = 0.0
+
+
+def test_a_temperature_moves_with_its_module():
+    with torch.device("meta"):
+        bias = SinglePosition(2, (3, 3), temperature=0.25)
+    assert bias.to("meta")().device.type == "meta"
+    bias.to_empty(device="cpu").load_state_dict(SinglePosition(2, (3, 3)).state_dict())
+    bias.inner.gamma.data.fill_(1.0)
+    torch.manual_seed(0)
+    found = bias()
+    other = SinglePosition(2, (3, 3), temperature=0.25)
+    other.load_state_dict(bias.state_dict())
+    torch.manual_seed(0)
+    assert torch.equal(other(), found)
 
 
 def test_indexed_lays_out_its_window():

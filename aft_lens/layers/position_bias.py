@@ -1,6 +1,7 @@
 """The parametrizations of w as interchangeable modules: a layer owns one and calls it for w."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,27 +94,48 @@ class Reparameterized(nn.Module):
 class SinglePosition(nn.Module):
     """w times a Gumbel-softmax sample in training and its hard one-hot in evaluation (Eq. 10).
 
-    `temperature` is tau (0.5 in the paper); a schedule may set it between steps. The inner bias is Eq. 8's. With
-    `straight_through` the forward pass takes the sample's one-hot and the gradient the soft sample's (Jang et al.,
-    2017), so training already computes with one position. Raises ValueError if `temperature` is not above 0.
+    `temperature` is tau (0.5 in the paper); a schedule may set it between steps, which compiled code follows without
+    compiling again. The inner bias is Eq. 8's. With `straight_through` the forward pass takes the sample's one-hot
+    and the gradient the soft sample's (Jang et al., 2017), so training already computes with one position. Raises
+    ValueError if `temperature` is not above 0.
     """
 
     def __init__(
         self, num_heads: int, window: Sequence[int], temperature: float = 0.5, *, straight_through: bool = False
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
         self.inner = Reparameterized(num_heads, window)
+        # Compiled code takes a tensor as input but a float as a constant: each new one would compile again. No buffer,
+        # which an average of weights would average.
+        self._tau = torch.empty((), dtype=torch.float32, device="cpu")
         self.temperature = temperature
         self.straight_through = straight_through
+
+    @property
+    def temperature(self) -> float:
+        """tau, above 0."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, temperature: float) -> None:
+        if temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self._temperature = float(temperature)
+        self._tau.fill_(temperature)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SinglePosition":
+        """Take tau along to another device, not to another dtype."""
+        super()._apply(fn, recurse)
+        self._tau = torch.full_like(self._tau, self._temperature, device=fn(self._tau).device)
+        return self
 
     def forward(self) -> Float[Tensor, "h *window"]:
         """w times the sample, shape `h *window`."""
         w = self.inner()
         logits = w.flatten(1)
         if self.training:
-            sample = F.gumbel_softmax(logits, tau=self.temperature, hard=self.straight_through, dim=1)
+            tau: Any = self._tau  # annotated as a float; it only divides
+            sample = F.gumbel_softmax(logits, tau=tau, hard=self.straight_through, dim=1)
         else:
             sample = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
         return w * sample.reshape(w.shape)
