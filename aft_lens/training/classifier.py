@@ -207,8 +207,8 @@ class Classifier(pl.LightningModule):
 def compile_blocks(model: VisionModel, mode: str = "default") -> None:
     """Compile block by block: blocks of one shape share their code, which takes a fraction of the whole model's time.
 
-    Blocks that differ (stochastic depth grows from block to block) are compiled each on its own, in training and in
-    evaluation.
+    Blocks that differ are compiled each on its own: in training those under stochastic depth, which grows from block
+    to block.
     """
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, 2 * len(model.blocks) + 2)
