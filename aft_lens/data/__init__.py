@@ -2,7 +2,7 @@
 
 from aft_lens.data.load import DATASETS, load_data
 from aft_lens.data.resident import ResidentBatches
-from aft_lens.data.source import UNCOUNTED, DataSource, EqualShares, RepeatedAugmentation, epoch_seed
+from aft_lens.data.source import UNCOUNTED, DataSource, EqualShares, RepeatedAugmentation, epoch_seed, share_size
 from aft_lens.data.transforms import AUGMENTATIONS, batch_transform, eval_transform
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "epoch_seed",
     "eval_transform",
     "load_data",
+    "share_size",
 ]

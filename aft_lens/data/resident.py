@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.transforms import v2
 
-from aft_lens.data.source import UNCOUNTED, DataSource, Images
+from aft_lens.data.source import UNCOUNTED, DataSource, Images, share_size
 
 RESIDENT_AUGMENTATIONS = ("none", "shift", "flip-crop")
 """Augmentations of `train_transform` that have a form for whole batches, drawn from the same distributions."""
@@ -49,12 +49,12 @@ class ResidentBatches:
         self.batch_size, self.augment, self.order, self.share = batch_size, augment, order, share
 
     def __len__(self) -> int:
-        count = len(self.images) // self.share[1] if self.order else -(-len(self.images) // self.share[1])
+        count = share_size(len(self.images), self.share[1], filled=self.order is None)
         return count // self.batch_size if self.order else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         count, (rank, processes) = len(self.images), self.share
-        index = torch.arange(-(-count // processes) * processes)
+        index = torch.arange(share_size(count, processes, filled=True) * processes)
         if self.order is not None:
             index = torch.randperm(count, generator=torch.Generator().manual_seed(self.order()))
         index = index[rank::processes].to(self.images.device)

@@ -17,6 +17,11 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch
 
 
+def share_size(images: int, processes: int, *, filled: bool) -> int:
+    """Images each of the processes gets, equally many: `filled` up to that number, or else without the remainder."""
+    return -(-images // processes) if filled else images // processes
+
+
 @dataclass(frozen=True)
 class DataSource:
     """A data set by name with its splits; items are (normalised image `c y x`, class index)."""
@@ -74,7 +79,7 @@ class EqualShares(Dataset[tuple[Tensor, int]]):
     """A data set lengthened so that all processes get as many items; those added have the label `UNCOUNTED`."""
 
     def __init__(self, data: "Images | Transformed", processes: int) -> None:
-        self.data, self.length = data, -(-len(data) // processes) * processes
+        self.data, self.length = data, share_size(len(data), processes, filled=True) * processes
 
     def __len__(self) -> int:
         return self.length

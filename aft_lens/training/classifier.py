@@ -21,6 +21,7 @@ from aft_lens.data import (
     ResidentBatches,
     batch_transform,
     epoch_seed,
+    share_size,
 )
 from aft_lens.models import VisionModel
 from aft_lens.training.gumbel_health import single_positions
@@ -172,7 +173,7 @@ class Classifier(pl.LightningModule):
     def steps_per_epoch(self, processes: int) -> int:
         """Optimizer steps of an epoch; the Trainer's own count would make the loader before a resumed state is in."""
         limit, images = self.recipe.trainer.limit_batches, len(self.data.train)
-        share = images // processes if self.recipe.data.resident else -(-images // processes)
+        share = share_size(images, processes, filled=not self.recipe.data.resident)
         batches = share // self.recipe.data.batch_size
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         return max(1, -(-batches // self.recipe.optim.accumulate))
