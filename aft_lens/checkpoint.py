@@ -117,7 +117,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     except SafetensorError as error:
         raise ValueError(f"checkpoint {path}: {WEIGHTS} is damaged ({error}); train or copy it again") from error
     model = VisionModel(config)
-    differences = _differences(model.state_dict(), state)
+    differences = weight_differences(model.state_dict(), state)
     if differences:
         raise ValueError(f"checkpoint {path}: weights do not fit {CONFIG}:\n  " + "\n  ".join(differences))
     model.load_state_dict(state)
@@ -170,14 +170,8 @@ def commit() -> str:
         return "unknown"
 
 
-def _recover(path: Path) -> Path:
-    """The checkpoint, or the old one that a run killed between two renames left beside it."""
-    old = path.with_name(f".{path.name}.old")
-    return old if not path.exists() and old.is_dir() else path
-
-
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """One line for every key that is missing, unexpected or of another shape."""
+def weight_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """One line for every key that is missing from `found`, unexpected in it or of another shape."""
     lines = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in found]
     lines += [f"unexpected: {key} {tuple(found[key].shape)}" for key in found if key not in expected]
     lines += [
@@ -186,6 +180,12 @@ def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
         if key in found and expected[key].shape != found[key].shape
     ]
     return lines
+
+
+def _recover(path: Path) -> Path:
+    """The checkpoint, or the old one that a run killed between two renames left beside it."""
+    old = path.with_name(f".{path.name}.old")
+    return old if not path.exists() and old.is_dir() else path
 
 
 def _card(name: str, record: Mapping[str, Any], metrics: Sequence[Mapping[str, float]]) -> str:

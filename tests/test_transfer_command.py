@@ -85,8 +85,8 @@ def test_a_start_is_interpolated_and_its_head_drawn_anew(tmp_path):
     assert model.pos_embed.shape == (1, 145, 64)
     assert model.head.weight.shape == (3, 64)
     torch.testing.assert_close(model.blocks[0].mixer.qkv.weight, vit.blocks[0].mixer.qkv.weight)
-    with pytest.raises(ValueError, match=r"cls_token: the recipe has \(1, 1, 32\), the checkpoint \(1, 1, 64\)"):
+    with pytest.raises(ValueError, match=r"cls_token: expected \(1, 1, 32\), found \(1, 1, 64\)"):
         start_model(path, model_config("vit_digits", depth=1, embed_dim=32))
-    with pytest.raises(ValueError, match=r"the recipe has none, the checkpoint \(64,\)"):
+    with pytest.raises(ValueError, match=r"unexpected: blocks\.0\.norm1\.weight \(64,\)"):
         start_model(path, model_config("vit_digits", depth=0))
     assert yaml.safe_load((path / "config.yaml").read_text())["model"]["depth"] == 1

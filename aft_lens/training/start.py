@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from aft_lens.checkpoint import load_checkpoint
+from aft_lens.checkpoint import load_checkpoint, weight_differences
 from aft_lens.layers.position_embedding import resample_positions
 from aft_lens.models import ModelConfig, VisionModel
 
@@ -22,21 +22,12 @@ def start_model(path: Path | str, config: ModelConfig) -> VisionModel:
         given["pos_embed"] = resample_positions(given["pos_embed"], (before, before), (after, after))
     if config.num_classes != loaded.config.num_classes:
         given |= {name: tensor for name, tensor in own.items() if name.startswith("head.")}
-    wrong = [
-        f"{name}: the recipe has {_shape(own, name)}, the checkpoint {_shape(given, name)}"
-        for name in (*own, *(name for name in given if name not in own))
-        if _shape(own, name) != _shape(given, name)
-    ]
+    wrong = weight_differences(own, given)
     if wrong:
         more = f"\n  and {len(wrong) - 6} more" if len(wrong) > 6 else ""
         raise ValueError(
-            f"start {path} does not fit the recipe's model; give its --model fields (config.yaml has them):\n  "
-            + "\n  ".join(wrong[:6])
-            + more
+            f"start {path} does not fit the model that the recipe expects; give its --model fields (config.yaml has "
+            "them):\n  " + "\n  ".join(wrong[:6]) + more
         )
     model.load_state_dict(given)
     return model
-
-
-def _shape(state: dict, name: str) -> str:
-    return str(tuple(state[name].shape)) if name in state else "none"
