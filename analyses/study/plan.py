@@ -35,7 +35,7 @@ class Configuration:
 
 
 CONFIGURATIONS = (
-    Configuration("vit", "ViT", "vit", patience=1.2),
+    Configuration("vit", "ViT", "vit"),
     Configuration("conv", "AFT-conv 11/16", "conv", sizes=(1.5, 2.0)),
     Configuration("full", "AFT-full, factorized", "full"),
     Configuration("single", "AFT-conv 11/16, single position", "single"),
