@@ -77,9 +77,11 @@ class AFTConv(nn.Module):
         flat = x.reshape(-1, d).T
         split = (self.num_heads, d // self.num_heads, b, t)
         query = None if self.query is None else (self.query.weight @ flat).view(split).permute(2, 0, 1, 3)
-        key = torch.addmm(self.key.bias.unsqueeze(1), self.key.weight, flat)
+        key = self.key.weight @ flat
         value = (self.value.weight @ flat).view(split).permute(2, 0, 1, 3)
         key = key.view(self.num_heads, b, t).transpose(0, 1)
+        # The bias of a head's key scales numerator and denominator alike: it is left out, and its gradient is 0.
+        w = w + 0.0 * self.key.bias.reshape(-1, *[1] * (w.ndim - 1))
         biases = {"query_bias": None if self.query is None else self.query.bias, "value_bias": self.value.bias}
         if isinstance(self.position_bias, Indexed):
             mixed = dispatch.indexed(query, key, value, w, self.position_bias.offset, grid, **biases)

@@ -50,7 +50,7 @@ def dense_forward(
         forward_one_kernel[programs](
             q, key, value, e, y, inverse, top, query_bias, value_bias, b,
             *batch_strides(q, 2, unit), *batch_strides(key, 2, unit), *batch_strides(value, 2, unit),
-            *batch_strides(y, 2, unit), *blocks, tiles.ahead, *features, **tiles.options,
+            *batch_strides(y, 2, unit), *blocks, *features, **tiles.options,
         )  # fmt: skip
     else:
         forward_kernel[programs](

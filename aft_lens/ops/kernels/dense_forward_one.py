@@ -22,7 +22,7 @@ def forward_one_kernel(
     B,
     q_b, q_h, k_b, k_h, v_b, v_h, y_b, y_h,
     T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_B: tl.constexpr,
-    B_STEPS: tl.constexpr, AHEAD: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
+    B_STEPS: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program a head, block of targets and group of batch rows; E stays on chip."""
@@ -48,19 +48,18 @@ def forward_one_kernel(
     b, row, live = batch_rows(first_block, B, BLOCK_B)
     next_key = block(K, b, row, k_b, s, s < T, float("-inf"), UNIT)
     next_value = block(V, b, row, v_b, s, s < T, 0.0, UNIT)
-    if HAS_QUERY and AHEAD > 2:
+    if HAS_QUERY:
         next_query = block(Q, b, row, q_b, t, t < T, 0.0, UNIT)
     for step in range(B_STEPS):
         first, own, on_row, on = b, row, live, live[:, None] & (t < T)
         key, value = next_key, next_value
         if HAS_QUERY:
-            query = next_query if AHEAD > 2 else block(Q, b, row, q_b, t, t < T, 0.0, UNIT)
+            query = next_query
         b, row, live = batch_rows(first_block + step + 1, B, BLOCK_B)
         more = step + 1 < B_STEPS
         next_key = block(K, b, row, k_b, s, (s < T) & more, float("-inf"), UNIT)
-        if AHEAD > 1:
-            next_value = block(V, b, row, v_b, s, (s < T) & more, 0.0, UNIT)
-        if HAS_QUERY and AHEAD > 2:
+        next_value = block(V, b, row, v_b, s, (s < T) & more, 0.0, UNIT)
+        if HAS_QUERY:
             next_query = block(Q, b, row, q_b, t, (t < T) & more, 0.0, UNIT)
         top = tl.max(key.to(tl.float32), 1)
         weight = key_weight(key, top[:, None]).to(e.dtype)
@@ -77,5 +76,3 @@ def forward_one_kernel(
                 gate += query_bias
             y *= sigmoid(gate)
         tl.store(Y + first * (y_b * UNIT) + (own[:, None] * (y_b * UNIT) + t), y.to(Y.dtype.element_ty), mask=on)
-        if AHEAD < 2:
-            next_value = block(V, b, row, v_b, s, (s < T) & more, 0.0, UNIT)

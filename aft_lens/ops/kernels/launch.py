@@ -66,15 +66,11 @@ class Tiles:
     b_steps: int = 1
     warps: int = 8
     stages: int = 2
-    ahead: int = 2
-    """Inputs that a step of one channel asks for ahead: key, value, query."""
-    registers: int | None = None
-    """Most registers a thread; fewer let more programs share a multiprocessor."""
 
     @property
-    def options(self) -> dict[str, int | None]:
+    def options(self) -> dict[str, int]:
         """Launch options."""
-        return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": self.registers}
+        return {"num_warps": self.warps, "num_stages": self.stages}
 
 
 EXACT_PROGRAMS = 16
