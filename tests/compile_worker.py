@@ -10,6 +10,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from aft_lens.models import VisionModel, create_model
+from aft_lens.ops.kernels import dispatch
 from aft_lens.training import compile_blocks
 from aft_lens.training.gumbel_health import single_positions
 
@@ -71,8 +72,26 @@ def temperatures() -> dict[str, object]:
     return {"graphs": graphs, "error": max(errors), "change": distance(outputs[-1], outputs[0])}
 
 
+class Exporting(torch.nn.Module):
+    """1 while being exported, else 0."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of x's shape."""
+        return torch.ones_like(x) if dispatch.exporting() else torch.zeros_like(x)
+
+
+def exporting() -> dict[str, float]:
+    """What `dispatch.exporting` says when a module is called, compiled and exported."""
+    module, x = Exporting(), torch.zeros(1)
+    exported = {
+        f"strict {strict}": torch.export.export(module, (x,), strict=bool(strict)).module() for strict in (0, 1)
+    }
+    compiled_too = {"called": module, "compiled": torch.compile(module, backend="eager", fullgraph=True), **exported}
+    return {name: float(run(x)) for name, run in compiled_too.items()}
+
+
 if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor")  # the compiler looks at any input's
     found = {f"{depth} {rate}": blocks(depth, rate) for depth, rate in ((2, 0.0), (4, 0.0), (4, 0.1))}
-    json.dump({"blocks": found, "temperatures": temperatures()}, sys.stdout)
+    json.dump({"blocks": found, "temperatures": temperatures(), "exporting": exporting()}, sys.stdout)

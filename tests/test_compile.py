@@ -37,3 +37,7 @@ def test_a_scheduled_temperature_is_followed_without_compiling_again(found):
     assert case["graphs"] == [1, 1, 1]
     assert case["error"] < 1e-6
     assert case["change"] > 1e-3
+
+
+def test_only_exporting_is_exporting(found):
+    assert found["exporting"] == {"called": 0.0, "compiled": 0.0, "strict 0": 1.0, "strict 1": 1.0}

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -67,8 +66,7 @@ class AFTConv(nn.Module):
         if any(len(hook._forward_hooks) for hook in (self.hook_query, self.hook_key, self.hook_value)):
             return False
         if isinstance(self.position_bias, Indexed):
-            exporting = torch.compiler.is_exporting()
-            return not exporting and dispatch.indexed_refusal(x, w.shape[1], grid) is None
+            return not dispatch.exporting() and dispatch.indexed_refusal(x, w.shape[1], grid) is None
         return dispatch.refusal(x, w.shape[1:], grid, outside=self.outside) is None
 
     def _fused(self, x: Tensor, w: Tensor, grid: Sequence[int]) -> Tensor:

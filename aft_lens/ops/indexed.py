@@ -37,7 +37,7 @@ def indexed_form(position_bias: Float[Tensor, "h k"], sources: int) -> str:
     keep = position_bias.shape[1]
     if keep == 0 or position_bias.shape[0] == 0:
         return "pool"
-    if torch.compiler.is_exporting():
+    if dispatch.exporting():
         return "gather"
     low, high = (float(end) for end in torch.aminmax(position_bias.detach()))
     if not (low >= MOST_NEGATIVE and high <= LARGEST):
@@ -70,8 +70,7 @@ def aft_indexed(
             f"offset and position_bias must be (h k n) and (h k) with h = {key.shape[1]}, "
             f"got {tuple(offset.shape)} and {tuple(position_bias.shape)}"
         )
-    exporting = torch.compiler.is_exporting()
-    if implementation == "triton" or (implementation == "auto" and value.is_cuda and not exporting):
+    if implementation == "triton" or (implementation == "auto" and value.is_cuda and not dispatch.exporting()):
         reason = dispatch.indexed_refusal(value, position_bias.shape[1], grid)
         if reason is None:
             flat = None if query is None else query.flatten(3)

@@ -84,7 +84,8 @@ class Classifier(pl.LightningModule):
         """Set the temperature of this step."""
         temperature = scheduled_temperature(self.recipe.sparsity, self.recipe.model.temperature, self._progress())
         for bias in single_positions(self.model):
-            bias.temperature = temperature
+            if bias.temperature != temperature:
+                bias.temperature = temperature
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch."""

@@ -75,6 +75,11 @@ def conv(
     return forward(query, key, value, position_bias, query_bias, value_bias, list(grid))[0]
 
 
+def exporting() -> bool:
+    """Whether torch.export is tracing. Under torch.compile PyTorch 2.11 takes `is_exporting()` itself for True."""
+    return torch.compiler._is_exporting_flag
+
+
 def indexed_refusal(value: Tensor, keep: int, grid: Sequence[int]) -> str | None:
     """Why the kernels cannot take AFT-conv with `keep` offsets a head, to follow "the kernels"; None if they can."""
     if value.numel() == 0:
