@@ -34,8 +34,10 @@ def choose(entry: Entry) -> Chosen | None:
         )
     with what:
         if kind == SAMPLE:
-            count = len(test_items(entry))
-            index = st.slider("Number", 0, count - 1, 0, key="i", bind="query-params")
+            source = loaders.data_of(str(entry.path), entry.revision)
+            index = st.slider("Number", 0, len(source.test) - 1, 0, key="i", bind="query-params")
+            if source.train is source.test:
+                st.caption(f"{source.name} is not here: {source.split}.")
             return Chosen(None, int(index), False)
         file = st.file_uploader("PNG, JPEG, WebP, BMP, GIF or TIFF", max_upload_size=MAX_BYTES // 2**20, key="file")
         invert = st.toggle("Invert (a dark drawing on light paper)", key="invert", bind="query-params")
@@ -51,7 +53,7 @@ def choose(entry: Entry) -> Chosen | None:
 
 def test_items(entry: Entry) -> Any:
     """The test images of a checkpoint's data, by number."""
-    return loaders.data_of(entry).test
+    return loaders.data_of(str(entry.path), entry.revision).test
 
 
 def for_model(chosen: Chosen, entry: Entry) -> tuple[np.ndarray, np.ndarray, int | None]:

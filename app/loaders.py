@@ -13,7 +13,8 @@ import yaml
 from torch import Tensor
 
 from aft_lens.checkpoint import CONFIG, WEIGHTS, Checkpoint, list_checkpoints, load_checkpoint, read_snapshots, revision
-from aft_lens.data import DataSource, load_data
+from aft_lens.data import DataSource, load_data, load_samples
+from aft_lens.data.samples import FOLDER
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
 from analyses.keys import KeyMaps, key_maps
@@ -24,6 +25,8 @@ from app.serve import ROOTS_VARIABLE
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 CALIBRATION = 512
 """Validation images that a measured pruning criterion is computed on."""
+MEASURED = 1024
+"""Test images that a rung is measured on: an answer within seconds."""
 _ONE_AT_A_TIME = threading.Lock()
 """Hooks are set on a shared model while it runs: two sessions must not run one model at once."""
 
@@ -78,10 +81,19 @@ def data(name: str, img_size: int) -> DataSource:
     return load_data(name, img_size=img_size)
 
 
-def data_of(entry: Entry) -> DataSource:
-    """The data set that a checkpoint was trained on."""
-    record = checkpoint(str(entry.path), entry.revision).data
-    return data(record["name"], record["img_size"])
+@st.cache_resource(max_entries=16, show_spinner="Loading the images …")
+def data_of(path: str, revision: str) -> DataSource:
+    """The data set that a checkpoint was trained on, or the samples kept beside it where that is not to be had.
+
+    Errors as in `load_data`.
+    """
+    record = checkpoint(path, revision).data
+    try:
+        return data(record["name"], record["img_size"])
+    except FileNotFoundError:
+        if not (Path(path) / FOLDER).is_dir():
+            raise
+        return load_samples(record, Path(path))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -95,7 +107,7 @@ def bias_maps(path: str, revision: str) -> BiasMaps:
 def relative_maps(path: str, revision: str, images: int) -> AttentionMaps:
     """Relative attention of a ViT over the first test images of its data."""
     loaded = checkpoint(path, revision)
-    source = data(loaded.data["name"], loaded.data["img_size"])
+    source = data_of(path, revision)
     with _ONE_AT_A_TIME:
         return attention_maps(loaded.model, batches(source, images))
 
@@ -109,13 +121,13 @@ def keys_of(path: str, revision: str, image: Any) -> KeyMaps:
 
 @st.cache_resource(max_entries=16, show_spinner="Pruning and measuring …")
 def pruned(path: str, revision: str, keep: int, criterion: str) -> PruneLadder:
-    """The ladder of a checkpoint at `keep` offsets a head, chosen on validation and measured on all test images."""
+    """The ladder of a checkpoint at `keep` offsets a head, chosen on validation and measured on test images."""
     loaded = checkpoint(path, revision)
-    source = data(loaded.data["name"], loaded.data["img_size"])
+    source = data_of(path, revision)
     with _ONE_AT_A_TIME:
         return prune_to_indexing(
             loaded.model,
-            batches(source),
+            batches(source, MEASURED),
             keep,
             criterion=criterion,
             calibration=batches(source, CALIBRATION, "val"),

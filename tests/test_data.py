@@ -14,6 +14,8 @@ from aft_lens.data import (
     ResidentBatches,
     batch_transform,
     load_data,
+    load_samples,
+    save_samples,
 )
 from aft_lens.data.load import DEBIAN_FASHION
 from aft_lens.data.resident import RESIDENT_AUGMENTATIONS, augmented
@@ -81,6 +83,20 @@ def test_missing_and_unknown_data_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="augment"):
         load_data("digits", augment="cutout")
     assert "digits" in DATASETS
+
+
+def test_samples_beside_a_checkpoint_stand_for_its_data(tmp_path):
+    data = load_data("digits")
+    save_samples(data, tmp_path)
+    kept = load_samples(data.record(), tmp_path)
+    assert len(kept.test) == len(list((tmp_path / "samples").iterdir())) == 32
+    assert "32 test images" in kept.split
+    for i in (0, 31):
+        image, label = kept.test[i]
+        torch.testing.assert_close(image, data.test[i][0])
+        assert label == data.test[i][1]
+    with pytest.raises(FileNotFoundError, match="get the data set 'digits'"):
+        load_samples(data.record(), tmp_path / "elsewhere")
 
 
 def repeated(rank=0, processes=1):

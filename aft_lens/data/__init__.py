@@ -2,6 +2,7 @@
 
 from aft_lens.data.load import DATASETS, load_data
 from aft_lens.data.resident import ResidentBatches
+from aft_lens.data.samples import load_samples, save_samples
 from aft_lens.data.source import UNCOUNTED, DataSource, EqualShares, RepeatedAugmentation, epoch_seed, share_size
 from aft_lens.data.transforms import AUGMENTATIONS, batch_transform, eval_transform
 
@@ -17,5 +18,7 @@ __all__ = [
     "epoch_seed",
     "eval_transform",
     "load_data",
+    "load_samples",
+    "save_samples",
     "share_size",
 ]

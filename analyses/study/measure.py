@@ -1,15 +1,12 @@
 """What is measured on a trained model: accuracy, also at other sizes, and where it looks."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms.v2.functional import to_pil_image
 
 from aft_lens.data import DataSource, ResidentBatches, load_data
-from aft_lens.data.source import Images
 from aft_lens.extraction import stream_relative
 from aft_lens.models import VisionModel
 from aft_lens.training import evaluate
@@ -18,8 +15,6 @@ from analyses.offset_maps import framed, mean_distance
 
 ATTENTION_IMAGES = 256
 """Test images that a ViT's attention is averaged over, as in the paper."""
-SAMPLES = 32
-"""Test images kept beside a checkpoint that ships."""
 
 
 def scores(model: VisionModel, data: DataSource, device: torch.device) -> dict[str, float]:
@@ -68,11 +63,3 @@ def places(model: VisionModel, data: DataSource, device: torch.device) -> dict[s
         "uniform_distance": float(mean_distance(np.ones((side, side)))),
         **({} if entropy is None else {"entropy": entropy}),
     }
-
-
-def save_samples(data: DataSource, folder: Path) -> None:
-    """Write the first test images as PNG files named by number and class index."""
-    assert isinstance(data.test, Images)
-    folder.mkdir(exist_ok=True)
-    for i in range(min(SAMPLES, len(data.test))):
-        to_pil_image(data.test.images[i]).save(folder / f"{i:02d}-{int(data.test.labels[i])}.png")

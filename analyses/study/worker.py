@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from aft_lens.checkpoint import CARD, commit, load_checkpoint, read_metrics
-from aft_lens.data import load_data
+from aft_lens.data import load_data, save_samples
 from aft_lens.models.transfer import from_vit
 from aft_lens.training import train
 from aft_lens.training.run import state_folder
 from analyses.machine import environment
-from analyses.study.measure import places, save_samples, scores, scores_by_size
+from analyses.study.measure import places, scores, scores_by_size
 from analyses.study.plan import KEPT, Task
 
 THREADS = 2
@@ -86,7 +86,7 @@ def _measure(task: Task, device: torch.device) -> dict[str, Any]:
     found["places"] = places(model, data, device)
     found["parameters"] = sum(p.numel() for p in model.parameters())
     if task.long:
-        save_samples(data, task.path / "samples")
+        save_samples(data, task.path)
         with (task.path / CARD).open("a") as card:
             card.write(f"- test_accuracy: {found['accuracy'] / 100:.4f} on {len(data.test)} images\n")
     return found

@@ -1,0 +1,39 @@
+"""A few test images kept beside a checkpoint, so that it can be looked at where its data set is not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2.functional import to_pil_image
+
+from aft_lens.data.source import DataSource, Images
+from aft_lens.data.transforms import eval_transform
+
+FOLDER = "samples"
+"""Of a checkpoint folder, where the images are."""
+SAMPLES = 32
+
+
+def save_samples(data: DataSource, checkpoint: Path) -> None:
+    """Write the first test images of a data set in memory as PNG files named by number and class index."""
+    if not isinstance(data.test, Images):
+        raise ValueError(f"data must be held in memory to save samples of, {data.name!r} is read from files")
+    folder = checkpoint / FOLDER
+    folder.mkdir(exist_ok=True)
+    for i in range(min(SAMPLES, len(data.test))):
+        to_pil_image(data.test.images[i]).save(folder / f"{i:02d}-{int(data.test.labels[i])}.png")
+
+
+def load_samples(record: Mapping[str, Any], checkpoint: Path) -> DataSource:
+    """A checkpoint's data (`record`) with its sample images as every split; FileNotFoundError if it has none."""
+    files = sorted((checkpoint / FOLDER).glob("*-*.png"))
+    if not files:
+        raise FileNotFoundError(f"{checkpoint / FOLDER} holds no sample images; get the data set {record['name']!r}")
+    mode = ImageReadMode.GRAY if record["in_chans"] == 1 else ImageReadMode.RGB
+    images = torch.stack([decode_image(str(file), mode) for file in files])
+    labels = torch.tensor([int(file.stem.split("-")[1]) for file in files])
+    kept = Images(images, labels, eval_transform(record["img_size"], record["mean"], record["std"]))
+    words = f"{len(files)} test images kept beside the checkpoint, as every split"
+    return DataSource(**record, train=kept, val=kept, test=kept, split=words)
