@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from aft_lens.checkpoint import list_checkpoints, save_checkpoint
 from aft_lens.models import create_model
+from app import loaders
 from app.runs import find_runs, headline, read_rows
 from app.serve import ROOTS_VARIABLE
 
@@ -74,6 +75,8 @@ def tiny(tiny_root, monkeypatch):
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_no_page_fails_on_a_shipped_checkpoint(name, monkeypatch):
     monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
+    monkeypatch.setattr(loaders, "MEASURED", 16)
+    monkeypatch.setattr(loaders, "BATCH", 4)
     for test in (page("compare", a=name, b=name), page("training", run=name)):
         assert_well(test)
     for where, key in (("keys", "ka"), ("attention", "vit"), ("pruning", "model")):
@@ -197,3 +200,17 @@ def test_run_in_progress(tmp_path, monkeypatch):
     long_ago = 1_600_000_000
     os.utime(run / "metrics.csv", (long_ago, long_ago))
     assert not find_runs([tmp_path])["run"].in_progress
+
+
+def test_samples_stand_for_data_that_is_not_to_be_had(tmp_path, monkeypatch):
+    def offline(name, **_):
+        raise FileNotFoundError(f"data set {name} is not here")
+
+    shutil.copytree(SHIPPED / "fashion-single-indexed", tmp_path / "indexed")
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(loaders, "load_data", offline)
+    loaders.data.clear()
+    test = page("keys", ka="indexed", i="31")
+    assert_well(test)
+    assert any("32 test images kept beside the checkpoint" in caption.value for caption in test.caption)
+    loaders.data.clear()
