@@ -34,10 +34,10 @@ def choose(entry: Entry) -> Chosen | None:
         )
     with what:
         if kind == SAMPLE:
-            source = loaders.data_of(str(entry.path), entry.revision)
-            index = st.slider("Number", 0, len(source.test) - 1, 0, key="i", bind="query-params")
-            if source.train is source.test:
-                st.caption(f"{source.name} is not here: {source.split}.")
+            images = loaders.data_of(str(entry.path), entry.revision)
+            index = st.slider("Number", 0, len(images.test) - 1, 0, key="i", bind="query-params")
+            if images.train is images.test:
+                st.caption(f"{images.name} is not here: {images.split}.")
             return Chosen(None, int(index), False)
         file = st.file_uploader("PNG, JPEG, WebP, BMP, GIF or TIFF", max_upload_size=MAX_BYTES // 2**20, key="file")
         invert = st.toggle("Invert (a dark drawing on light paper)", key="invert", bind="query-params")
