@@ -18,6 +18,8 @@ HEADS_SHOWN = 16
 """Heads drawn at once, as in the paper's figures."""
 PICTURE = 230
 """Height of an image and what stands beside it, in pixels."""
+PALE = 5.0
+"""How many times stronger one model is when the other can hardly be seen on a shared scale."""
 NEAR, ALL = "In both", "All"
 SHARED, EACH_MODEL, EACH_HEAD = "Shared", "Each model", "Each head"
 
@@ -69,6 +71,9 @@ def compare(first: Entry, second: Entry) -> None:
             name = f"{stack.unit} of {stack.label} by layer and {stack.column}"
             clickable(figure, f"mosaic-{key}", name, parameter_of(stack))
     st.caption("Values beyond the end of the scale have its full colour; hover or click to read them.")
+    weaker, stronger = sorted(pair, key=lambda stack: shared_bound(stack))
+    if scale == SHARED and shared_bound(stronger) > PALE * shared_bound(weaker):
+        st.caption(f"{weaker.label} is pale as {stronger.label} is stronger by far: “{EACH_MODEL}” shows both.")
     inspect(pair, bound=bound)
     distances(pair)
 

@@ -202,6 +202,17 @@ def test_run_in_progress(tmp_path, monkeypatch):
     assert not find_runs([tmp_path])["run"].in_progress
 
 
+def test_a_model_too_pale_for_the_shared_scale_is_named(monkeypatch):
+    monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
+    shared, each = (
+        page("compare", a="fashion-conv", b="fashion-vit", scale=scale) for scale in ("Shared", "Each model")
+    )
+    told = [
+        [caption.value for caption in test.caption if "fashion-vit is pale" in caption.value] for test in (shared, each)
+    ]
+    assert [len(captions) for captions in told] == [1, 0]
+
+
 def test_samples_stand_for_data_that_is_not_to_be_had(tmp_path, monkeypatch):
     def offline(name, **_):
         raise FileNotFoundError(f"data set {name} is not here")

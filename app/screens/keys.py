@@ -12,9 +12,9 @@ heading(
 entries = entries_or_stop(("aft_conv",))
 left, right = st.columns(2, gap="medium")
 with left:
-    first = pick("Left", "ka", entries, prefer=("digits-single",))
+    first = pick("Left", "ka", entries, prefer=("fashion-conv", "digits-single"))
 with right:
-    second = pick("Right", "kb", entries, prefer=("digits-entropy", "digits-conv"))
+    second = pick("Right", "kb", entries, prefer=("fashion-entropy", "digits-entropy", "digits-conv"))
 with in_words():
     picture = images.choose(first)
     if picture is not None:
