@@ -55,7 +55,7 @@ def test_registered_model_works_at_tiny_size(name, tmp_path):
     image = torch.randn(6, config.in_chans, config.img_size, config.img_size)
     label = torch.tensor([0, 1, 2, 0, 1, 2])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0)
-    for step in range(100):
+    for step in range(300):
         loss = torch.nn.functional.cross_entropy(model(image), label)
         optimizer.zero_grad()
         loss.backward()
@@ -63,6 +63,8 @@ def test_registered_model_works_at_tiny_size(name, tmp_path):
             missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
             assert not missing
         optimizer.step()
+        if loss.item() < 0.05:
+            break
     assert loss.item() < 0.05, "one batch is not overfitted"
     model.eval()
     save_checkpoint(tmp_path / "model", model, data={"name": "none"}, recipe={}, seed=0, metrics=[{"loss": 1.0}])

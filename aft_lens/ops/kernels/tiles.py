@@ -65,6 +65,8 @@ def reciprocal(x):
 @triton.jit
 def sigmoid(x):
     """1 / (1 + e^-x) in float32."""
+    if INTERPRETED:
+        return 1.0 / (1.0 + tl.exp(-x))
     return reciprocal(1.0 + power(x * -LOG2_E))
 
 
