@@ -30,8 +30,6 @@ class Configuration:
     """Configuration whose trained weights of the same seed it starts from (a ViT: Table 8); None is random."""
     sizes: tuple[float, ...] = ()
     """Test sizes beyond the training size, as multiples of it."""
-    patience: float = 1.0
-    """Epochs of the run that ships over the study's `long_epochs`."""
 
 
 CONFIGURATIONS = (
@@ -70,8 +68,7 @@ class Study:
     epochs: int = 10
     """Epochs of each run that claims are judged by."""
     long_epochs: int = 60
-    """Epochs of the runs that ship (the ViT, which has to learn what is near, trains 1.2 times as long); 0 leaves them
-    out."""
+    """Epochs of the runs that ship; 0 leaves them out."""
     batch_size: int = 256
     """Images a step."""
     accelerator: str = "auto"
@@ -145,7 +142,7 @@ def tasks(study: Study) -> list[Task]:
 
 
 def _task(study: Study, configuration: Configuration, seed: int, *, long: bool = False) -> Task:
-    epochs = round(study.long_epochs * configuration.patience) if long else study.epochs
+    epochs = study.long_epochs if long else study.epochs
     source = f"{study.family}-{configuration.recipe}"
     arguments = [
         f"--config={recipe_path(source)}",
