@@ -51,16 +51,11 @@ def choose(entry: Entry) -> Chosen | None:
     return Chosen(file.getvalue(), 0, bool(invert))
 
 
-def test_items(entry: Entry) -> Any:
-    """The test images of a checkpoint's data, by number."""
-    return loaders.data_of(str(entry.path), entry.revision).test
-
-
 def for_model(chosen: Chosen, entry: Entry) -> tuple[np.ndarray, np.ndarray, int | None]:
     """The model's input `c y x`, the same as a picture in 0..1 (`y x` or `y x c`), and the true class if known."""
     record: dict[str, Any] = loaders.checkpoint(str(entry.path), entry.revision).data
     if chosen.data is None:
-        test = test_items(entry)
+        test: Any = loaders.data_of(str(entry.path), entry.revision).test
         image, label = test[min(chosen.index, len(test) - 1)]
         truth: int | None = int(label)
     else:

@@ -71,8 +71,8 @@ def compare(first: Entry, second: Entry) -> None:
             name = f"{stack.unit} of {stack.label} by layer and {stack.column}"
             clickable(figure, f"mosaic-{key}", name, parameter_of(stack))
     st.caption("Values beyond the end of the scale have its full colour; hover or click to read them.")
-    weaker, stronger = sorted(pair, key=lambda stack: shared_bound(stack))
-    if scale == SHARED and shared_bound(stronger) > PALE * shared_bound(weaker):
+    weaker, stronger = sorted(pair, key=shared_bound)
+    if bound is not None and bound > PALE * shared_bound(weaker):
         st.caption(f"{weaker.label} is pale as {stronger.label} is stronger by far: “{EACH_MODEL}” shows both.")
     inspect(pair, bound=bound)
     distances(pair)

@@ -10,7 +10,7 @@ With y = sigmoid(q) num / den saved, r = 1 / den and s = sigmoid(q):
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.tiles import batch_rows, head_range, key_weight, sigmoid, weighted
+from aft_lens.ops.kernels.tiles import batch_rows, block, head_range, key_weight, sigmoid, weighted
 
 
 @triton.jit
@@ -28,22 +28,18 @@ def gate_kernel(
     head = tl.program_id(0).to(tl.int64)
     b, row, live = batch_rows(tl.program_id(1), B, BLOCK_B)
     t = tl.arange(0, BLOCK_T)[None, :]
-    row = row[:, None]
-    own = row * T + t
+    own = row[:, None] * T + t
     on = live[:, None] & (t < T)
     r = tl.load(R + (head * B + b) * T + own, mask=on, other=0.0).to(tl.float32)
     dden = tl.zeros((BLOCK_B, BLOCK_T), tl.float32)
     for c in range(C):
-        place = row * (d_b * UNIT) + t
-        dy = tl.load(DY + head * d_h + c * d_c + b * (d_b * UNIT) + place, mask=on, other=0.0).to(tl.float32)
-        place = row * (y_b * UNIT) + t
-        y = tl.load(Y + head * y_h + c * y_c + b * (y_b * UNIT) + place, mask=on, other=0.0).to(tl.float32)
+        dy = block(DY + head * d_h + c * d_c, b, row, d_b, t, on, 0.0, UNIT).to(tl.float32)
+        y = block(Y + head * y_h + c * y_c, b, row, y_b, t, on, 0.0, UNIT).to(tl.float32)
         first = ((head * C + c) * B + b) * T
         dnum = dy
         bias = tl.load(VB + head * C + c).to(tl.float32) if HAS_BIAS else 0.0
         if HAS_QUERY:
-            place = row * (q_b * UNIT) + t
-            q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + place, mask=on, other=0.0).to(tl.float32)
+            q = block(Q + head * q_h + c * q_c, b, row, q_b, t, on, 0.0, UNIT).to(tl.float32)
             if HAS_BIAS:
                 q += tl.load(QB + head * C + c).to(tl.float32)
             gate = sigmoid(q)
@@ -85,18 +81,15 @@ def source_kernel(
         b, row, live = batch_rows(tl.program_id(1) * B_STEPS + step, B, BLOCK_B)
         mask_s = live[:, None] & on_s
         top = tl.load(M + head * B + b + row)[:, None]
-        row = row[:, None]
-        key = tl.load(K + head * k_h + b * (k_b * UNIT) + (row * (k_b * UNIT) + s[None, :]), mask=on_s,
-                      other=float("-inf"))  # fmt: skip
+        key = block(K + head * k_h, b, row, k_b, s[None, :], on_s, float("-inf"), UNIT)
         weight = key_weight(key, top)
-        from_t, from_s = row * T + t[None, :], row * T + s[None, :]
+        from_t, from_s = row[:, None] * T + t[None, :], row[:, None] * T + s[None, :]
         dden = tl.load(DDEN + (head * B + b) * T + from_t, mask=on_t, other=0.0)
         dk = tl.dot(dden, e, input_precision=PRECISION)
         for c in range(C):
             first = ((head * C + c) * B + b) * T
             dnum = tl.load(DNUM + first + from_t, mask=on_t, other=0.0)
-            place = row * (v_b * UNIT) + s[None, :]
-            v = tl.load(V + head * v_h + c * v_c + b * (v_b * UNIT) + place, mask=on_s, other=0.0)
+            v = block(V + head * v_h + c * v_c, b, row, v_b, s[None, :], on_s, 0.0, UNIT)
             mixed = tl.dot(dnum, e, input_precision=PRECISION)
             dk += mixed * v.to(tl.float32)
             tl.store(DV + first + from_s, (mixed * weight).to(DV.dtype.element_ty), mask=mask_s)
@@ -124,16 +117,13 @@ def pair_kernel(
         on_t = live[None, :] & (t[:, None] < T)
         top = tl.load(M + head * B + b + row)[:, None]
         from_t = row[None, :] * T + t[:, None]
-        row = row[:, None]
-        key = tl.load(K + head * k_h + b * (k_b * UNIT) + (row * (k_b * UNIT) + s[None, :]), mask=on_s,
-                      other=float("-inf"))  # fmt: skip
+        key = block(K + head * k_h, b, row, k_b, s[None, :], on_s, float("-inf"), UNIT)
         dden = tl.load(DDEN + (head * B + b) * T + from_t, mask=on_t, other=0.0)
         weight = key_weight(key, top).to(dden.dtype)
         total = tl.dot(dden, weight, total, input_precision=PRECISION)
         for c in range(C):
             dnum = tl.load(DNUM + ((head * C + c) * B + b) * T + from_t, mask=on_t, other=0.0)
-            place = row * (v_b * UNIT) + s[None, :]
-            v = tl.load(V + head * v_h + c * v_c + b * (v_b * UNIT) + place, mask=on_s, other=0.0)
+            v = block(V + head * v_h + c * v_c, b, row, v_b, s[None, :], on_s, 0.0, UNIT)
             total = tl.dot(dnum, weighted(weight, v), total, input_precision=PRECISION)
     out = DE + ((tl.program_id(1) * H + head) * T + t[:, None]) * T + s[None, :]
     tl.store(out, total, mask=(t[:, None] < T) & on_s)

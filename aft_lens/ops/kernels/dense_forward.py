@@ -3,7 +3,16 @@
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.tiles import batch_rows, bias_tile, head_range, key_weight, reciprocal, sigmoid, weighted
+from aft_lens.ops.kernels.tiles import (
+    batch_rows,
+    bias_tile,
+    block,
+    head_range,
+    key_weight,
+    reciprocal,
+    sigmoid,
+    weighted,
+)
 
 
 @triton.jit
@@ -44,8 +53,7 @@ def forward_kernel(
         b, row, live = batch_rows(tl.program_id(1) * B_STEPS + step, B, BLOCK_B)
         on = live[:, None] & on_t
         rows = row[:, None]
-        key = tl.load(K + head * k_h + b * (k_b * UNIT) + (rows * (k_b * UNIT) + s[None, :]), mask=on_s,
-                      other=float("-inf"))  # fmt: skip
+        key = block(K + head * k_h, b, row, k_b, s[None, :], on_s, float("-inf"), UNIT)
         top = tl.max(key.to(tl.float32), 1)
         weight = key_weight(key, top[:, None]).to(e.dtype)
         den = tl.dot(weight, e, input_precision=PRECISION)
@@ -54,14 +62,12 @@ def forward_kernel(
         if t0 == 0:
             tl.store(M + head * B + b + row, top, mask=live)
         for c in range(C):
-            place = rows * (v_b * UNIT) + s[None, :]
-            v = tl.load(V + head * v_h + c * v_c + b * (v_b * UNIT) + place, mask=on_s, other=0.0)
+            v = block(V + head * v_h + c * v_c, b, row, v_b, s[None, :], on_s, 0.0, UNIT)
             y = tl.dot(weighted(weight, v), e, input_precision=PRECISION) * inverse
             if HAS_BIAS:
                 y += tl.load(VB + head * C + c).to(tl.float32)
             if HAS_QUERY:
-                place = rows * (q_b * UNIT) + t[None, :]
-                q = tl.load(Q + head * q_h + c * q_c + b * (q_b * UNIT) + place, mask=on_t, other=0.0).to(tl.float32)
+                q = block(Q + head * q_h + c * q_c, b, row, q_b, t[None, :], on_t, 0.0, UNIT).to(tl.float32)
                 if HAS_BIAS:
                     q += tl.load(QB + head * C + c).to(tl.float32)
                 y *= sigmoid(q)

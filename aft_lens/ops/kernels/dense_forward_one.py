@@ -7,13 +7,7 @@ them. Hence the inputs of a step are asked for while the step before computes.
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.tiles import batch_rows, key_weight, reciprocal, sigmoid, weighted
-
-
-@triton.jit
-def block(X, first, row, x_b, place, on, fill, UNIT: tl.constexpr):
-    """Rows of one head, `row place`; steps along the batch are given in UNITs."""
-    return tl.load(X + first * (x_b * UNIT) + (row[:, None] * (x_b * UNIT) + place), mask=on, other=fill)
+from aft_lens.ops.kernels.tiles import batch_rows, block, key_weight, reciprocal, sigmoid, weighted
 
 
 @triton.jit

@@ -47,6 +47,12 @@ def batch_rows(block, B, BLOCK_B: tl.constexpr):
 
 
 @triton.jit
+def block(X, first, row, x_b, place, on, fill, UNIT: tl.constexpr):
+    """Positions `place` (a row) of a block's batch rows; X stands at their channel, x_b counts in UNITs."""
+    return tl.load(X + first * (x_b * UNIT) + (row[:, None] * (x_b * UNIT) + place), mask=on, other=fill)
+
+
+@triton.jit
 def power(x):
     """2^x of float32 in one instruction, to two units in the last place; below 2^-126 it is 0."""
     if INTERPRETED:
