@@ -4,6 +4,7 @@ import torch
 import triton
 from torch import Tensor
 
+from aft_lens.ops.kernels import hopper
 from aft_lens.ops.kernels.dense_backward import diagonal_kernel, gate_kernel, pair_kernel, source_kernel
 from aft_lens.ops.kernels.dense_forward import expand_kernel, forward_kernel
 from aft_lens.ops.kernels.dense_forward_one import forward_one_kernel
@@ -40,23 +41,26 @@ def dense_forward(
     expand_kernel[(h, triton.cdiv(t, 16))](
         w, e, t, geometry.padded, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block
     )
-    tiles = geometry.forward_tiles(b, h, c, value.dtype)
+    on_hopper = hopper.takes(geometry, c, value.dtype, value.device)
+    tiles = hopper.TILES if on_hopper else geometry.forward_tiles(b, h, c, value.dtype)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
     unit = batch_unit(q, key, value, y)
     programs = (h * triton.cdiv(t, tiles.block_t), triton.cdiv(b, tiles.block_b * tiles.b_steps))
+    tensors = (q, key, value, e, y, inverse, top, query_bias, value_bias, b)
     blocks = (t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps)
-    features = (unit, gated, biased, geometry.precision(value.dtype))
+    features = (unit, gated, biased)
     if c == 1:
-        forward_one_kernel[programs](
-            q, key, value, e, y, inverse, top, query_bias, value_bias, b,
-            *batch_strides(q, 2, unit), *batch_strides(key, 2, unit), *batch_strides(value, 2, unit),
-            *batch_strides(y, 2, unit), *blocks, *features, **tiles.options,
-        )  # fmt: skip
+        steps = [step for x in (q, key, value, y) for step in batch_strides(x, 2, unit)]
+        if on_hopper:
+            blocks = (t, geometry.padded, tiles.block_b, tiles.b_steps)
+            hopper.forward_hopper_kernel[programs](*tensors, *steps, *blocks, *features, num_warps=tiles.warps)
+        else:
+            precision = geometry.precision(value.dtype)
+            forward_one_kernel[programs](*tensors, *steps, *blocks, *features, precision, **tiles.options)
     else:
         forward_kernel[programs](
-            q, key, value, e, y, inverse, top, query_bias, value_bias, b,
-            *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
-            *batch_strides(y, 3, unit), c, *blocks, *features, **tiles.options,
+            *tensors, *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
+            *batch_strides(y, 3, unit), c, *blocks, *features, geometry.precision(value.dtype), **tiles.options,
         )  # fmt: skip
     exact_forward_kernel[(h, min(b, EXACT_PROGRAMS))](
         q, key, value, w, y, query_bias, value_bias, b, c,
