@@ -22,12 +22,12 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from aft_lens.ops.kernels import tiles
 
-BLOCK = gl.constexpr(256)
+BLOCK = tl.constexpr(256)
 """Positions of a tile, sources and targets alike."""
-TRIMMED = gl.constexpr(208)
+TRIMMED = tl.constexpr(208)
 """Positions up to which a product leaves out the tile's last 48 sources and targets."""
 LOG2_E = tiles.LOG2_E
-LARGEST_POWER = gl.constexpr(80.0)
+LARGEST_POWER = tl.constexpr(80.0)
 """Binary exponent of e^-q kept below this: (1 + e^-q) x denominator stays in float32's range."""
 
 power = gluon.jit(tiles.power.fn)
@@ -66,58 +66,58 @@ def sum_layout(warps, columns):
 @gluon.jit
 def renumbered(x):
     """Columns from memory's order to the matrix units'."""
-    ROWS: gl.constexpr = x.shape[0]
+    ROWS: tl.constexpr = x.shape[0]
     return x.reshape(ROWS, BLOCK // 16, 2, 2, 2, 2).permute(0, 1, 4, 2, 3, 5).reshape(ROWS, BLOCK)
 
 
 @gluon.jit
 def in_order(x):
     """Columns from the matrix units' order to memory's."""
-    ROWS: gl.constexpr = x.shape[0]
+    ROWS: tl.constexpr = x.shape[0]
     return x.reshape(ROWS, BLOCK // 16, 2, 2, 2, 2).permute(0, 1, 3, 4, 2, 5).reshape(ROWS, BLOCK)
 
 
 @gluon.jit
 def stack(den, num):
     """Rows 16 i + j of the result are those 8 i + j of den, rows 16 i + 8 + j those of num."""
-    ROWS: gl.constexpr = den.shape[0]
+    ROWS: tl.constexpr = den.shape[0]
     return gl.join(den, num).reshape(ROWS // 8, 8, BLOCK, 2).permute(0, 3, 1, 2).reshape(2 * ROWS, BLOCK)
 
 
 @gluon.jit
 def unstack(both):
     """den and num of `stack`."""
-    ROWS: gl.constexpr = both.shape[0] // 2
+    ROWS: tl.constexpr = both.shape[0] // 2
     return gl.split(both.reshape(ROWS // 8, 2, 8, BLOCK).permute(0, 2, 3, 1).reshape(ROWS, BLOCK, 2))
 
 
 @gluon.jit
 def halves(x):
     """The left and the right half of a tile's columns."""
-    ROWS: gl.constexpr = x.shape[0]
-    COLUMNS: gl.constexpr = x.shape[1]
+    ROWS: tl.constexpr = x.shape[0]
+    COLUMNS: tl.constexpr = x.shape[1]
     return gl.split(x.reshape(ROWS, 2, COLUMNS // 2).permute(0, 2, 1))
 
 
 @gluon.jit
 def beside(left, right):
     """The tile that `halves` parts."""
-    ROWS: gl.constexpr = left.shape[0]
-    COLUMNS: gl.constexpr = left.shape[1]
+    ROWS: tl.constexpr = left.shape[0]
+    COLUMNS: tl.constexpr = left.shape[1]
     right = gl.convert_layout(right, left.type.layout)  # the same registers, counted otherwise
     return gl.join(left, right).permute(0, 2, 1).reshape(ROWS, 2 * COLUMNS)
 
 
 @gluon.jit
-def operand(a, SUM: gl.constexpr):
+def operand(a, SUM: tl.constexpr):
     """A tile that lies in registers as the left operand of a product does."""
     return gl.convert_layout(a, gl.DotOperandLayout(0, SUM, 2), assert_trivial=True)
 
 
 @gluon.jit
-def some_columns(a, b, FIRST: gl.constexpr, COUNT: gl.constexpr):
+def some_columns(a, b, FIRST: tl.constexpr, COUNT: tl.constexpr):
     """Begin a x b for COUNT columns of b from FIRST; a is in parts of 128, 64 and 16 columns."""
-    SUM: gl.constexpr = sum_layout(gl.num_warps(), COUNT)
+    SUM: tl.constexpr = sum_layout(gl.num_warps(), COUNT)
     total = warpgroup_mma_init(gl.zeros([a[0].shape[0], COUNT], gl.float32, SUM))
     b = b.slice(FIRST, COUNT, 1)
     total = warpgroup_mma(operand(a[0], SUM), b.slice(0, 128, 0), total, use_acc=False, is_async=True)
@@ -146,16 +146,16 @@ def trimmed_end(left, middle, right):
 
 
 @gluon.jit
-def block(X, first, row, x_b, place, on, fill, UNIT: gl.constexpr):
+def block(X, first, row, x_b, place, on, fill, UNIT: tl.constexpr):
     """Positions `place` (a row) of a block's batch rows; X stands at their head, x_b counts in UNITs."""
     return gl.load(X + first * (x_b * UNIT) + row[:, None] * (x_b * UNIT) + place, mask=on, other=fill)
 
 
 @gluon.jit
-def on_chip(E, T: gl.constexpr, T_PAD: gl.constexpr):
+def on_chip(E, T: tl.constexpr, T_PAD: tl.constexpr):
     """E of one head in shared memory, `s t`, both renumbered."""
-    OF_E: gl.constexpr = expanded_layout(gl.num_warps(), BLOCK)
-    SHARED: gl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
+    OF_E: tl.constexpr = expanded_layout(gl.num_warps(), BLOCK)
+    SHARED: tl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
     i = gl.arange(0, BLOCK, layout=gl.SliceLayout(1, OF_E))
     t = ((i // 16) * 16 + (i % 8) // 2 * 4 + (i // 8) % 2 * 2 + i % 2)[:, None]
     s = gl.arange(0, BLOCK, layout=gl.SliceLayout(0, OF_E))[None, :]
@@ -171,13 +171,13 @@ def forward_hopper_kernel(
     Q, K, V, E, Y, R, M, QB, VB,
     B,
     q_b, q_h, k_b, k_h, v_b, v_h, y_b, y_h,
-    T: gl.constexpr, T_PAD: gl.constexpr, BLOCK_B: gl.constexpr, B_STEPS: gl.constexpr, UNIT: gl.constexpr,
-    HAS_QUERY: gl.constexpr, HAS_BIAS: gl.constexpr,
+    T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr, UNIT: tl.constexpr,
+    HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
     """One program a head and group of batch rows; E stays on chip. BLOCK_B is 8 rows a warp."""
-    WARPS: gl.constexpr = gl.num_warps()
-    BY_ROW: gl.constexpr = row_layout(WARPS, BLOCK)
-    SUM: gl.constexpr = sum_layout(WARPS, BLOCK)
+    WARPS: tl.constexpr = gl.num_warps()
+    BY_ROW: tl.constexpr = row_layout(WARPS, BLOCK)
+    SUM: tl.constexpr = sum_layout(WARPS, BLOCK)
     head = gl.program_id(0).to(gl.int64)
     expanded = on_chip(E + head * T * T_PAD, T, T_PAD)
     t = gl.arange(0, BLOCK, layout=gl.SliceLayout(0, BY_ROW))[None, :]
