@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -23,14 +24,20 @@ CASES = [
 
 def check(grid, window, scale, shape):
     """Compare dense_forward and its gradients with the reference; run where TRITON_INTERPRET=1 is set."""
-    from aft_lens.ops.kernels.dense import dense_forward  # noqa: PLC0415 - Triton reads its environment on import
+    from aft_lens.ops.kernels.dense import (  # noqa: PLC0415 - Triton reads its environment on import
+        dense_forward,
+        dense_inference,
+    )
     from aft_lens.ops.reference import aft_conv  # noqa: PLC0415
 
     torch.manual_seed(0)
     (b, h, c), t = shape, math.prod(grid)
     query, value = (torch.randn(h, c, b, t).permute(2, 0, 1, 3).requires_grad_() for _ in range(2))
     key, w = torch.randn(b, h, t).requires_grad_(), (torch.randn(h, *window) * scale).requires_grad_()
-    mixed, *_ = dense_forward(query, key, value, w, None, None, list(grid))
+    inputs = (query, key, value, w, None, None, list(grid))
+    mixed, *_ = dense_forward(*inputs)
+    with torch.no_grad():
+        assert torch.equal(dense_inference(*inputs), mixed)
     double = [x.detach().double().requires_grad_() for x in (query, key, value, w)]
     q, k, v, bias = double
     expected = aft_conv(q.view(b, h, c, *grid), k.view(b, h, *grid), v.view(b, h, c, *grid), bias).view(b, h, c, t)
@@ -79,6 +86,41 @@ def check_dispatch():
         aft_conv(query, key, value, w, causal=True, implementation="triton")
 
 
+class Called(TorchDispatchMode):
+    """Names of the project's operators that ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "aft_lens":
+            self.names.append(func._opname)
+        return func(*args, **(kwargs or {}))
+
+
+def check_inference():
+    """What gradients need is written where one is asked for alone, eagerly and in one compiled graph."""
+    from aft_lens.ops.kernels.dense import dense_forward, dense_inference  # noqa: PLC0415
+    from aft_lens.ops.kernels.dispatch import conv  # noqa: PLC0415
+
+    value, key, w = torch.randn(2, 3, 2, 20), torch.randn(2, 3, 20), torch.randn(3, 3, 3)
+    bias = torch.randn(3, 3, 3, requires_grad=True)
+    for call in (conv, torch.compile(conv, fullgraph=True, backend="aot_eager")):
+        with Called() as called:
+            call(None, key, value, w, (4, 5))
+            with torch.no_grad():
+                call(None, key, value, bias, (4, 5))
+            with torch.inference_mode():
+                call(None, key, value, bias, (4, 5))
+            call(None, key, value, bias, (4, 5)).sum().backward()
+        assert called.names == ["dense_inference"] * 3 + ["dense_forward", "dense_backward"]
+    for operator in (dense_forward, dense_inference):
+        torch.library.opcheck(
+            operator, (None, key, value, w, None, None, [4, 5]), test_utils=("test_schema", "test_faketensor")
+        )
+
+
 def test_triton_is_refused_without_a_gpu():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -92,8 +134,8 @@ def test_triton_is_refused_without_a_gpu():
 
 def test_dense_kernels_equal_the_reference():
     code = (
-        "from tests.test_kernels import CASES, check, check_dispatch, check_layer;"
-        "[check(*case) for case in CASES]; check_layer(); check_dispatch()"
+        "from tests.test_kernels import CASES, check, check_dispatch, check_inference, check_layer;"
+        "[check(*case) for case in CASES]; check_layer(); check_dispatch(); check_inference()"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from aft_lens.ops.kernels import hopper
-from aft_lens.ops.kernels.dense import dense_forward
+from aft_lens.ops.kernels.dense import dense_forward, dense_inference
 from aft_lens.ops.kernels.launch import Geometry
 from aft_lens.ops.reference import aft_conv
 
@@ -81,6 +81,8 @@ def test_hopper_kernel_equals_the_reference(b, h, grid, dtype, gated, biased):
     torch.use_deterministic_algorithms(True)
     mixed, *_ = dense_forward(*given, list(grid))
     mixed.backward(upstream)
+    with torch.no_grad():
+        unkept = dense_inference(*given, list(grid))
     torch.use_deterministic_algorithms(False)
     parts = []
     for head in range(0, h, 6):  # the reference holds every pair of positions at once
@@ -92,7 +94,7 @@ def test_hopper_kernel_equals_the_reference(b, h, grid, dtype, gated, biased):
         part.backward(upstream[:, own].double())
         parts.append(part.detach())
     expected = torch.cat(parts, 1)
-    pairs = {"mixed": (mixed, expected)}
+    pairs = {"mixed": (mixed, expected), "inference": (unkept, expected)}
     names = ("query", "key", "value", "w", "query bias", "value bias")
     pairs |= {n: (x.grad, y.grad) for n, x, y in zip(names, given, double, strict=True) if x is not None}
     for name, (found, right) in pairs.items():

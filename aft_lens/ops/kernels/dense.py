@@ -23,20 +23,16 @@ from aft_lens.ops.kernels.launch import (
 from aft_lens.ops.kernels.tiles import SAFE_RANGE
 
 
-@torch.library.custom_op("aft_lens::dense_forward", mutates_args=())
-def dense_forward(
-    query: Tensor | None, key: Tensor, value: Tensor, w: Tensor,
-    query_bias: Tensor | None, value_bias: Tensor | None, grid: list[int],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Mix: y `b h c t`, 1 / den `h b t`, max key `h b` and e^(w - a) `h t t_pad`."""
+def _forward(query, key, value, w, query_bias, value_bias, grid, keep):
+    """The launches of a forward pass; 1 / den and max key are None unless kept for the gradients."""
     geometry = Geometry.of(grid, w)
     b, h, c, t = value.shape
     w, key, value = w.contiguous(), rows(key), channel_leading(value)
     q = value if query is None else channel_leading(query)
     y = empty_channel_leading(value)
     kernel_dtype = dot_dtype(value.dtype)
-    inverse = torch.empty(h, b, t, dtype=kernel_dtype, device=value.device)
-    top = torch.empty(h, b, dtype=torch.float32, device=value.device)
+    inverse = torch.empty(h, b, t, dtype=kernel_dtype, device=value.device) if keep else None
+    top = torch.empty(h, b, dtype=torch.float32, device=value.device) if keep else None
     e = torch.empty(h, t, geometry.padded, dtype=kernel_dtype, device=value.device)
     expand_kernel[(h, triton.cdiv(t, 16))](
         w, e, t, geometry.padded, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block
@@ -44,23 +40,21 @@ def dense_forward(
     on_hopper = hopper.takes(geometry, c, value.dtype, value.device)
     tiles = hopper.TILES if on_hopper else geometry.forward_tiles(b, h, c, value.dtype)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
-    unit = batch_unit(q, key, value, y)
+    unit, precision = batch_unit(q, key, value, y), geometry.precision(value.dtype)
     programs = (h * triton.cdiv(t, tiles.block_t), triton.cdiv(b, tiles.block_b * tiles.b_steps))
     tensors = (q, key, value, e, y, inverse, top, query_bias, value_bias, b)
     blocks = (t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps)
-    features = (unit, gated, biased)
-    if c == 1:
-        steps = [step for x in (q, key, value, y) for step in batch_strides(x, 2, unit)]
-        if on_hopper:
-            blocks = (t, geometry.padded, tiles.block_b, tiles.b_steps)
-            hopper.forward_hopper_kernel[programs](*tensors, *steps, *blocks, *features, num_warps=tiles.warps)
-        else:
-            precision = geometry.precision(value.dtype)
-            forward_one_kernel[programs](*tensors, *steps, *blocks, *features, precision, **tiles.options)
+    features = (unit, gated, biased, keep)
+    one_channel = [step for x in (q, key, value, y) for step in batch_strides(x, 2, unit)]
+    if on_hopper:
+        blocks = (t, geometry.padded, tiles.block_b, tiles.b_steps)
+        hopper.forward_hopper_kernel[programs](*tensors, *one_channel, *blocks, *features, num_warps=tiles.warps)
+    elif c == 1:
+        forward_one_kernel[programs](*tensors, *one_channel, *blocks, *features, precision, **tiles.options)
     else:
         forward_kernel[programs](
             *tensors, *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
-            *batch_strides(y, 3, unit), c, *blocks, *features, geometry.precision(value.dtype), **tiles.options,
+            *batch_strides(y, 3, unit), c, *blocks, *features, precision, **tiles.options,
         )  # fmt: skip
     exact_forward_kernel[(h, min(b, EXACT_PROGRAMS))](
         q, key, value, w, y, query_bias, value_bias, b, c,
@@ -68,6 +62,15 @@ def dense_forward(
         t, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block, gated, biased, SAFE_RANGE,
     )  # fmt: skip
     return y, inverse, top, e
+
+
+@torch.library.custom_op("aft_lens::dense_forward", mutates_args=())
+def dense_forward(
+    query: Tensor | None, key: Tensor, value: Tensor, w: Tensor,
+    query_bias: Tensor | None, value_bias: Tensor | None, grid: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Mix: y `b h c t`, and for the gradients 1 / den `h b t`, max key `h b` and e^(w - a) `h t t_pad`."""
+    return _forward(query, key, value, w, query_bias, value_bias, grid, keep=True)
 
 
 @dense_forward.register_fake
@@ -80,6 +83,20 @@ def _(query, key, value, w, query_bias, value_bias, grid):
         value.new_empty(h, b, dtype=torch.float32),
         value.new_empty(h, t, Geometry.of(grid, w).padded, dtype=dtype),
     )
+
+
+@torch.library.custom_op("aft_lens::dense_inference", mutates_args=())
+def dense_inference(
+    query: Tensor | None, key: Tensor, value: Tensor, w: Tensor,
+    query_bias: Tensor | None, value_bias: Tensor | None, grid: list[int],
+) -> Tensor:  # fmt: skip
+    """y of `dense_forward` alone, where no gradient is asked for: as much memory less is written as y takes."""
+    return _forward(query, key, value, w, query_bias, value_bias, grid, keep=False)[0]
+
+
+@dense_inference.register_fake
+def _(query, key, value, w, query_bias, value_bias, grid):
+    return empty_channel_leading(value)
 
 
 @torch.library.custom_op("aft_lens::dense_backward", mutates_args=())

@@ -38,9 +38,12 @@ def forward_kernel(
     q_b, q_h, q_c, k_b, k_h, v_b, v_h, v_c, y_b, y_h, y_c,
     C: tl.constexpr, T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr,
-    HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_BIAS: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One program a head, block of targets and group of batch rows; E stays on chip."""
+    """One program a head, block of targets and group of batch rows; E stays on chip.
+
+    R and M, which only gradients need, are written if KEEP.
+    """
     T_TILES: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
     t0 = (tl.program_id(0) % T_TILES) * BLOCK_T
     head = (tl.program_id(0) // T_TILES).to(tl.int64)
@@ -58,9 +61,10 @@ def forward_kernel(
         weight = key_weight(key, top[:, None]).to(e.dtype)
         den = tl.dot(weight, e, input_precision=PRECISION)
         inverse = reciprocal(tl.where(on_t, den, 1.0))
-        tl.store(R + (head * B + b) * T + (rows * T + t[None, :]), inverse.to(R.dtype.element_ty), mask=on)
-        if t0 == 0:
-            tl.store(M + head * B + b + row, top, mask=live)
+        if KEEP:
+            tl.store(R + (head * B + b) * T + (rows * T + t[None, :]), inverse.to(R.dtype.element_ty), mask=on)
+            if t0 == 0:
+                tl.store(M + head * B + b + row, top, mask=live)
         for c in range(C):
             v = block(V + head * v_h + c * v_c, b, row, v_b, s[None, :], on_s, 0.0, UNIT)
             y = tl.dot(weighted(weight, v), e, input_precision=PRECISION) * inverse

@@ -172,9 +172,12 @@ def forward_hopper_kernel(
     B,
     q_b, q_h, k_b, k_h, v_b, v_h, y_b, y_h,
     T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr, UNIT: tl.constexpr,
-    HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
+    HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """One program a head and group of batch rows; E stays on chip. BLOCK_B is 8 rows a warp."""
+    """One program a head and group of batch rows; E stays on chip. BLOCK_B is 8 rows a warp.
+
+    R and M, which only gradients need, are written if KEEP.
+    """
     WARPS: tl.constexpr = gl.num_warps()
     BY_ROW: tl.constexpr = row_layout(WARPS, BLOCK)
     SUM: tl.constexpr = sum_layout(WARPS, BLOCK)
@@ -204,7 +207,8 @@ def forward_hopper_kernel(
         else:
             total = gl.zeros([2 * BLOCK_B, BLOCK], gl.float32, SUM)
             product = warpgroup_mma(operand(both, SUM), expanded, total, use_acc=False, is_async=True)
-        gl.store(M + head * B + first + row, top, mask=first + row < B)
+        if KEEP:
+            gl.store(M + head * B + first + row, top, mask=first + row < B)
         live = on
         if HAS_QUERY:
             query = block(Q, first, row, q_b, t, live, 0.0, UNIT)
@@ -228,7 +232,8 @@ def forward_hopper_kernel(
         else:
             joint = reciprocal(den)
             inverse = joint
-        gl.store(R + (head * B + first) * T + row[:, None] * T + t, inverse.to(R.dtype.element_ty), mask=live)
+        if KEEP:
+            gl.store(R + (head * B + first) * T + row[:, None] * T + t, inverse.to(R.dtype.element_ty), mask=live)
         place = Y + first * (y_b * UNIT) + row[:, None] * (y_b * UNIT) + t
         gl.store(place, (num * joint).to(Y.dtype.element_ty), mask=live)
         first = following

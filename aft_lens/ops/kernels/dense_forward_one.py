@@ -17,9 +17,12 @@ def forward_one_kernel(
     q_b, q_h, k_b, k_h, v_b, v_h, y_b, y_h,
     T: tl.constexpr, T_PAD: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_B: tl.constexpr,
     B_STEPS: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One program a head, block of targets and group of batch rows; E stays on chip."""
+    """One program a head, block of targets and group of batch rows; E stays on chip.
+
+    R and M, which only gradients need, are written if KEEP.
+    """
     T_TILES: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
     t0 = (tl.program_id(0) % T_TILES) * BLOCK_T
     head = (tl.program_id(0) // T_TILES).to(tl.int64)
@@ -58,9 +61,10 @@ def forward_one_kernel(
         top = tl.max(key.to(tl.float32), 1)
         weight = key_weight(key, top[:, None]).to(e.dtype)
         inverse = reciprocal(tl.where(t < T, tl.dot(weight, e, input_precision=PRECISION), 1.0))
-        tl.store(R + (head * B + first) * T + (own[:, None] * T + t), inverse.to(R.dtype.element_ty), mask=on)
-        if t0 == 0:
-            tl.store(M + head * B + first + own, top, mask=on_row)
+        if KEEP:
+            tl.store(R + (head * B + first) * T + (own[:, None] * T + t), inverse.to(R.dtype.element_ty), mask=on)
+            if t0 == 0:
+                tl.store(M + head * B + first + own, top, mask=on_row)
         y = tl.dot(weighted(weight, value), e, input_precision=PRECISION) * inverse
         if HAS_BIAS:
             y += value_bias

@@ -15,7 +15,7 @@ from aft_lens.ops.kernels.launch import LARGEST_DENSE
 
 if AVAILABLE:
     from aft_lens.ops.kernels.band import band_forward
-    from aft_lens.ops.kernels.dense import dense_forward
+    from aft_lens.ops.kernels.dense import dense_forward, dense_inference
     from aft_lens.ops.kernels.indexed import indexed_forward
     from aft_lens.ops.kernels.scan_local import scan_local
     from aft_lens.ops.kernels.scan_pool import pool_simple
@@ -71,8 +71,12 @@ def conv(
     """
     if not torch.compiler.is_compiling():
         logger.debug("AFT-conv by Triton kernels: grid %s, heads %d, %s", tuple(grid), key.shape[1], value.dtype)
-    forward = dense_forward if math.prod(grid) <= LARGEST_DENSE else band_forward
-    return forward(query, key, value, position_bias, query_bias, value_bias, list(grid))[0]
+    tensors = (query, key, value, position_bias, query_bias, value_bias)
+    if math.prod(grid) > LARGEST_DENSE:
+        return band_forward(*tensors, list(grid))[0]
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        return dense_forward(*tensors, list(grid))[0]
+    return dense_inference(*tensors, list(grid))
 
 
 def exporting() -> bool:
