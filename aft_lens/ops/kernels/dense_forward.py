@@ -4,11 +4,12 @@ import triton
 import triton.language as tl
 
 from aft_lens.ops.kernels.tiles import (
+    LOG2_E,
     batch_rows,
-    bias_tile,
     block,
     head_range,
     key_weight,
+    power,
     reciprocal,
     sigmoid,
     weighted,
@@ -21,13 +22,20 @@ def expand_kernel(
     T: tl.constexpr, T_PAD: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.constexpr, WIN_X: tl.constexpr,
     WIN_BLOCK: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Write e^(w - a), shape `h t t_pad`, 0 for padding sources; one program a head and block of targets."""
+    """Write e^(w - a), shape `h t t_pad`, 0 for padding sources; one program a head and block of targets.
+
+    It counts instructions, not bytes: whatever depends on the target or the source alone is found before they meet.
+    """
     head = tl.program_id(0)
     t = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)[:, None]
     s = tl.arange(0, BLOCK_S)[None, :]
     shift, _ = head_range(W, head, WIN_Y * WIN_X, WIN_BLOCK)
-    w = bias_tile(W, head, t, s, GRID_X, WIN_Y, WIN_X, T)
-    out = tl.exp(w - shift).to(E.dtype.element_ty)
+    t_y, t_x, s_y, s_x = t // GRID_X - WIN_Y // 2, t % GRID_X - WIN_X // 2, s // GRID_X, s % GRID_X
+    # a negative offset is a large unsigned one
+    inside = ((s_y - t_y).to(tl.uint32) < WIN_Y) & ((s_x - t_x).to(tl.uint32) < WIN_X)
+    place = (s_y * WIN_X + s_x) - (t_y * WIN_X + t_x)
+    w = tl.load(W + head * WIN_Y * WIN_X + place, mask=inside, other=0.0).to(tl.float32)
+    out = power((w - tl.where(s < T, shift, float("inf"))) * LOG2_E).to(E.dtype.element_ty)
     tl.store(E + (head * T + t).to(tl.int64) * T_PAD + s, out, mask=(t < T) & (s < T_PAD))
 
 
