@@ -17,9 +17,9 @@ CASES = [
     ((9,), (5,), 1.0, (3, 2, 3)),
     ((3, 3), (7, 7), 2.0, (3, 2, 3)),
     ((5, 7), (3, 5), 1.0, (3, 2, 1)),
-    ((4, 4), (3, 3), 60.0, (35, 2, 1)),
+    ((4, 4), (3, 3), (1.0, 60.0), (35, 2, 1)),
 ]
-"""Grid, window, scale of its biases, and b h c."""
+"""Grid, window, scale of its biases (of all heads or each), and b h c."""
 
 
 def check(grid, window, scale, shape):
@@ -33,7 +33,8 @@ def check(grid, window, scale, shape):
     torch.manual_seed(0)
     (b, h, c), t = shape, math.prod(grid)
     query, value = (torch.randn(h, c, b, t).permute(2, 0, 1, 3).requires_grad_() for _ in range(2))
-    key, w = torch.randn(b, h, t).requires_grad_(), (torch.randn(h, *window) * scale).requires_grad_()
+    key, w = torch.randn(b, h, t).requires_grad_(), torch.randn(h, *window)
+    w = (w.transpose(0, -1) * torch.tensor(scale)).transpose(0, -1).requires_grad_()
     inputs = (query, key, value, w, None, None, list(grid))
     mixed, *_ = dense_forward(*inputs)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from aft_lens.ops.kernels.dense_forward import expand_kernel, forward_kernel
 from aft_lens.ops.kernels.dense_forward_one import forward_one_kernel
 from aft_lens.ops.kernels.exact import exact_backward_kernel, exact_forward_kernel
 from aft_lens.ops.kernels.launch import (
-    EXACT_PROGRAMS,
+    EXACT_WAVE,
     Geometry,
     batch_strides,
     batch_unit,
@@ -34,8 +34,9 @@ def _forward(query, key, value, w, query_bias, value_bias, grid, keep):
     inverse = torch.empty(h, b, t, dtype=kernel_dtype, device=value.device) if keep else None
     top = torch.empty(h, b, dtype=torch.float32, device=value.device) if keep else None
     e = torch.empty(h, t, geometry.padded, dtype=kernel_dtype, device=value.device)
+    span = torch.empty(h, dtype=torch.float32, device=value.device)
     expand_kernel[(h, triton.cdiv(t, 16))](
-        w, e, t, geometry.padded, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block
+        w, e, span, t, geometry.padded, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block
     )
     on_hopper = hopper.takes(geometry, c, value.dtype, value.device)
     tiles = hopper.TILES if on_hopper else geometry.forward_tiles(b, h, c, value.dtype)
@@ -56,10 +57,10 @@ def _forward(query, key, value, w, query_bias, value_bias, grid, keep):
             *tensors, *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
             *batch_strides(y, 3, unit), c, *blocks, *features, precision, **tiles.options,
         )  # fmt: skip
-    exact_forward_kernel[(h, min(b, EXACT_PROGRAMS))](
-        q, key, value, w, y, query_bias, value_bias, b, c,
+    exact_forward_kernel[(min(h * b, EXACT_WAVE),)](
+        q, key, value, w, span, y, query_bias, value_bias, b, c, h,
         *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3),
-        t, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block, gated, biased, SAFE_RANGE,
+        t, geometry.columns, *geometry.window, triton.next_power_of_2(h), 16, geometry.block, gated, biased, SAFE_RANGE,
     )  # fmt: skip
     return y, inverse, top, e
 
@@ -139,14 +140,15 @@ def dense_backward(
         t, pair.block_t, pair.block_b, pair.b_steps, unit, precision, **pair.options,
     )  # fmt: skip
     dw = torch.empty(w.shape, dtype=torch.float32, device=w.device)
+    span = torch.empty(h, dtype=torch.float32, device=w.device)
     diagonal_kernel[(h, geometry.window[0])](
-        w, de, dw, h, splits, *geometry.grid, *geometry.window, geometry.window_block,
+        w, de, dw, span, h, splits, *geometry.grid, *geometry.window, geometry.window_block,
         triton.next_power_of_2(geometry.columns), SAFE_RANGE,
     )  # fmt: skip
-    exact_backward_kernel[(h, min(b, EXACT_PROGRAMS))](
-        q, key, value, w, query_bias, dy, dk, dv, dw, b, c,
+    exact_backward_kernel[(min(h * b, EXACT_WAVE),)](
+        q, key, value, w, span, query_bias, dy, dk, dv, dw, b, c, h,
         *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(dy, 3),
-        t, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block, gated, biased, SAFE_RANGE,
+        t, geometry.columns, *geometry.window, triton.next_power_of_2(h), 16, geometry.block, gated, biased, SAFE_RANGE,
     )  # fmt: skip
     return dq, dk.transpose(0, 1), dv, dw
 

@@ -131,17 +131,22 @@ def pair_kernel(
 
 @triton.jit
 def diagonal_kernel(
-    W, DE, DW,
+    W, DE, DW, SPAN,
     H, SPLITS,
     GRID_Y: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.constexpr, WIN_X: tl.constexpr, WIN_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr, SAFE: tl.constexpr,
 ):  # fmt: skip
-    """dw of a head and row of its window: DE summed over targets, times e^(w - a); 0 in heads beyond SAFE."""
+    """dw of a head and row of its window: DE summed over targets, times e^(w - a); 0 in heads beyond SAFE.
+
+    Each head's range is written to SPAN.
+    """
     T: tl.constexpr = GRID_Y * GRID_X
     head = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1)
     dy = row - WIN_Y // 2
     shift, span = head_range(W, head, WIN_Y * WIN_X, WIN_BLOCK)
+    if row == 0:
+        tl.store(SPAN + head, span)
     xt = tl.arange(0, BLOCK)[:, None]
     xs = tl.arange(0, BLOCK)[None, :]
     total = tl.zeros((BLOCK, BLOCK), tl.float32)

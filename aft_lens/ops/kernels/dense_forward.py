@@ -18,18 +18,21 @@ from aft_lens.ops.kernels.tiles import (
 
 @triton.jit
 def expand_kernel(
-    W, E,
+    W, E, SPAN,
     T: tl.constexpr, T_PAD: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.constexpr, WIN_X: tl.constexpr,
     WIN_BLOCK: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Write e^(w - a), shape `h t t_pad`, 0 for padding sources; one program a head and block of targets.
+    """Write e^(w - a), shape `h t t_pad`, 0 for padding sources, and each head's range to SPAN.
 
-    It counts instructions, not bytes: whatever depends on the target or the source alone is found before they meet.
+    One program a head and block of targets. Instructions are its limit, not bytes: whatever depends on the target or
+    on the source alone is found before they meet.
     """
     head = tl.program_id(0)
     t = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)[:, None]
     s = tl.arange(0, BLOCK_S)[None, :]
-    shift, _ = head_range(W, head, WIN_Y * WIN_X, WIN_BLOCK)
+    shift, span = head_range(W, head, WIN_Y * WIN_X, WIN_BLOCK)
+    if tl.program_id(1) == 0:
+        tl.store(SPAN + head, span)
     t_y, t_x, s_y, s_x = t // GRID_X - WIN_Y // 2, t % GRID_X - WIN_X // 2, s // GRID_X, s % GRID_X
     # a negative offset is a large unsigned one
     inside = ((s_y - t_y).to(tl.uint32) < WIN_Y) & ((s_x - t_x).to(tl.uint32) < WIN_X)

@@ -1,30 +1,36 @@
 """AFT-conv for heads whose biases span more than float32 can: every target with its joint maximum.
 
-These run after the fused kernels and overwrite the heads whose range is beyond SAFE; on all others a program
-reads the head's biases and ends. They are slow, O(T^2) scalar work a head and image, and finite for any input.
+These run after the fused kernels and overwrite the heads whose range (SPAN) is beyond SAFE. Nearly always there is
+none: a program reads all ranges and ends. They are slow, O(T^2) scalar work a head and image, and finite for any input.
 """
 
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.tiles import bias_tile, head_range, sigmoid
+from aft_lens.ops.kernels.tiles import bias_tile, sigmoid
+
+
+@triton.jit
+def pairs(SPAN, B, H, HEADS: tl.constexpr, SAFE: tl.constexpr):
+    """Pairs of head and batch row to look through: none if every head is within SAFE."""
+    head = tl.arange(0, HEADS)
+    widest = tl.max(tl.load(SPAN + head, mask=head < H, other=0.0), 0)
+    return tl.where(widest > SAFE, H * B, 0)
 
 
 @triton.jit
 def exact_forward_kernel(
-    Q, K, V, W, Y, QB, VB,
-    B, C,
+    Q, K, V, W, SPAN, Y, QB, VB,
+    B, C, H,
     q_b, q_h, q_c, k_b, k_h, v_b, v_h, v_c, y_b, y_h, y_c,
-    T: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.constexpr, WIN_X: tl.constexpr, WIN_BLOCK: tl.constexpr,
+    T: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.constexpr, WIN_X: tl.constexpr, HEADS: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
     SAFE: tl.constexpr,
 ):  # fmt: skip
-    """Forward of one head and every num_programs(1)-th batch row."""
-    head = tl.program_id(0)
-    _, span = head_range(W, head, WIN_Y * WIN_X, WIN_BLOCK)
-    if span > SAFE:
-        for row in range(tl.program_id(1), B, tl.num_programs(1)):
-            b = row + (tl.program_id(1) * 0).to(tl.int64)
+    """Forward of every num_programs(0)-th pair of head and batch row."""
+    for pair in range(tl.program_id(0), pairs(SPAN, B, H, HEADS, SAFE), tl.num_programs(0)):
+        head, b = (pair // B).to(tl.int64), (pair % B).to(tl.int64)
+        if tl.load(SPAN + head) > SAFE:
             s = tl.arange(0, BLOCK_S)[None, :]
             key = tl.load(K + b * k_b + head * k_h + s, mask=s < T, other=0.0).to(tl.float32)
             for t0 in range(0, T, BLOCK_T):
@@ -47,22 +53,20 @@ def exact_forward_kernel(
 
 @triton.jit
 def exact_backward_kernel(
-    Q, K, V, W, QB, DY, DK, DV, DW,
-    B, C,
+    Q, K, V, W, SPAN, QB, DY, DK, DV, DW,
+    B, C, H,
     q_b, q_h, q_c, k_b, k_h, v_b, v_h, v_c, d_b, d_h, d_c,
-    T: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.constexpr, WIN_X: tl.constexpr, WIN_BLOCK: tl.constexpr,
+    T: tl.constexpr, GRID_X: tl.constexpr, WIN_Y: tl.constexpr, WIN_X: tl.constexpr, HEADS: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, HAS_QUERY: tl.constexpr, HAS_BIAS: tl.constexpr,
     SAFE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of key, value and w of one head and every num_programs(1)-th batch row.
+    """Gradients of key, value and w of every num_programs(0)-th pair of head and batch row.
 
     DQ of the fused kernel holds already.
     """
-    head = tl.program_id(0).to(tl.int64)
-    _, span = head_range(W, head, WIN_Y * WIN_X, WIN_BLOCK)
-    if span > SAFE:
-        for row in range(tl.program_id(1), B, tl.num_programs(1)):
-            b = row + (tl.program_id(1) * 0).to(tl.int64)
+    for pair in range(tl.program_id(0), pairs(SPAN, B, H, HEADS, SAFE), tl.num_programs(0)):
+        head, b = (pair // B).to(tl.int64), (pair % B).to(tl.int64)
+        if tl.load(SPAN + head) > SAFE:
             s = tl.arange(0, BLOCK_S)[None, :]
             key = tl.load(K + b * k_b + head * k_h + s, mask=s < T, other=0.0).to(tl.float32)
             dkey = tl.zeros((1, BLOCK_S), tl.float32)

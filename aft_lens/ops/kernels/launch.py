@@ -74,7 +74,10 @@ class Tiles:
 
 
 EXACT_PROGRAMS = 16
-"""Programs a head of the exact kernels: few, as nearly all of them end at once."""
+"""Programs a head of the band's exact kernels: few, as nearly all of them end at once."""
+
+EXACT_WAVE = 512
+"""Programs of the dense exact kernels, all heads together: about as many as a GPU runs at once."""
 
 
 @dataclass(frozen=True)
