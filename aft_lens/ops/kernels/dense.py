@@ -48,8 +48,9 @@ def _forward(query, key, value, w, query_bias, value_bias, grid, keep):
     features = (unit, gated, biased, keep)
     one_channel = [step for x in (q, key, value, y) for step in batch_strides(x, 2, unit)]
     if on_hopper:
-        blocks = (t, geometry.padded, tiles.block_b, tiles.b_steps)
-        hopper.forward_hopper_kernel[programs](*tensors, *one_channel, *blocks, *features, num_warps=tiles.warps)
+        hopper.forward_hopper_kernel[programs](
+            *tensors, *one_channel, t, geometry.padded, tiles.block_b, tiles.b_steps, *features, num_warps=tiles.warps
+        )
     elif c == 1:
         forward_one_kernel[programs](*tensors, *one_channel, *blocks, *features, precision, **tiles.options)
     else:
