@@ -1,5 +1,6 @@
 """Pruning to indexing: masks, compact models, the measured ladder."""
 
+import copy
 import json
 
 import pytest
@@ -23,7 +24,7 @@ from analyses.pruning import (
     select,
 )
 from analyses.pruning.compact import conv_mixers, dense_biases, layer_forms
-from analyses.pruning.rung import AGREEMENT
+from analyses.pruning.rung import AGREEMENT, check_agreement
 
 
 @pytest.fixture
@@ -46,6 +47,24 @@ def test_compact_equals_masked_and_loads_alone(kind, keep, batches, tmp_path):
     image = batches[0][0]
     assert torch.equal(again(image), ladder.model(image))
     assert (path / "model.safetensors").stat().st_size == ladder.rows[2].bytes
+
+
+def test_agreement_grows_with_logits_beyond_ten(batches):
+    model = trained_like()
+    with torch.no_grad():
+        model.head.bias.fill_(1000.0)
+    near, far = copy.deepcopy(model), copy.deepcopy(model)
+    with torch.no_grad():
+        near.head.bias += 5e-4
+        far.head.bias += 5e-3
+    assert check_agreement(model, near, batches) == pytest.approx(5e-4, rel=0.2)
+    with pytest.raises(ValueError, match="must agree to 0.001, they differ by 0.005"):
+        check_agreement(model, far, batches)
+    with torch.no_grad():
+        model.head.bias -= 1000.0
+        near.head.bias -= 1000.0
+    with pytest.raises(ValueError, match="must agree to 1e-05"):
+        check_agreement(model, near, batches)
 
 
 def test_an_indexed_parent_prunes_further(batches):

@@ -92,7 +92,7 @@ def prune_to_indexing(
     first, as long as accuracy on the calibration images falls by at most so much (0 to 1).
 
     Raises ValueError if the model has no global AFT-conv, if a mask that cuts something changes nothing, if masked
-    and compact logits differ by more than `AGREEMENT`, or if there is something to fine-tune and no `train`; errors
+    and compact logits differ (see `check_agreement`), or if there is something to fine-tune and no `train`; errors
     of `score` and `select` as they say.
     """
     if (finetune or steps) and train is None:

@@ -31,7 +31,9 @@ from analyses.pruning.measure import (
 )
 
 AGREEMENT = 1e-5
-"""Largest |logit difference| in float32 between a masked dense model and its compact form."""
+"""Largest |logit difference| in float32 between a masked dense model and its compact form, for logits up to 10."""
+ROUNDING = 1e-6
+"""The same as a share of the largest logit, for larger ones: eight roundings of float32."""
 GPU_BATCHES = 1
 """Batches of images on which models that live on a GPU are compared on the CPU."""
 
@@ -136,16 +138,18 @@ def measure_rungs(
 
 
 def check_agreement(masked: VisionModel, compact: VisionModel, batches: Batches) -> float:
-    """max |logit difference| in float32; ValueError if it is above `AGREEMENT`.
+    """max |logit difference| in float32; ValueError if it is above `AGREEMENT` and `ROUNDING` allow.
 
     Models on a GPU, where products may be rounded to TF32, are compared on the CPU over the first `GPU_BATCHES`.
     """
     if next(compact.parameters()).is_cuda:
         masked, compact = (copy.deepcopy(model).cpu() for model in (masked, compact))
         batches = list(itertools.islice(batches, GPU_BATCHES))
-    gap = float((predict(masked, batches)[0] - predict(compact, batches)[0]).abs().max())
-    if not gap <= AGREEMENT:
-        raise ValueError(f"masked and compact logits must agree to {AGREEMENT:g}, they differ by {gap:.3g}")
+    logits = predict(masked, batches)[0]
+    gap = float((logits - predict(compact, batches)[0]).abs().max())
+    limit = max(AGREEMENT, ROUNDING * float(logits.abs().max()))
+    if not gap <= limit:
+        raise ValueError(f"masked and compact logits must agree to {limit:.3g}, they differ by {gap:.3g}")
     return gap
 
 
