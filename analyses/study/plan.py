@@ -30,10 +30,12 @@ class Configuration:
     """Configuration whose trained weights of the same seed it starts from (a ViT: Table 8); None is random."""
     sizes: tuple[float, ...] = ()
     """Test sizes beyond the training size, as multiples of it."""
+    longer: float = 1.0
+    """Epochs of the run that ships, as a multiple of the study's `long_epochs`."""
 
 
 CONFIGURATIONS = (
-    Configuration("vit", "ViT", "vit"),
+    Configuration("vit", "ViT", "vit", longer=5 / 3),
     Configuration("conv", "AFT-conv 11/16", "conv", sizes=(1.5, 2.0)),
     Configuration("full", "AFT-full, factorized", "full"),
     Configuration("single", "AFT-conv 11/16, single position", "single"),
@@ -142,7 +144,7 @@ def tasks(study: Study) -> list[Task]:
 
 
 def _task(study: Study, configuration: Configuration, seed: int, *, long: bool = False) -> Task:
-    epochs = study.long_epochs if long else study.epochs
+    epochs = round(study.long_epochs * configuration.longer) if long else study.epochs
     source = f"{study.family}-{configuration.recipe}"
     arguments = [
         f"--config={recipe_path(source)}",
