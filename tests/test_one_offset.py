@@ -1,0 +1,117 @@
+"""One offset a head: exact at any bias up to 50 nats, whatever the keys; which form an indexed layer takes."""
+
+import math
+
+import pytest
+import torch
+
+from aft_lens.ops import aft_indexed, reference
+from aft_lens.ops.indexed import indexed_form
+
+LIMIT = {torch.float64: 2e-15, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}
+"""Some roundings of the sums; half formats round the result once."""
+OFFSETS = [[0, 0], [1, -1], [-3, 2], [9, 9]]
+"""The first is the source itself, the last off every grid here."""
+
+
+def relative_error(found, right):
+    return ((found.double() - right).norm() / right.norm()).item()
+
+
+def inputs(grid, w, peak, dtype, b=3):
+    """Query, key, value, bias and offsets; one position's key stands `peak` above the others."""
+    generator, h, t = torch.Generator().manual_seed(1), len(OFFSETS), math.prod(grid)
+    query, value = (torch.randn(b, h, 2, *grid, generator=generator).to(dtype) for _ in range(2))
+    key = torch.randn(b, h, t, generator=generator)
+    key[..., t // 2] += peak
+    offset = torch.tensor(OFFSETS)[:, None, 2 - len(grid) :]
+    return query, key.to(dtype).unflatten(-1, grid), value, torch.full((h, 1), w).to(dtype), offset
+
+
+@pytest.mark.parametrize("w", [-45.0, -5.0, 0.0, 3.0, 45.0])
+@pytest.mark.parametrize("peak", [0.0, 80.0, -80.0])
+@pytest.mark.parametrize("grid", [(11,), (5, 7)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_one_offset_is_exact_with_and_without_gradients(grid, peak, w, dtype):
+    *tensors, offset = inputs(grid, w, peak, dtype)
+    expected = reference.aft_indexed(*tensors, offset)
+    assert indexed_form(tensors[3], math.prod(grid)) == "gather"
+    assert relative_error(aft_indexed(*tensors, offset), expected) <= LIMIT[dtype]
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    double = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    found, expected = aft_indexed(*tensors, offset), reference.aft_indexed(*double, offset)
+    assert relative_error(found, expected) <= LIMIT[dtype]
+    upstream = torch.randn_like(expected)
+    gradients = torch.autograd.grad(found, tensors, upstream.to(dtype))
+    rights = torch.autograd.grad(expected, double, upstream.to(dtype).double())
+    scale = max(right.norm() for right in rights)
+    for gradient, right in zip(gradients, rights, strict=True):
+        assert (gradient.double() - right).norm() <= LIMIT[dtype] * scale
+
+
+def test_the_target_that_reads_the_dominating_key_gets_the_others():
+    key, value = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 3, 4, 4)
+    key[..., 2, 2] += 25.0
+    w, offset = torch.tensor([[-45.0]]), torch.tensor([[[1, 1]]])
+    expected = reference.aft_indexed(None, key, value, w, offset)[..., 1, 1]
+    assert relative_error(aft_indexed(None, key, value, w, offset)[..., 1, 1], expected) <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_one_offset_sums_half_precision_in_float32(dtype):
+    *tensors, offset = inputs((5, 7), -9.0, 40.0, dtype)
+    found = aft_indexed(*tensors, offset)
+    assert found.dtype == dtype
+    assert relative_error(found, reference.aft_indexed(*tensors, offset)) <= LIMIT[dtype]
+
+
+def test_one_offset_passes_gradcheck():
+    query, key, value, _, offset = inputs((2, 3), 0.0, 0.0, torch.float64, b=1)
+    w = torch.tensor([[-5.0], [2.0], [-0.5], [1.0]], dtype=torch.float64)
+    tensors = [tensor.requires_grad_() for tensor in (query, key, value, w)]
+    assert torch.autograd.gradcheck(lambda *x: aft_indexed(*x, offset, implementation="gather"), tensors)
+
+
+def test_images_past_the_first_chunk_and_equal_keys(monkeypatch):
+    monkeypatch.setattr("aft_lens.ops.one_offset.CHUNK", 300)
+    query, key, value, w, offset = inputs((5, 7), -8.0, 0.0, torch.float32, b=5)
+    key = key.round()
+    expected = reference.aft_indexed(query, key, value, w, offset)
+    assert relative_error(aft_indexed(query, key, value, w, offset), expected) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("bias", "sources", "form"),
+    [
+        ([[-9.0], [0.0]], 49, "gather"),
+        ([[-49.0], [49.0]], 49, "gather"),
+        ([[-51.0], [0.0]], 49, "rowwise"),
+        ([[0.0], [51.0]], 49, "rowwise"),
+        ([[float("nan")]], 49, "rowwise"),
+        ([[-1.0]], 3, "matmul"),
+        ([[-2.0, 1.0]], 49, "gather"),
+        ([[-9.0, 0.0]], 49, "matmul"),
+        ([[-30.0, 30.0]], 49, "rowwise"),
+        ([[-30.0, 0.0], [30.0, 0.0]], 49, "matmul"),
+    ],
+)
+def test_the_form_follows_from_the_bias(bias, sources, form):
+    assert indexed_form(torch.tensor(bias), sources) == form
+
+
+@pytest.mark.parametrize("levels", [(-48.0, -5.0), (-20.0, 29.0), (45.0, -4.0)])
+@pytest.mark.parametrize("peak", [0.0, 80.0])
+def test_the_matrix_product_is_exact_for_two_offsets(levels, peak):
+    query, key, value, _, offset = inputs((5, 7), 0.0, peak, torch.float32)
+    w, offset = torch.tensor([levels] * len(OFFSETS)), torch.cat([offset, offset - 1], dim=1)
+    expected = reference.aft_indexed(query, key, value, w, offset)
+    assert indexed_form(w, 35) == "matmul"
+    assert relative_error(aft_indexed(query, key, value, w, offset), expected) <= 1e-6
+
+
+@pytest.mark.parametrize("implementation", ["gather", "matmul", "rowwise"])
+def test_autocast_leaves_the_sums_in_float32(implementation):
+    *tensors, offset = inputs((5, 7), -1.0, 0.0, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = aft_indexed(*tensors, offset, implementation=implementation)
+    assert relative_error(found, reference.aft_indexed(*tensors, offset)) <= 1e-6
