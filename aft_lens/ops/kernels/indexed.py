@@ -1,5 +1,7 @@
 """Pooling and indexing as a custom operator: launches of the fused kernels."""
 
+import math
+
 import torch
 import triton
 from torch import Tensor
@@ -18,8 +20,9 @@ from aft_lens.ops.kernels.launch import (
 )
 from aft_lens.ops.kernels.tiles import SAFE_RANGE
 
-LOWEST = -3.0
-"""At biases from here up a denominator keeps e^-3 of the sum it is taken from, or more: rounding grows 20 times."""
+LOWEST = {torch.float32: -3.0, torch.bfloat16: -7.0, torch.float16: -7.0}
+"""At biases w from here up a denominator keeps e^w of the sum it is taken from, or more: rounding in float32 (6e-8)
+grows 20 times, which float32 values can bear, or to 7e-5, which is far below the rounding of 16-bit ones."""
 
 
 @torch.library.custom_op("aft_lens::indexed_forward", mutates_args=())
@@ -35,13 +38,14 @@ def indexed_forward(
     stats = torch.empty(h, c + 2, b, dtype=torch.float32, device=value.device)
     tiles = row_tiles(FORWARD, b, c, t, w.shape[1])
     gated, biased = query is not None, query_bias is not None or value_bias is not None
-    unit = batch_unit(q, key, value, y)
+    unit, lowest = batch_unit(q, key, value, y), LOWEST[value.dtype]
     forward_kernel[(h * tiles.splits, triton.cdiv(b, tiles.rows * tiles.steps))](
         q, key, value, w, offset, y, stats, query_bias, value_bias, b,
         *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
         *batch_strides(y, 3, unit),
         c, t, grid[-1], len(grid), w.shape[1], padded(t) // tiles.lanes, tiles.lanes, tiles.rows, tiles.steps,
-        c // tiles.splits, tiles.splits, unit, gated, biased, LOWEST, SAFE_RANGE, **tiles.options(),
+        c // tiles.splits, tiles.splits, unit, gated, biased, lowest, math.exp(lowest), SAFE_RANGE,
+        **tiles.options(),
     )  # fmt: skip
     return y, stats
 

@@ -5,9 +5,9 @@ With e_s = e^(K_s - max), a = max(0, max_i w_i), f_i = e^(w_i - a) - e^-a and s_
     den_t = e^-a sum_s e_s + sum_i f_i e_{s_i}      num_t = e^-a sum_s e_s v_s + sum_i f_i e_{s_i} v_{s_i}
 
 The k sources are read again at shifted addresses and come from the cache. den_t loses digits where f_i takes a key
-that holds nearly the whole sum away again; with biases of at least LOW it cannot (it keeps e^LOW of the sum), below
-that a tile whose den_t falls under 1/32 of it is redone with every weight written out, and so is any tile of a head
-whose biases span more than SAFE.
+that holds nearly the whole sum away again; with biases of at least LOW it keeps FLOOR = e^LOW of the sum, below that a
+row whose den_t falls under FLOOR of it is redone with every weight written out, and so is any row of a head whose
+biases span more than SAFE.
 """
 
 import triton
@@ -26,7 +26,7 @@ def forward_kernel(
     C: tl.constexpr, T: tl.constexpr, GRID_X: tl.constexpr, DIMS: tl.constexpr, KEEP: tl.constexpr,
     CHUNKS: tl.constexpr, LANES: tl.constexpr, BLOCK_B: tl.constexpr, B_STEPS: tl.constexpr,
     C_PER: tl.constexpr, C_SPLITS: tl.constexpr, UNIT: tl.constexpr, HAS_QUERY: tl.constexpr,
-    HAS_BIAS: tl.constexpr, LOW: tl.constexpr, SAFE: tl.constexpr,
+    HAS_BIAS: tl.constexpr, LOW: tl.constexpr, FLOOR: tl.constexpr, SAFE: tl.constexpr,
 ):  # fmt: skip
     """One program a head, group of channels and group of batch rows. Strides along the batch in steps of UNIT.
 
@@ -64,7 +64,7 @@ def forward_kernel(
             redo = tl.minimum(redo, -1.0)
         elif low < LOW:
             kept_share = tl.min(tl.min(tl.where(on, den / pool, 1.0), 0), 1)[None, :, None]
-            total = tl.where(kept_share < 0.03125, -1.0, total)
+            total = tl.where(kept_share < FLOOR, -1.0, total)
             redo = tl.minimum(redo, tl.min(total))
         tl.store(STATS + (head * (C + 2) + C) * B + b, top, mask=live)
         tl.store(STATS + (head * (C + 2) + C + 1) * B + b, total, mask=live)
