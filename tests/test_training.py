@@ -1,6 +1,7 @@
 """Training: what is written, resuming to the same weights, Eq. 9, schedules, and errors before any work."""
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -73,21 +74,25 @@ def test_a_run_is_a_checkpoint_with_metrics_and_snapshots(tmp_path):
     assert list((state_folder(path) / "tensorboard").glob("events*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_a_run_that_resumes(tmp_path, number):
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)])
+def test_a_signal_leaves_a_run_that_resumes(tmp_path, number, processes):
+    """Sent to every process of the run at once, as schedulers and terminals do."""
     options = ["--recipe=digits-single", "--model.depth=1", "--model.embed_dim=16", "--trainer.epochs=40"]
+    options += [f"--trainer.devices={processes}", "--trainer.accelerator=cpu", "--trainer.strategy=auto"]
     command = [sys.executable, "-m", "app.cli", "train", *options, "--name=run", f"--out={tmp_path}"]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job would ignore Ctrl-C
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard, start_new_session=True
+    )
     while not list(state_folder(tmp_path / "run").glob("epoch=*.ckpt")):
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     said = process.communicate(timeout=60)[1]
     (left,) = state_folder(tmp_path / "run").glob("epoch=*.ckpt")
     whole = int(left.stem.split("=")[1]) + 1
     assert process.returncode == 1
-    assert f"run stopped with {whole} of 40 epochs: go on with --resume" in said
+    assert said.count(f"run stopped with {whole} of 40 epochs: go on with --resume") == 1
     assert 1 <= whole <= len(read_metrics(tmp_path / "run")) < 40
 
 

@@ -18,6 +18,7 @@ from aft_lens.training.classifier import Classifier
 from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.keeper import CheckpointKeeper
 from aft_lens.training.recipe import Recipe
+from aft_lens.training.stopping import StopTogether
 
 PLACEMENT = (
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
@@ -66,7 +67,9 @@ def train(
         _check_pace(last, classifier.steps_per_epoch(trainer.world_size))
     try:
         trainer.fit(classifier, ckpt_path=last, weights_only=True)
-    except SystemExit as stopped:  # how Lightning ends after either signal
+    except SystemExit as stopped:  # how Lightning, and StopTogether, end after either signal
+        if not trainer.is_global_zero:
+            raise
         whole = max(_resume_files(path), default=0)
         after = "go on with --resume" if whole else f"remove {path} and {state_folder(path)} to start again"
         raise TrainingStopped(f"{path} stopped with {whole} of {recipe.trainer.epochs} epochs: {after}") from stopped
@@ -127,7 +130,7 @@ def _values(recipe: dict[str, Any]) -> dict[str, Any]:
 def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool) -> pl.Trainer:
     """Lightning's Trainer with everything a run keeps."""
     state = state_folder(path)
-    callbacks: list[pl.Callback] = [GumbelHealth()]
+    callbacks: list[pl.Callback] = [StopTogether(), GumbelHealth()]
     callbacks.append(CheckpointKeeper(path, recipe, data))
     if recipe.optim.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema))
