@@ -25,6 +25,16 @@ def hardware(device: str | torch.device = "cpu") -> str:
     return f"{names[0] if names else platform.processor() or 'CPU'}, {os.cpu_count()} cores"
 
 
+def visible_gpu(number: int) -> str | None:
+    """The GPU, as CUDA_VISIBLE_DEVICES names it, of the process of that number: in turn over all; None without any."""
+    count = torch.cuda.device_count()
+    if count == 0:
+        return None
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = named.split(",") if named else [str(i) for i in range(count)]
+    return names[number % count]
+
+
 def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
     """Hardware and versions, as every published record has them."""
     return {"hardware": hardware(device), "versions": versions()}

@@ -13,8 +13,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from analyses.machine import visible_gpu
 from analyses.study.claims import judge
 from analyses.study.plan import Study, Task, tasks
 from analyses.study.table import NAME, markdown
@@ -114,16 +113,6 @@ def _parallel(
                 pool.join()
                 return
             time.sleep(POLL)
-
-
-def visible_gpu(number: int) -> str | None:
-    """The GPU, as CUDA_VISIBLE_DEVICES names it, of the worker of that number: in turn over all; None without any."""
-    count = torch.cuda.device_count()
-    if count == 0:
-        return None
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = named.split(",") if named else [str(i) for i in range(count)]
-    return names[number % count]
 
 
 def take_gpu(gpus: SimpleQueue) -> None:
