@@ -78,7 +78,7 @@ class Study:
     compile: str = ""
     """torch.compile's mode, e.g. reduce-overhead; left out, models are not compiled."""
     only: tuple[str, ...] = ()
-    """Configurations; all if left out."""
+    """Configurations, with what they start from; all if left out."""
     limit_batches: int | float = 1.0
     """Batches an epoch, a share or a number, to try the study."""
 
@@ -135,7 +135,8 @@ class Task:
 
 def tasks(study: Study) -> list[Task]:
     """Every run of the study: the long ones, which everything would wait for at the end, then by importance."""
-    chosen = [c for c in CONFIGURATIONS if not study.only or c.name in study.only]
+    starts = {c.start for c in CONFIGURATIONS if c.name in study.only}
+    chosen = [c for c in CONFIGURATIONS if not study.only or c.name in starts.union(study.only)]
     long = [c for c in chosen if c.name in SHIPPED] if study.long_epochs else []
     return [
         *(_task(study, c, 0, long=True) for c in long),
