@@ -41,7 +41,7 @@ def test_one_offset_is_exact_with_and_without_gradients(grid, peak, w, dtype):
     double = [tensor.detach().double().requires_grad_() for tensor in tensors]
     found, expected = aft_indexed(*tensors, offset), reference.aft_indexed(*double, offset)
     assert relative_error(found, expected) <= LIMIT[dtype]
-    upstream = torch.randn_like(expected)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
     gradients = torch.autograd.grad(found, tensors, upstream.to(dtype))
     rights = torch.autograd.grad(expected, double, upstream.to(dtype).double())
     scale = max(right.norm() for right in rights)
@@ -50,11 +50,13 @@ def test_one_offset_is_exact_with_and_without_gradients(grid, peak, w, dtype):
 
 
 def test_the_target_that_reads_the_dominating_key_gets_the_others():
-    key, value = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 3, 4, 4)
+    generator = torch.Generator().manual_seed(2)
+    key, value = torch.randn(1, 1, 4, 4, generator=generator), torch.randn(1, 1, 3, 4, 4, generator=generator)
     key[..., 2, 2] += 25.0
     w, offset = torch.tensor([[-45.0]]), torch.tensor([[[1, 1]]])
     expected = reference.aft_indexed(None, key, value, w, offset)[..., 1, 1]
-    assert relative_error(aft_indexed(None, key, value, w, offset)[..., 1, 1], expected) <= 1e-6
+    found = aft_indexed(None, key, value, w, offset)[..., 1, 1]
+    assert relative_error(found, expected) <= 5e-6  # K - max K is rounded at 25
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
