@@ -58,6 +58,9 @@ def compare(first: Entry, second: Entry) -> None:
     with heads:
         start = head_window(*pair)
     bound = shared_bound(*pair) if scale == SHARED else None
+    weaker, stronger = sorted(pair, key=shared_bound)
+    if bound is not None and bound > PALE * shared_bound(weaker):
+        st.caption(f"{weaker.label} is pale as {stronger.label} is stronger by far: “{EACH_MODEL}” shows both.")
     for column, stack, key in zip(st.columns(2, gap="medium"), pair, ("left", "right"), strict=True):
         with column:
             from_head = start if start < stack.heads else 0
@@ -71,9 +74,6 @@ def compare(first: Entry, second: Entry) -> None:
             name = f"{stack.unit} of {stack.label} by layer and {stack.column}"
             clickable(figure, f"mosaic-{key}", name, parameter_of(stack))
     st.caption("Values beyond the end of the scale have its full colour; hover or click to read them.")
-    weaker, stronger = sorted(pair, key=shared_bound)
-    if bound is not None and bound > PALE * shared_bound(weaker):
-        st.caption(f"{weaker.label} is pale as {stronger.label} is stronger by far: “{EACH_MODEL}” shows both.")
     inspect(pair, bound=bound)
     distances(pair)
 

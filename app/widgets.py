@@ -42,9 +42,10 @@ def entries_or_stop(kinds: Sequence[str] = ()) -> dict[str, Entry]:
 
 
 def pick(label: str, key: str, entries: dict[str, Entry], prefer: Sequence[str] = ()) -> Entry:
-    """A select box over checkpoints, kept in the URL under `key`; starts at the first of `prefer` there is."""
+    """A select box over checkpoints, kept in the URL under `key`; starts at the first folder named in `prefer`."""
     labels = list(entries)
-    start = next((labels.index(name) for name in prefer if name in labels), 0)
+    folders = [entry.path.name for entry in entries.values()]
+    start = next((folders.index(name) for name in prefer if name in folders), 0)
     chosen = st.selectbox(label, labels, index=start, key=key, bind="query-params")
     entry = entries[chosen or labels[start]]
     st.caption(entry.line)

@@ -202,6 +202,14 @@ def test_run_in_progress(tmp_path, monkeypatch):
     assert not find_runs([tmp_path])["run"].in_progress
 
 
+def test_pages_open_on_the_shipped_models_where_runs_have_their_names_too(monkeypatch, tmp_path):
+    shutil.copytree(SHIPPED / "digits-vit", tmp_path / "fashion-vit")
+    monkeypatch.setenv(ROOTS_VARIABLE, os.pathsep.join([str(SHIPPED), str(tmp_path)]))
+    test = page("compare")
+    assert [box.value for box in test.selectbox][:2] == ["fashion-conv", "checkpoints/fashion-vit"]
+    assert len({entry.path.parent for entry in loaders.catalogue().values() if entry.path.name == "fashion-vit"}) == 2
+
+
 def test_a_model_too_pale_for_the_shared_scale_is_named(monkeypatch):
     monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
     shared, each = (
