@@ -208,7 +208,7 @@ def check_on_a_gpu():
 
 
 def in_a_process(code, **environment):
-    """Run code apart: Triton reads its environment once, and cannot compile what a runtime checker has wrapped."""
+    """Run code apart: Triton reads its environment once."""
     done = subprocess.run(
         [sys.executable, "-c", f"from tests.test_kernels_indexed import *; torch.manual_seed(0); {code}"],
         env={**os.environ, "PYTHONWARNINGS": "ignore", **environment}, capture_output=True, text=True, check=False,
