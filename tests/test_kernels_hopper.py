@@ -38,7 +38,10 @@ def test_hopper_takes_nothing_without_gluon_or_a_gpu(monkeypatch):
     assert hopper.capability(torch.device("cpu")) is None
     monkeypatch.setattr(hopper, "capability", lambda device: (9, 0))
     monkeypatch.setattr(hopper, "forward_hopper_kernel", None)
-    assert not hopper.takes(WHOLE, 1, torch.bfloat16, torch.device("cuda"))
+    monkeypatch.setattr(hopper, "MISSING", "no gluon")
+    with pytest.warns(UserWarning, match="no gluon"):
+        assert not hopper.takes(WHOLE, 1, torch.bfloat16, torch.device("cuda"))
+    assert not hopper.takes(WHOLE, 1, torch.bfloat16, torch.device("cuda"))  # and says so once
 
 
 def test_rocm_counts_its_generations_by_itself(monkeypatch):
@@ -46,11 +49,12 @@ def test_rocm_counts_its_generations_by_itself(monkeypatch):
     assert hopper.capability(torch.device("cuda")) is None
 
 
-@pytest.mark.skipif(hopper.forward_hopper_kernel is None, reason="this Triton has no Gluon")
 @pytest.mark.parametrize(("t", "keep"), [(196, True), (256, False)])
 def test_hopper_kernel_compiles_without_a_gpu(t, keep):
     """In both ways to multiply, by the matrix instructions of a warpgroup."""
-    kernel, source = hopper.forward_hopper_kernel, import_module("triton.experimental.gluon._runtime").GluonASTSource
+    source = pytest.importorskip("triton.experimental.gluon._runtime", reason="this Triton has no Gluon").GluonASTSource
+    kernel = hopper.forward_hopper_kernel
+    assert kernel is not None, hopper.MISSING
     known = {"T": t, "T_PAD": -(-t // 16) * 16, "BLOCK_B": 64, "B_STEPS": 4, "UNIT": 4}
     known |= {"HAS_QUERY": True, "HAS_BIAS": True, "KEEP": keep}
     wide = {"QB": "*fp32", "VB": "*fp32", "M": "*fp32"}

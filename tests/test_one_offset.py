@@ -117,3 +117,12 @@ def test_autocast_leaves_the_sums_in_float32(implementation):
     with torch.autocast("cpu", torch.bfloat16):
         found = aft_indexed(*tensors, offset, implementation=implementation)
     assert relative_error(found, reference.aft_indexed(*tensors, offset)) <= 1e-6
+
+
+@pytest.mark.parametrize(("grid", "place", "bad"), [((3, 3), 4, math.inf), ((3, 3), 4, math.nan), ((1,), 0, math.nan)])
+def test_a_key_that_is_no_number_is_not_hidden(grid, place, bad):
+    query, key, value, w, offset = inputs(grid, -1.0, 0.0, torch.float32)
+    key.flatten(2)[..., place] = bad
+    for needed in (False, True):
+        found = aft_indexed(query, key, value.requires_grad_(needed), w, offset, implementation="gather")
+        assert found.isnan().all()

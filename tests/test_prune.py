@@ -61,6 +61,11 @@ def test_agreement_grows_with_logits_beyond_ten(batches):
     with pytest.raises(ValueError, match=r"must agree to 0\.001, they differ by 0\.005"):
         check_agreement(model, far, batches)
     with torch.no_grad():
+        far.head.bias[0] = torch.inf
+    for pair in ((model, far), (far, model)):
+        with pytest.raises(ValueError, match="they differ by inf"):
+            check_agreement(*pair, batches)
+    with torch.no_grad():
         model.head.bias -= 1000.0
         near.head.bias -= 1000.0
     with pytest.raises(ValueError, match="must agree to 1e-05"):

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
 from aft_lens.data import load_data
@@ -74,26 +75,40 @@ def test_a_run_is_a_checkpoint_with_metrics_and_snapshots(tmp_path):
     assert list((state_folder(path) / "tensorboard").glob("events*"))
 
 
-@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)])
-def test_a_signal_leaves_a_run_that_resumes(tmp_path, number, processes):
-    """Sent to every process of the run at once, as schedulers and terminals do."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_run_that_resumes(tmp_path, number):
+    assert_stops(tmp_path, 1, lambda process: process.send_signal(number))
+
+
+def test_two_processes_stop_together_when_the_second_hears_a_signal(tmp_path):
+    def tell(process):
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
+        os.kill(int(children.split()[0]), signal.SIGTERM)
+
+    assert_stops(tmp_path, 2, tell)
+
+
+def assert_stops(folder, processes, tell):
+    """Start a training, `tell` it to stop after an epoch, and look at what it says and leaves."""
     options = ["--recipe=digits-single", "--model.depth=1", "--model.embed_dim=16", "--trainer.epochs=40"]
-    options += [f"--trainer.devices={processes}", "--trainer.accelerator=cpu", "--trainer.strategy=auto"]
-    command = [sys.executable, "-m", "app.cli", "train", *options, "--name=run", f"--out={tmp_path}"]
+    options += [f"--trainer.devices={processes}", "--trainer.accelerator=cpu", "--name=run", f"--out={folder}"]
+    command = [sys.executable, "-m", "app.cli", "train", *options]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job would ignore Ctrl-C
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard, start_new_session=True
-    )
-    while not list(state_folder(tmp_path / "run").glob("epoch=*.ckpt")):
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    while not list(state_folder(folder / "run").glob("epoch=*.ckpt")):
         assert process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, number)
+    tell(process)
     said = process.communicate(timeout=60)[1]
-    (left,) = state_folder(tmp_path / "run").glob("epoch=*.ckpt")
+    (left,) = state_folder(folder / "run").glob("epoch=*.ckpt")
     whole = int(left.stem.split("=")[1]) + 1
     assert process.returncode == 1
     assert said.count(f"run stopped with {whole} of 40 epochs: go on with --resume") == 1
-    assert 1 <= whole <= len(read_metrics(tmp_path / "run")) < 40
+    assert 1 <= whole <= len(read_metrics(folder / "run")) < 40
+
+
+def test_lightning_still_asks_the_device_where_stopping_expects_it():
+    assert callable(_TrainingEpochLoop._broadcast_sigterm_tensor)
 
 
 @pytest.mark.parametrize("resident", [False, True])

@@ -69,17 +69,19 @@ def one_offset_in_place(
         weight, inverse, means = weights[:b], inverses[:b], spare[:b, ..., :t]
         high, top = k.max(-1, keepdim=True)
         column = top.unsqueeze(2).expand(b, h, c, 1)
-        torch.sub(k, high, out=weight).exp_().scatter_(-1, top, 0.0)
+        first = torch.sub(k, high, out=weight).exp_().gather(-1, top)  # 1, or NaN
+        weight.scatter_(-1, top, 0.0)
         rest, rest_den = (
             torch.mul(v, weight.unsqueeze(2), out=means).sum(-1, keepdim=True),
             weight.sum(-1, keepdim=True),
         )
-        best = v.gather(3, column)
-        pooled, total = (rest + best).mul_(scale.unsqueeze(2)), (rest_den + 1.0).mul_(scale)
-        torch.add(weight.mul_(factor), total, out=inverse).scatter_(-1, top, rest_den * scale + own).reciprocal_()
+        best = v.gather(3, column).mul_(first.unsqueeze(2))
+        pooled, total = (rest + best).mul_(scale.unsqueeze(2)), (rest_den + first).mul_(scale)
+        own_den = rest_den * scale + first * own
+        torch.add(weight.mul_(factor), total, out=inverse).scatter_(-1, top, own_den).reciprocal_()
         torch.mul(pooled, inverse.unsqueeze(2), out=means).addcmul_(v, weight.mul_(inverse).unsqueeze(2))
-        apart = (rest * scale.unsqueeze(2)).addcmul_(best, own.unsqueeze(2))
-        means.scatter_(3, column, apart.mul_(inverse.gather(-1, top).unsqueeze(2)))
+        own_num = (rest * scale.unsqueeze(2)).addcmul_(best, own.unsqueeze(2))
+        means.scatter_(3, column, own_num.mul_(inverse.gather(-1, top).unsqueeze(2)))
         torch.div(pooled, total.unsqueeze(2), out=spare[:b, ..., t:])
         torch.gather(spare[:b], 3, places.expand(v.shape), out=out)
         if q is not None:

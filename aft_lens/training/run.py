@@ -69,7 +69,7 @@ def train(
         trainer.fit(classifier, ckpt_path=last, weights_only=True)
     except SystemExit as stopped:  # how Lightning, and StopTogether, end after either signal
         if not trainer.is_global_zero:
-            raise
+            raise SystemExit(0) from stopped  # Lightning kills the first process where another one fails
         whole = max(_resume_files(path), default=0)
         after = "go on with --resume" if whole else f"remove {path} and {state_folder(path)} to start again"
         raise TrainingStopped(f"{path} stopped with {whole} of {recipe.trainer.epochs} epochs: {after}") from stopped

@@ -33,7 +33,7 @@ from analyses.pruning.measure import (
 AGREEMENT = 1e-5
 """Largest |logit difference| in float32 between a masked dense model and its compact form, for logits up to 10."""
 ROUNDING = 1e-6
-"""The same as a share of the largest logit, for larger ones: eight roundings of float32."""
+"""The same as a share of an image's largest logit, for larger ones: eight roundings of float32."""
 GPU_BATCHES = 1
 """Batches of images on which models that live on a GPU are compared on the CPU."""
 
@@ -146,10 +146,13 @@ def check_agreement(masked: VisionModel, compact: VisionModel, batches: Batches)
         masked, compact = (copy.deepcopy(model).cpu() for model in (masked, compact))
         batches = list(itertools.islice(batches, GPU_BATCHES))
     logits = predict(masked, batches)[0]
-    gap = float((logits - predict(compact, batches)[0]).abs().max())
-    limit = max(AGREEMENT, ROUNDING * float(logits.abs().max()))
-    if not gap <= limit:
-        raise ValueError(f"masked and compact logits must agree to {limit:.3g}, they differ by {gap:.3g}")
+    gaps = (logits - predict(compact, batches)[0]).abs().amax(1)
+    limits = (ROUNDING * logits.abs().amax(1)).clamp(min=AGREEMENT)
+    gap, worst = float(gaps.max()), int((gaps / limits).nan_to_num(torch.inf).argmax())
+    if not (math.isfinite(gap) and bool((gaps <= limits).all())):
+        raise ValueError(
+            f"masked and compact logits must agree to {limits[worst]:.3g}, they differ by {gaps[worst]:.3g}"
+        )
     return gap
 
 
