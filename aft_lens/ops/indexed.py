@@ -5,7 +5,7 @@ With e_s = e^(K_s - m), u_i = e^(w_i) - 1 and s_i the source at the i-th kept of
     den_t = sum_s e_s + sum_i u_i e_{s_i},    out_t = (sum_s e_s V_s + sum_i u_i e_{s_i} V_{s_i}) / den_t
 
 so the value is read once for the pool and k times for the offsets, and every weight is a small `b h t` tensor.
-k = 1 is `one_offset`, which needs no bound on how negative w is.
+k = 1 is `one_offset`, which is as exact for negative w.
 """
 
 import torch

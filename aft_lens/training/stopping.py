@@ -64,7 +64,7 @@ class StopTogether(pl.Callback):
         if self.heard and number == signal.SIGINT:
             self._give_back()
             signal.raise_signal(number)
-        self.heard = True  # once more SIGTERM: a group and its first process are often told both
+        self.heard = True  # SIGTERM again changes nothing: a process is often told by itself and in its group
 
     def _give_back(self) -> None:
         """Ctrl-C does what it did before; SIGTERM ends the process, as Lightning's handler could wait for ever."""

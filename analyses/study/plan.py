@@ -10,7 +10,7 @@ from aft_lens.training import Recipe, recipe_path
 
 FAMILIES = ("fashion", "digits")
 SHIPPED = ("vit", "conv", "full", "entropy", "single")
-"""Configurations also trained for `long_epochs` with seed 0, whose checkpoints ship."""
+"""Configurations also trained for long with seed 0, whose checkpoints ship."""
 SMALLER = "w7"
 """Base of the ablations that the paper makes at kernel 7 (Table 10, Sec. 5.3)."""
 
@@ -70,7 +70,7 @@ class Study:
     epochs: int = 10
     """Epochs of each run that claims are judged by."""
     long_epochs: int = 60
-    """Epochs of the runs that ship; 0 leaves them out."""
+    """Epochs of the runs that ship (times their `longer`); 0 leaves them out."""
     batch_size: int = 256
     """Images a step."""
     accelerator: str = "auto"

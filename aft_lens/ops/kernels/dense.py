@@ -92,7 +92,7 @@ def dense_inference(
     query: Tensor | None, key: Tensor, value: Tensor, w: Tensor,
     query_bias: Tensor | None, value_bias: Tensor | None, grid: list[int],
 ) -> Tensor:  # fmt: skip
-    """y of `dense_forward` alone, where no gradient is asked for: as much memory less is written as y takes."""
+    """y of `dense_forward` alone, where no gradient is asked for: 1 / den and max key are not written."""
     return _forward(query, key, value, w, query_bias, value_bias, grid, keep=False)[0]
 
 

@@ -1,0 +1,34 @@
+"""Runs in processes of their own: what is finished stays, what is stopped goes on, what still runs ends."""
+
+import json
+
+import pytest
+
+from analyses.bench.trainings import Trainings, wait
+
+EPOCHS = 12
+TINY = ("--recipe=digits-conv", "--model.depth=1", "--model.embed_dim=16", "--data.resident=true")
+
+
+def test_a_run_of_two_processes_is_stopped_and_goes_on_in_one(tmp_path, capsys):
+    with Trainings(tmp_path, EPOCHS, device="cpu") as trainings:
+        started = trainings.start("run", 2, (*TINY, "--data.batch_size=32", f"--trainer.epochs={EPOCHS}"))
+        before = trainings.stop_after("run", 2, started)
+        assert 2 <= before < EPOCHS
+        wait(trainings.resume("run", (*TINY, "--data.batch_size=64", f"--trainer.epochs={EPOCHS}")))
+        assert trainings.rows("run") == EPOCHS
+        options = tuple(json.loads((tmp_path / "run.json").read_text())["options"])
+        assert trainings.start("run", 2, options) is None
+        assert "finished before" in capsys.readouterr().out
+        other = trainings.start("run", 2, (*options, "--seed=1"))
+        assert trainings.rows("run") == 0
+    assert other[0].poll() is not None
+
+
+def test_a_run_that_fails_says_why_and_one_that_has_ended_is_not_stopped(tmp_path):
+    with Trainings(tmp_path, 1, device="cpu") as trainings:
+        started = trainings.start("wrong", 1, ("--recipe=none",))
+        with pytest.raises(RuntimeError, match=r"(?s)wrong failed:.*recipe"):
+            wait(started)
+        with pytest.raises(RuntimeError, match="wrong ended before it was stopped"):
+            trainings.stop_after("wrong", 2, started)
