@@ -10,17 +10,17 @@ EPOCHS = 12
 TINY = ("--recipe=digits-conv", "--model.depth=1", "--model.embed_dim=16", "--data.resident=true")
 
 
-def test_a_run_of_two_processes_is_stopped_and_goes_on_in_one(tmp_path, capsys):
+def test_a_run_is_stopped_goes_on_and_is_not_repeated(tmp_path, capsys):
     with Trainings(tmp_path, EPOCHS, device="cpu") as trainings:
-        started = trainings.start("run", 2, (*TINY, "--data.batch_size=32", f"--trainer.epochs={EPOCHS}"))
+        started = trainings.start("run", 1, (*TINY, f"--trainer.epochs={EPOCHS}"))
         before = trainings.stop_after("run", 2, started)
         assert 2 <= before < EPOCHS
-        wait(trainings.resume("run", (*TINY, "--data.batch_size=64", f"--trainer.epochs={EPOCHS}")))
+        wait(trainings.resume("run", (*TINY, f"--trainer.epochs={EPOCHS}")))
         assert trainings.rows("run") == EPOCHS
         options = tuple(json.loads((tmp_path / "run.json").read_text())["options"])
-        assert trainings.start("run", 2, options) is None
+        assert trainings.start("run", 1, options) is None
         assert "finished before" in capsys.readouterr().out
-        other = trainings.start("run", 2, (*options, "--seed=1"))
+        other = trainings.start("run", 1, (*options, "--seed=1"))
         assert trainings.rows("run") == 0
     assert other[0].poll() is not None
 
