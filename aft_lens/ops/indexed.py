@@ -16,7 +16,7 @@ from aft_lens.ops.check import check_grid
 from aft_lens.ops.combine import accumulate_dtype, gate, rowwise
 from aft_lens.ops.expand import expand_offsets, source_index
 from aft_lens.ops.kernels import dispatch
-from aft_lens.ops.one_offset import CHUNK, one_offset, one_offset_in_place, pool_factors
+from aft_lens.ops.one_offset import chunks, images_a_chunk, one_offset, one_offset_in_place, pool_factors
 
 IMPLEMENTATIONS = ("auto", "triton", "gather", "matmul", "rowwise")
 MOST_NEGATIVE = -3.0
@@ -85,16 +85,16 @@ def aft_indexed(
     dtype = accumulate_dtype(value.dtype)
     k, v, w = key.to(dtype).flatten(2), value.to(dtype).flatten(3), position_bias.to(dtype)
     form = indexed_form(w, k.shape[-1]) if implementation == "auto" else implementation
-    # Gathering along positions that lie a token apart, as a layer's projection leaves them, costs 20 copies.
-    k, v, single = k.contiguous(), v.contiguous(), w.shape[1] == 1
     if form == "rowwise":
         mean = rowwise(k, v, expand_offsets(w, offset, grid))
     elif form == "matmul":
         mean = _matmul(k, v, expand_offsets(w, offset, grid))
-    elif _in_place(key, value, position_bias, *(() if query is None else (query,))):
-        gated = (one_offset_in_place if single else _gather_in_place)(query, k, v, w, offset, grid)
-        return gated.reshape(value.shape).to(value.dtype)
     else:
+        # Gathering along positions that lie a token apart, as a layer's projection leaves them, costs 20 copies.
+        k, v, single = k.contiguous(), v.contiguous(), w.shape[1] == 1
+        if _in_place(key, value, position_bias, *(() if query is None else (query,))):
+            gated = (one_offset_in_place if single else _gather_in_place)(query, k, v, w, offset, grid)
+            return gated.reshape(value.shape).to(value.dtype)
         mean = (one_offset if single else _gather)(k, v, w, offset, grid)
     return gate(query, mean.reshape(value.shape), value.dtype)
 
@@ -139,12 +139,11 @@ def _gather_in_place(
     """`_gather` and the gate, a few images at a time in reused memory: fresh memory costs more than the sums."""
     scale, index, factor = _factors(w, offset, grid)
     mean = torch.empty_like(value)
-    size = min(len(value), max(1, CHUNK // max(1, value[0].numel())))
+    size = images_a_chunk(value)
     spare = torch.empty_like(value[:size])
     weights, inverses = torch.empty_like(key[:size]), torch.empty_like(key[:size])
     kept = key.new_empty(len(index), *weights.shape)
-    gates = [None] * len(value) if query is None else query.reshape(value.shape).split(size)
-    for k, v, out, q in zip(key.split(size), value.split(size), mean.split(size), gates):
+    for k, v, out, q in chunks(size, query, key, value, mean):
         b = len(k)
         buffer, weight, inverse, shares = spare[:b], weights[:b], inverses[:b], kept[:, :b]
         torch.sub(k, k.amax(-1, keepdim=True), out=weight).exp_()

@@ -13,6 +13,8 @@ half of E unless s is the source of the largest key. That one alone is added up 
 so no denominator is the small difference of two large numbers, however negative w is.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,19 @@ from aft_lens.ops.expand import source_index
 
 CHUNK = 1_250_000
 """Values handled at a time where no gradient is asked, so that the temporaries stay in the caches."""
+
+
+def images_a_chunk(value: Tensor) -> int:
+    """Images of a value `b h c t` that are handled at a time."""
+    return min(len(value), max(1, CHUNK // max(1, value.shape[1:].numel())))
+
+
+def chunks(
+    size: int, query: Tensor | None, key: Tensor, value: Tensor, mean: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Key, value, result and query (if any) of `size` images at a time."""
+    queries = [None] * len(value) if query is None else query.reshape(value.shape).split(size)
+    return zip(key.split(size), value.split(size), mean.split(size), queries)
 
 
 def pool_factors(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,11 +75,10 @@ def one_offset_in_place(
     (scale, own, factor), places = pool_factors(w), _places(offset, grid)
     _, h, c, t = value.shape
     mean = torch.empty_like(value)
-    size = min(len(value), max(1, CHUNK // max(1, h * c * t)))
+    size = images_a_chunk(value)
     spare, gate = value.new_empty(size, h, c, t + 1), torch.empty_like(value[:size])
     weights, inverses = torch.empty_like(key[:size]), torch.empty_like(key[:size])
-    queries = [None] * len(value) if query is None else query.reshape(value.shape).split(size)
-    for k, v, out, q in zip(key.split(size), value.split(size), mean.split(size), queries):
+    for k, v, out, q in chunks(size, query, key, value, mean):
         b = len(k)
         weight, inverse, means = weights[:b], inverses[:b], spare[:b, ..., :t]
         high, top = k.max(-1, keepdim=True)

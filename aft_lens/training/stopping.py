@@ -26,7 +26,7 @@ class StopTogether(pl.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.heard = False
-        self._asking = False
+        self._asked: dist.Work | None = None
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -42,15 +42,15 @@ class StopTogether(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         """Raise `Stopped` if any process had heard a signal a step ago."""
-        if self._asking:
-            if self._answer():
+        if self._asked is not None:
+            if self._answer(self._asked):
                 raise Stopped(1)
             self._ask()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave nothing unanswered that another process waits for."""
-        if self._asking:
-            self._answer()
+        if self._asked is not None:
+            self._answer(self._asked)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signals back: what ends now may be ended."""
@@ -74,12 +74,11 @@ class StopTogether(pl.Callback):
 
     def _ask(self) -> None:
         """Start to ask all processes whether they heard a signal."""
-        self._asking = True
         self._flag = torch.tensor(float(self.heard))
-        self._work = dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        self._asked = dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
 
-    def _answer(self) -> bool:
+    def _answer(self, asked: dist.Work) -> bool:
         """Whether any process had heard one when asked."""
-        self._asking = False
-        self._work.wait()
+        self._asked = None
+        asked.wait()
         return bool(self._flag)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics
-from aft_lens.data import ResidentBatches, load_data
-from aft_lens.training import evaluate
+from aft_lens.data import load_data
 from analyses.bench.trainings import Started, Trainings, wait
 from analyses.machine import RESULTS, environment
+from analyses.study.measure import scores
+from analyses.study.table import mean_and_deviation
 
 NAME = "multi_gpu.json"
 COUNTS = (1, 2, 4, 8)
@@ -63,7 +64,7 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
                 wait(start_accuracy(trainings, row["gpus"], seed, limit))
             _add_accuracies(row, trainings.folder)
             _write(record, folder)
-        broken = trainings.start("broken", counts[-1], accuracy(counts[-1], 0, limit), again=True)
+        broken = trainings.start("broken", counts[-1], accuracy(counts[-1], 0, limit))
         before = trainings.stop_after("broken", STOPPED, broken)
         alone = [start_accuracy(trainings, 1, seed, limit) for seed in range(SEEDS)]
         wait(*alone, trainings.resume("broken", accuracy(1, 0, limit), gpu=SEEDS))
@@ -87,7 +88,7 @@ def _write(record: dict[str, Any], folder: Path) -> None:
 def speed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> dict[str, float]:
     """Images a second and the largest peak memory of a GPU."""
     name = f"speed-{count}"
-    wait(trainings.start(name, count, (*SPEED, *limit)))
+    wait(trainings.start_missing(name, count, (*SPEED, *limit)))
     rows = read_metrics(trainings.folder / name)
     return {
         "images_per_second": statistics.median(row["images_per_second"] for row in rows[2:]),
@@ -101,8 +102,8 @@ def accuracy(count: int, seed: int, limit: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def start_accuracy(trainings: Trainings, count: int, seed: int, limit: tuple[str, ...]) -> Started | None:
-    """Start a seed's run; those on one GPU are dealt out to all."""
-    return trainings.start(f"accuracy-{count}-{seed}", count, accuracy(count, seed, limit), gpu=seed)
+    """Start a seed's run if it is missing; those on one GPU are dealt out to all."""
+    return trainings.start_missing(f"accuracy-{count}-{seed}", count, accuracy(count, seed, limit), gpu=seed)
 
 
 def _add_accuracies(row: dict[str, Any], folder: Path) -> None:
@@ -114,15 +115,12 @@ def _add_accuracies(row: dict[str, Any], folder: Path) -> None:
 def _accuracy(path: Path) -> float:
     """Test accuracy of a checkpoint, percent."""
     saved = load_checkpoint(path, "cuda")
-    data = load_data(saved.data["name"])
-    batches = ResidentBatches(data, "test", 250, device="cuda")
-    return 100 * evaluate(saved.model, batches, data.classes, device="cuda").accuracy
+    return scores(saved.model, load_data(saved.data["name"]), torch.device("cuda"))["accuracy"]
 
 
 def _line(row: dict[str, Any]) -> str:
-    scores = row["test_accuracy"]
     return (
         f"{row['gpus']} GPUs  {row['images_per_second']:8,.0f} images/s  efficiency {row['scaling_efficiency']:.2f}  "
-        f"{row['peak_memory_mib']:,.0f} MiB a GPU  test accuracy {statistics.fmean(scores):.2f} "
-        f"± {statistics.stdev(scores):.2f} %"
+        f"{row['peak_memory_mib']:,.0f} MiB a GPU  "
+        f"test accuracy {mean_and_deviation(row['test_accuracy'])} %"
     )

@@ -1,7 +1,6 @@
 """multi_gpu.json as the Markdown that the README shows: `aft-lens bench multi_gpu_table`."""
 
 import json
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from analyses.bench.gpu_table import NONE, table
 from analyses.bench.multi_gpu import NAME
 from analyses.machine import RESULTS
+from analyses.study.table import mean_and_deviation
 
 
 def command(out: Path | None = None) -> None:
@@ -28,21 +28,13 @@ def markdown(record: Mapping[str, Any]) -> str:
             f"{row['images_per_second']:,.0f}",
             f"{row['scaling_efficiency']:.3f}",
             f"{row['peak_memory_mib']:,.0f}",
-            _accuracy(row.get("test_accuracy")),
+            mean_and_deviation(row["test_accuracy"]) if row.get("test_accuracy") else NONE,
         ]
         for row in record["rows"]
     ]
     notes = f"{record['method']} On {record['hardware']}, PyTorch {record['versions']['torch']}, seeds "
     notes += f"{', '.join(map(str, record['seeds']))}. Made by: `{record['command']}`"
     return "\n\n".join([table(header, rows, words=0), *_resumed(record.get("resumed")), notes])
-
-
-def _accuracy(scores: list[float] | None) -> str:
-    """Mean and standard deviation over the seeds."""
-    if not scores:
-        return NONE
-    spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-    return f"{statistics.fmean(scores):.2f}{spread}"
 
 
 def _resumed(found: Mapping[str, Any] | None) -> list[str]:

@@ -49,34 +49,32 @@ class Trainings:
                 process.wait()
         signal.signal(signal.SIGTERM, self._sigterm)
 
-    def start(
-        self, name: str, count: int, options: tuple[str, ...], gpu: int = 0, *, again: bool = False
-    ) -> Started | None:
-        """Start a run on `count` GPUs (a single one: that of the number).
-
-        None if it has finished before and is not to be trained again.
-        """
-        identity = {"options": [*options], "count": count, **environment(self.device)}
-        kept = self.folder / f"{name}.json"
-        same = kept.is_file() and json.loads(kept.read_text()) == identity
-        if same and self.rows(name) == self.epochs and not again:
-            print(f"{self.folder / name} finished before; remove {self.folder} to measure anew", flush=True)
-            return None
+    def start(self, name: str, count: int, options: tuple[str, ...], gpu: int = 0) -> Started:
+        """Start a run from its beginning on `count` GPUs (a single one: that of the number)."""
         for stale in (self.folder / name, state_folder(self.folder / name)):
             shutil.rmtree(stale, ignore_errors=True)
-        kept.write_text(json.dumps(identity, indent=1) + "\n")
+        identity = self._identity(count, options)
+        (self.folder / f"{name}.json").write_text(json.dumps(identity, indent=1) + "\n")
         return self._launch(name, count, options, gpu)
+
+    def start_missing(self, name: str, count: int, options: tuple[str, ...], gpu: int = 0) -> Started | None:
+        """`start` a run, or None if it has finished before."""
+        kept = self.folder / f"{name}.json"
+        same = kept.is_file() and json.loads(kept.read_text()) == self._identity(count, options)
+        if same and self.rows(name) == self.epochs:
+            print(f"{self.folder / name} finished before; remove {self.folder} to measure anew", flush=True)
+            return None
+        return self.start(name, count, options, gpu)
 
     def resume(self, name: str, options: tuple[str, ...], gpu: int = 0) -> Started:
         """Go on with a run on one GPU."""
         return self._launch(name, 1, (*options, "--resume=true"), gpu)
 
-    def stop_after(self, name: str, epochs: int, started: Started | None) -> int:
-        """End a run that was started by SIGTERM once it has `epochs` epochs, and return how many it then has.
+    def stop_after(self, name: str, epochs: int, started: Started) -> int:
+        """End a run by SIGTERM once it has `epochs` epochs, and return how many it then has.
 
         Raises RuntimeError if it came to its end before.
         """
-        assert started is not None, f"{name} was not started"
         process, log = started
         while self.rows(name) < epochs and process.poll() is None:
             time.sleep(0.1)
@@ -90,6 +88,10 @@ class Trainings:
         """Epochs that a run has written."""
         path = self.folder / name
         return len(read_metrics(path)) if (path / METRICS).is_file() else 0
+
+    def _identity(self, count: int, options: tuple[str, ...]) -> dict[str, Any]:
+        """What a finished run must agree on to stand for one that is asked for."""
+        return {"options": [*options], "count": count, **environment(self.device)}
 
     def _launch(self, name: str, count: int, options: tuple[str, ...], gpu: int) -> Started:
         """Start a process group."""

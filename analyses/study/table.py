@@ -1,7 +1,7 @@
 """claims.json as the Markdown that the README shows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -82,16 +82,20 @@ def _criterion(claim: Claim) -> str:
     return f"interval > {claim.bound:g}" if claim.kind == "above" else f"interval within ±{claim.bound:g}"
 
 
+def mean_and_deviation(scores: Sequence[float]) -> str:
+    """A mean over seeds with their standard deviation, where there are several."""
+    spread = f" ± {stdev(scores):.2f}" if len(scores) > 1 else ""
+    return f"{fmean(scores):.2f}{spread}"
+
+
 def _configuration_row(words: str, found: list[dict[str, Any]]) -> str:
-    accuracy = [one["accuracy"] for one in found]
-    spread = f" ± {stdev(accuracy):.2f}" if len(accuracy) > 1 else ""
     peak = [one["peak_memory_mib"] for one in found if one["peak_memory_mib"] is not None]
     cells = [
         words,
         f"{found[0]['parameters']:,}",
         str(len(found)),
         str(found[0]["epochs"]),
-        f"{fmean(accuracy):.2f}{spread}",
+        mean_and_deviation([one["accuracy"] for one in found]),
         f"{fmean(one['images_per_second'] for one in found):,.0f}",
         f"{max(peak):,.0f}" if peak else "–",
     ]

@@ -46,18 +46,16 @@ def _forward(query, key, value, w, query_bias, value_bias, grid, keep):
     tensors = (q, key, value, e, y, inverse, top, query_bias, value_bias, b)
     blocks = (t, geometry.padded, geometry.block, tiles.block_t, tiles.block_b, tiles.b_steps)
     features = (unit, gated, biased, keep)
-    one_channel = [step for x in (q, key, value, y) for step in batch_strides(x, 2, unit)]
+    count = 2 if c == 1 else 3
+    steps = [step for x, n in ((q, count), (key, 2), (value, count), (y, count)) for step in batch_strides(x, n, unit)]
     if on_hopper:
         hopper.forward_hopper_kernel[programs](
-            *tensors, *one_channel, t, geometry.padded, tiles.block_b, tiles.b_steps, *features, num_warps=tiles.warps
+            *tensors, *steps, t, geometry.padded, tiles.block_b, tiles.b_steps, *features, num_warps=tiles.warps
         )
     elif c == 1:
-        forward_one_kernel[programs](*tensors, *one_channel, *blocks, *features, precision, **tiles.options)
+        forward_one_kernel[programs](*tensors, *steps, *blocks, *features, precision, **tiles.options)
     else:
-        forward_kernel[programs](
-            *tensors, *batch_strides(q, 3, unit), *batch_strides(key, 2, unit), *batch_strides(value, 3, unit),
-            *batch_strides(y, 3, unit), c, *blocks, *features, precision, **tiles.options,
-        )  # fmt: skip
+        forward_kernel[programs](*tensors, *steps, c, *blocks, *features, precision, **tiles.options)
     exact_forward_kernel[(min(h * b, EXACT_WAVE),)](
         q, key, value, w, span, y, query_bias, value_bias, b, c, h,
         *strides(q, 3), *strides(key, 2), *strides(value, 3), *strides(y, 3),
