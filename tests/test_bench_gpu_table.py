@@ -180,6 +180,8 @@ def test_gpus_have_a_line_each(tmp_path, capsys):
         {"gpus": 1, "images_per_second": 4000.0, "peak_memory_mib": 9000.4, "scaling_efficiency": 1.0,
          "test_accuracy": [90.0, 91.0, 92.0]},
         {"gpus": 2, "images_per_second": 7800.0, "peak_memory_mib": 9100.0, "scaling_efficiency": 0.975},
+        {"gpus": 4, "images_per_second": 15000.0, "peak_memory_mib": 9100.0, "scaling_efficiency": 0.9375,
+         "test_accuracy": [90.0, 91.0, 93.0], "difference": [-2.5, 3.125]},
     ]  # fmt: skip
     record = {
         "command": "aft-lens bench multi_gpu", "hardware": "a GPU", "versions": {"torch": "2.11.0"},
@@ -192,10 +194,11 @@ def test_gpus_have_a_line_each(tmp_path, capsys):
     (tmp_path / "multi_gpu.json").write_text(json.dumps(record))
     assert main(["bench", "multi_gpu_table", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1:4] == [
-        "| ---: | ---: | ---: | ---: | ---: |",
-        "| 1 | 4,000 | 1.000 | 9,000 | 91.00 ± 1.00 |",
-        "| 2 | 7,800 | 0.975 | 9,100 | – |",
+    assert lines[1:5] == [
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| 1 | 4,000 | 1.000 | 9,000 | 91.00 ± 1.00 | – |",
+        "| 2 | 7,800 | 0.975 | 9,100 | – | – |",
+        "| 4 | 15,000 | 0.938 | 9,100 | 91.33 ± 1.53 | [-2.50, +3.12] |",
     ]
     assert "Stopped on 2 GPUs after 2 epochs and resumed on 1: 5 epochs, test accuracy 91.23 %." in lines
     assert lines[-1] == "A method. On a GPU, PyTorch 2.11.0, seeds 0, 1, 2. Made by: `aft-lens bench multi_gpu`"

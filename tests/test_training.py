@@ -38,6 +38,7 @@ LIGHTNING_ADVICE = [
     "ignore:.*treespec, LeafSpec.*",
     "ignore:Checkpoint directory .* exists and is not empty",
     "ignore:.*litlogger.*",
+    "ignore:GPU available but not used",
 ]
 pytestmark = [pytest.mark.filterwarnings(line) for line in LIGHTNING_ADVICE]
 

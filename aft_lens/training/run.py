@@ -15,6 +15,7 @@ from aft_lens.checkpoint import CONFIG
 from aft_lens.data import DataSource, load_data
 from aft_lens.models import VisionModel
 from aft_lens.training.classifier import Classifier
+from aft_lens.training.graphs import CudaGraphs
 from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.keeper import CheckpointKeeper
 from aft_lens.training.recipe import Recipe
@@ -24,6 +25,7 @@ PLACEMENT = (
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
     "data.batch_size",
     "optim.accumulate",
+    "trainer.cuda_graphs",
 )
 """What may change when a run goes on: where it trains, and how its steps are dealt to devices."""
 
@@ -60,6 +62,10 @@ def train(
         raise FileExistsError(f"{path} holds a run; continue it with --resume, or choose another --name")
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
     trainer = _trainer(recipe, path, data, progress)
+    if recipe.trainer.cuda_graphs and trainer.strategy.root_device.type != "cuda":
+        raise ValueError(
+            f"trainer.cuda_graphs needs a CUDA device, got {trainer.strategy.root_device}; set it to false"
+        )
     classifier = Classifier(recipe, data)
     if start is not None and last is None:
         classifier.model.load_state_dict(start.state_dict())
@@ -132,6 +138,8 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool) -> pl
     state = state_folder(path)
     callbacks: list[pl.Callback] = [StopTogether(), GumbelHealth()]
     callbacks.append(CheckpointKeeper(path, recipe, data))
+    if recipe.trainer.cuda_graphs:
+        callbacks.append(CudaGraphs())
     if recipe.optim.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema))
     callbacks.append(

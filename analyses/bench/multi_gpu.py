@@ -11,15 +11,21 @@ from aft_lens.checkpoint import load_checkpoint, read_metrics
 from aft_lens.data import load_data
 from analyses.bench.trainings import Started, Trainings, wait
 from analyses.machine import RESULTS, environment
+from analyses.study.claims import pooled_deviation, unpaired_interval
 from analyses.study.measure import scores
 from analyses.study.table import mean_and_deviation
 
 NAME = "multi_gpu.json"
 COUNTS = (1, 2, 4, 8)
-SEEDS, EPOCHS, STOPPED, GLOBAL_BATCH = 3, 6, 2, 512
+SEEDS, EPOCHS, STOPPED, GLOBAL_BATCH = 4, 8, 2, 512
 RUNS = Path("runs/multi_gpu")
 """Folder of the runs; finished ones in it are not trained again."""
-COMMON = (f"--trainer.epochs={EPOCHS}", "--data.resident=true", "--trainer.precision=bf16-mixed")
+COMMON = (
+    f"--trainer.epochs={EPOCHS}",
+    "--trainer.precision=bf16-mixed",
+    "--trainer.cuda_graphs=true",
+    "--data.resident=true",
+)
 SPEED = (
     "--model.mixer=aft_conv", "--model.embed_dim=384", "--model.num_heads=32", "--data.name=synthetic",
     "--data.batch_size=256", "--trainer.compile=true", *COMMON,
@@ -27,10 +33,11 @@ SPEED = (
 """The small AFT-conv 11/32 at 224 pixels, 256 images a GPU."""
 ACCURACY = ("--recipe=fashion-conv", "--optim.warmup_epochs=1", *COMMON)
 METHOD = (
-    "Every run is `aft-lens train` with DDP, bfloat16 autocast and the data on the devices. Speed: images/s of all "
-    "GPUs, median over the epochs but the first two, 256 images a GPU. Accuracy: Fashion-MNIST's test images after "
-    f"{EPOCHS} epochs of fashion-conv at a global batch of {GLOBAL_BATCH}, {SEEDS} seeds. Resumed: a run on the most "
-    f"GPUs ended by SIGTERM after {STOPPED} epochs goes on with one. A run on several GPUs has them to itself."
+    "Every run is `aft-lens train` with DDP, bfloat16 autocast, passes replayed as CUDA graphs and the data on the "
+    "devices. Speed: images/s of all GPUs, median over the epochs but the first two, 256 images a GPU, with nothing "
+    f"beside it. Accuracy: Fashion-MNIST's test images after {EPOCHS} epochs of fashion-conv at a global batch of "
+    f"{GLOBAL_BATCH}, {SEEDS} seeds; intervals by Student's t, the deviation pooled over all rows. Resumed: a run on "
+    f"the most GPUs, ended by SIGTERM after {STOPPED} epochs, goes on with one. Only runs on one GPU share it."
 )
 
 
@@ -60,15 +67,17 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
             _write(record, folder)
             print(f"{count} GPUs: {row['images_per_second']:,.0f} images/s", flush=True)
         for row in record["rows"][1:]:
-            for seed in range(SEEDS):
-                wait(start_accuracy(trainings, row["gpus"], seed, limit))
+            beside = counts[-1] // row["gpus"]
+            for first in range(0, SEEDS, beside):
+                wait(*(start_accuracy(trainings, row["gpus"], seed, limit) for seed in range(SEEDS)[first:][:beside]))
             _add_accuracies(row, trainings.folder)
             _write(record, folder)
         broken = trainings.start("broken", counts[-1], accuracy(counts[-1], 0, limit))
         before = trainings.stop_after("broken", STOPPED, broken)
         alone = [start_accuracy(trainings, 1, seed, limit) for seed in range(SEEDS)]
-        wait(*alone, trainings.resume("broken", accuracy(1, 0, limit), gpu=SEEDS))
+        wait(*alone, trainings.resume("broken", accuracy(1, 0, limit), place=SEEDS))
         _add_accuracies(record["rows"][0], trainings.folder)
+        _add_differences(record["rows"])
         record["resumed"] = {
             "gpus_before": counts[-1],
             "gpus_after": 1,
@@ -102,14 +111,22 @@ def accuracy(count: int, seed: int, limit: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def start_accuracy(trainings: Trainings, count: int, seed: int, limit: tuple[str, ...]) -> Started | None:
-    """Start a seed's run if it is missing; those on one GPU are dealt out to all."""
-    return trainings.start_missing(f"accuracy-{count}-{seed}", count, accuracy(count, seed, limit), gpu=seed)
+    """Start a seed's run if it is missing; seeds are dealt out to all GPUs."""
+    return trainings.start_missing(f"accuracy-{count}-{seed}", count, accuracy(count, seed, limit), place=seed)
 
 
 def _add_accuracies(row: dict[str, Any], folder: Path) -> None:
     """Put the seeds' test accuracies into a row, and print it."""
     row["test_accuracy"] = [_accuracy(folder / f"accuracy-{row['gpus']}-{seed}") for seed in range(SEEDS)]
     print(_line(row), flush=True)
+
+
+def _add_differences(rows: list[dict[str, Any]]) -> None:
+    """Put into each row but the first its accuracy's difference to one GPU's: 95 % interval, points."""
+    accuracies = [row["test_accuracy"] for row in rows]
+    pooled = pooled_deviation(accuracies)
+    for row in rows[1:]:
+        row["difference"] = unpaired_interval(row["test_accuracy"], accuracies[0], pooled)
 
 
 def _accuracy(path: Path) -> float:

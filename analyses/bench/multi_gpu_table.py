@@ -21,7 +21,14 @@ def command(out: Path | None = None) -> None:
 
 def markdown(record: Mapping[str, Any]) -> str:
     """Speed, memory and accuracy by number of GPUs, what became of the resumed run, and what it was measured on."""
-    header = ("GPUs", "Images/s", "Scaling efficiency", "Peak, MiB a GPU", "Test accuracy, % (mean ± sd)")
+    header = (
+        "GPUs",
+        "Images/s",
+        "Scaling efficiency",
+        "Peak, MiB a GPU",
+        "Test accuracy, % (mean ± sd)",
+        "Difference to 1 GPU [95 %], points",
+    )
     rows = [
         [
             str(row["gpus"]),
@@ -29,6 +36,7 @@ def markdown(record: Mapping[str, Any]) -> str:
             f"{row['scaling_efficiency']:.3f}",
             f"{row['peak_memory_mib']:,.0f}",
             mean_and_deviation(row["test_accuracy"]) if row.get("test_accuracy") else NONE,
+            f"[{row['difference'][0]:+.2f}, {row['difference'][1]:+.2f}]" if row.get("difference") else NONE,
         ]
         for row in record["rows"]
     ]

@@ -49,26 +49,26 @@ class Trainings:
                 process.wait()
         signal.signal(signal.SIGTERM, self._sigterm)
 
-    def start(self, name: str, count: int, options: tuple[str, ...], gpu: int = 0) -> Started:
-        """Start a run from its beginning on `count` GPUs (a single one: that of the number)."""
+    def start(self, name: str, count: int, options: tuple[str, ...], place: int = 0) -> Started:
+        """Start a run from its beginning on `count` GPUs; runs of as many in other places have others, in turn."""
         for stale in (self.folder / name, state_folder(self.folder / name)):
             shutil.rmtree(stale, ignore_errors=True)
         identity = self._identity(count, options)
         (self.folder / f"{name}.json").write_text(json.dumps(identity, indent=1) + "\n")
-        return self._launch(name, count, options, gpu)
+        return self._launch(name, count, options, place)
 
-    def start_missing(self, name: str, count: int, options: tuple[str, ...], gpu: int = 0) -> Started | None:
+    def start_missing(self, name: str, count: int, options: tuple[str, ...], place: int = 0) -> Started | None:
         """`start` a run, or None if it has finished before."""
         kept = self.folder / f"{name}.json"
         same = kept.is_file() and json.loads(kept.read_text()) == self._identity(count, options)
         if same and self.rows(name) == self.epochs:
             print(f"{self.folder / name} finished before; remove {self.folder} to measure anew", flush=True)
             return None
-        return self.start(name, count, options, gpu)
+        return self.start(name, count, options, place)
 
-    def resume(self, name: str, options: tuple[str, ...], gpu: int = 0) -> Started:
+    def resume(self, name: str, options: tuple[str, ...], place: int = 0) -> Started:
         """Go on with a run on one GPU."""
-        return self._launch(name, 1, (*options, "--resume=true"), gpu)
+        return self._launch(name, 1, (*options, "--resume=true"), place)
 
     def stop_after(self, name: str, epochs: int, started: Started) -> int:
         """End a run by SIGTERM once it has `epochs` epochs, and return how many it then has.
@@ -93,18 +93,20 @@ class Trainings:
         """What a finished run must agree on to stand for one that is asked for."""
         return {"options": [*options], "count": count, **environment(self.device)}
 
-    def _launch(self, name: str, count: int, options: tuple[str, ...], gpu: int) -> Started:
+    def _launch(self, name: str, count: int, options: tuple[str, ...], place: int) -> Started:
         """Start a process group."""
         command = [
             sys.executable, "-m", "app.cli", "train", *options, f"--name={name}", f"--out={self.folder}",
             f"--trainer.accelerator={'gpu' if self.device == 'cuda' else 'cpu'}", f"--trainer.devices={count}",
             f"--trainer.strategy={'ddp' if count > 1 else 'auto'}",
         ]  # fmt: skip
-        alone = {"CUDA_VISIBLE_DEVICES": str(visible_gpu(gpu))} if count == 1 and self.device == "cuda" else {}
+        named = {}
+        if self.device == "cuda":
+            named["CUDA_VISIBLE_DEVICES"] = ",".join(str(visible_gpu(place * count + i)) for i in range(count))
         log = self.folder / f"{name}.log"
         with log.open("ab") as sink:
             process = subprocess.Popen(
-                command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **alone}
+                command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **named}
             )
         self._running.append(process)
         return process, log

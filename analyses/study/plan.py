@@ -76,7 +76,9 @@ class Study:
     accelerator: str = "auto"
     """auto, cpu or gpu."""
     compile: str = ""
-    """torch.compile's mode, e.g. reduce-overhead; left out, models are not compiled."""
+    """torch.compile's mode, e.g. default; left out, models are not compiled."""
+    cuda_graphs: bool = False
+    """Replay training passes as CUDA graphs."""
     only: tuple[str, ...] = ()
     """Configurations, with what they start from; all if left out."""
     limit_batches: int | float = 1.0
@@ -157,6 +159,7 @@ def _task(study: Study, configuration: Configuration, seed: int, *, long: bool =
         f"--trainer.epochs={epochs}",
         f"--trainer.accelerator={study.accelerator}",
         *(("--trainer.compile=true", f"--trainer.compile_mode={study.compile}") if study.compile else ()),
+        f"--trainer.cuda_graphs={study.cuda_graphs}",
         f"--trainer.limit_batches={study.limit_batches}",
         *(f"--{change}" for change in configuration.changes),
     ]

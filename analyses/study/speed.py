@@ -24,7 +24,10 @@ STEPS, EPOCHS = 100, 3
 
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
-    """Measure the study's AFT-conv and ViT and the tiny AFT-conv, as they are and compiled; print and save."""
+    """Measure the study's AFT-conv and ViT and the tiny AFT-conv, as they are, then as the study asks; print and save.
+
+    A study that compiles and replays CUDA graphs is measured with compiling alone too.
+    """
     base = {task.configuration.name: task.recipe for task in tasks(replace(study, only=(), seeds=1))}
     conv = base["conv"]
     chosen = {
@@ -42,16 +45,17 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
         "rows": [],
     }
     out.mkdir(parents=True, exist_ok=True)
-    print(f"{'model':24} {'precision':12} compiled  images/s  peak MiB")
-    for compiled in (False, True) if study.compile else (False,):
+    print(f"{'model':24} {'precision':12} compiled graphs  images/s  peak MiB")
+    asked = bool(study.compile), study.cuda_graphs
+    for compiled, graphs in dict.fromkeys([(False, False), (asked[0], False), asked]):
         for name, recipe in chosen.items():
-            where = replace(recipe.trainer, epochs=EPOCHS, compile=compiled, limit_batches=limit)
+            where = replace(recipe.trainer, epochs=EPOCHS, compile=compiled, cuda_graphs=graphs, limit_batches=limit)
             row = {"model": name, **_measure(replace(recipe, trainer=where), device)}
             record["rows"].append(row)
             (out / NAME).write_text(json.dumps(record, indent=1) + "\n")
             peak, rate = row["peak_memory_mib"], row["images_per_second"][-1]
             shown = "-" if peak is None else f"{peak:,.0f}"
-            print(f"{name:24} {where.precision:12} {compiled!s:8} {rate:9,.0f} {shown:>9}", flush=True)
+            print(f"{name:24} {where.precision:12} {compiled!s:8} {graphs!s:6} {rate:9,.0f} {shown:>9}", flush=True)
     print(out / NAME)
 
 
@@ -66,6 +70,7 @@ def _measure(recipe: Recipe, device: torch.device) -> dict[str, Any]:
     return {
         "precision": recipe.trainer.precision,
         "compiled": recipe.trainer.compile,
+        "cuda_graphs": recipe.trainer.cuda_graphs,
         "batch_size": recipe.data.batch_size,
         "images_per_second": [row["images_per_second"] for row in rows[1:]],
         "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
