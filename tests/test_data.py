@@ -73,6 +73,18 @@ def test_folder_of_colour_images_of_any_size(tmp_path):
     assert "70 %" in data.split
 
 
+def test_noise_has_as_many_images_as_asked_for():
+    data = load_data("synthetic:300", img_size=8)
+    assert (len(data.train), len(data.val)) == (300, 256)
+    assert torch.equal(data.train[1][0], data.train[257][0])
+    assert not torch.equal(data.train[1][0], data.train[2][0])
+    assert data.record()["name"] == "synthetic:300"
+    assert len(load_data("synthetic", img_size=8).train) == 8192
+    for name in ("synthetic:", "synthetic:many", "synthetic:0"):
+        with pytest.raises(ValueError, match="COUNT 1 or more"):
+            load_data(name)
+
+
 def test_missing_and_unknown_data_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="fashion-mnist"):
         load_data("mnist")

@@ -17,21 +17,23 @@ from torchvision import datasets
 from aft_lens.data.source import DataSource, Images, Transformed
 from aft_lens.data.transforms import eval_transform, train_transform
 
-DATASETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "imagenet", "synthetic", "folder:PATH")
+DATASETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "imagenet", "synthetic:COUNT", "folder:PATH")
 DEFAULT_ROOT = Path("data")
 """Where downloads go and are looked for."""
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
 SPLIT_SEED = 0
-SYNTHETIC = {"train": 8192, "val": 256, "test": 256}
-"""Images of noise in each split."""
+SYNTHETIC, DRAWN = 8192, 256
+"""Training images of noise if no number is given, and how many of them differ; as many validate and test."""
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def load_data(
     name: str, *, root: Path | str | None = None, img_size: int | None = None, augment: str = "none"
 ) -> DataSource:
-    """Load a data set by name: one of `DATASETS`, or `folder:PATH` with a folder of images for each class.
+    """Load a data set by name: one of `DATASETS`, PATH being a folder with a folder of images for each class.
+
+    `synthetic` or `synthetic:COUNT` is noise for measuring speed, 8,192 or COUNT training images.
 
     `root` is where downloads live (default: `data/`); `img_size` resizes to a square of so many pixels (default:
     the data's own size, 224 for imagenet and folders); `augment` names the training split's augmentation. The
@@ -47,8 +49,8 @@ def load_data(
         return _in_memory(name, _cifar(name, folder), img_size or 32, augment)
     if name == "imagenet":
         return _imagenet(folder, img_size or 224, augment)
-    if name == "synthetic":
-        return _synthetic(img_size or 224, augment)
+    if name.partition(":")[0] == "synthetic":
+        return _synthetic(name, img_size or 224, augment)
     if name.startswith("folder:"):
         return _folder(name, Path(name.removeprefix("folder:")).expanduser(), img_size or 224, augment)
     raise ValueError(f"data name {name!r} is unknown; choose one of: {', '.join(DATASETS)}")
@@ -73,15 +75,19 @@ def _digits(img_size: int, augment: str) -> DataSource:
     return _tensor_source("digits", [str(i) for i in range(10)], splits, img_size, augment, words)
 
 
-def _synthetic(img_size: int, augment: str) -> DataSource:
+def _synthetic(name: str, img_size: int, augment: str) -> DataSource:
     """Uniform noise with ImageNet's classes, to measure speed with; nothing can be learned from it."""
+    count = name.partition(":")[2] if ":" in name else str(SYNTHETIC)
+    if not count.isdecimal() or int(count) < 1:
+        raise ValueError(f"data name {name!r} must be synthetic or synthetic:COUNT with COUNT 1 or more")
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     splits = {}
-    for part, count in SYNTHETIC.items():
-        images = torch.randint(0, 256, (count, 3, img_size, img_size), dtype=torch.uint8, generator=generator)
-        splits[part] = images, torch.randint(0, 1000, (count,), generator=generator)
+    for part, size in (("train", int(count)), ("val", DRAWN), ("test", DRAWN)):
+        images = torch.randint(0, 256, (DRAWN, 3, img_size, img_size), dtype=torch.uint8, generator=generator)
+        index = torch.arange(size) % DRAWN
+        splits[part] = images[index], torch.randint(0, 1000, (DRAWN,), generator=generator)[index]
     classes = [str(i) for i in range(1000)]
-    return _source("synthetic", classes, splits, *IMAGENET, img_size, augment, "drawn with a fixed seed")
+    return _source(name, classes, splits, *IMAGENET, img_size, augment, "drawn with a fixed seed")
 
 
 def _tensor_source(

@@ -79,6 +79,7 @@ class Classifier(pl.LightningModule):
         if not self._seeded:
             self._seed()
         self._seeded = False
+        self.trainer.strategy.barrier()  # the first process has just written the epoch before, alone
         self._started = time.perf_counter()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

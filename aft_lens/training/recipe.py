@@ -14,7 +14,7 @@ class DataRecipe:
     """What is trained on. Raises ValueError on values that cannot be loaded."""
 
     name: str = "digits"
-    """digits, fashion-mnist, cifar10, cifar100, imagenet, synthetic (noise, to measure speed) or folder:PATH."""
+    """digits, fashion-mnist, cifar10, cifar100, imagenet, synthetic:COUNT (noise, to measure speed) or folder:PATH."""
     root: str | None = None
     """Folder of downloaded data; data/ if left out."""
     augment: str = "none"

@@ -10,6 +10,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from aft_lens.checkpoint import CONFIG
 from aft_lens.data import DataSource, load_data
@@ -153,7 +154,7 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool) -> pl
         accelerator=where.accelerator,
         devices=where.devices,
         num_nodes=where.num_nodes,
-        strategy=where.strategy,
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if where.strategy == "ddp" else where.strategy,
         precision=where.precision,  # type: ignore[arg-type]
         limit_train_batches=where.limit_batches,
         limit_val_batches=where.limit_batches,

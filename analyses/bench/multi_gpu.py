@@ -26,18 +26,20 @@ COMMON = (
     "--trainer.cuda_graphs=true",
     "--data.resident=true",
 )
+BATCH, STEPS = 256, 32
 SPEED = (
-    "--model.mixer=aft_conv", "--model.embed_dim=384", "--model.num_heads=32", "--data.name=synthetic",
-    "--data.batch_size=256", "--trainer.compile=true", *COMMON,
+    "--model.mixer=aft_conv", "--model.embed_dim=384", "--model.num_heads=32", f"--data.batch_size={BATCH}",
+    "--trainer.compile=true", *COMMON,
 )  # fmt: skip
-"""The small AFT-conv 11/32 at 224 pixels, 256 images a GPU."""
+"""The small AFT-conv 11/32 at 224 pixels."""
 ACCURACY = ("--recipe=fashion-conv", "--optim.warmup_epochs=1", *COMMON)
 METHOD = (
     "Every run is `aft-lens train` with DDP, bfloat16 autocast, passes replayed as CUDA graphs and the data on the "
-    "devices. Speed: images/s of all GPUs, median over the epochs but the first two, 256 images a GPU, with nothing "
-    f"beside it. Accuracy: Fashion-MNIST's test images after {EPOCHS} epochs of fashion-conv at a global batch of "
-    f"{GLOBAL_BATCH}, {SEEDS} seeds; intervals by Student's t, the deviation pooled over all rows. Resumed: a run on "
-    f"the most GPUs, ended by SIGTERM after {STOPPED} epochs, goes on with one. Only runs on one GPU share it."
+    f"devices. Speed: images/s of all GPUs, median over the epochs of {STEPS} steps but the first two, {BATCH} images "
+    f"a GPU and step, with nothing beside it. Accuracy: Fashion-MNIST's test images after {EPOCHS} epochs of "
+    f"fashion-conv at a global batch of {GLOBAL_BATCH}, {SEEDS} seeds; intervals by Student's t, the deviation pooled "
+    f"over all rows. Resumed: a run on the most GPUs, ended by SIGTERM after {STOPPED} epochs, goes on with one. Only "
+    "runs on one GPU share it."
 )
 
 
@@ -97,7 +99,8 @@ def _write(record: dict[str, Any], folder: Path) -> None:
 def speed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> dict[str, float]:
     """Images a second and the largest peak memory of a GPU."""
     name = f"speed-{count}"
-    wait(trainings.start_missing(name, count, (*SPEED, *limit)))
+    images = f"--data.name=synthetic:{STEPS * BATCH * count}"
+    wait(trainings.start_missing(name, count, (*SPEED, images, *limit)))
     rows = read_metrics(trainings.folder / name)
     return {
         "images_per_second": statistics.median(row["images_per_second"] for row in rows[2:]),
