@@ -24,7 +24,7 @@ CASES = [
 
 def check(grid, window, scale, shape):
     """Compare dense_forward and its gradients with the reference; run where TRITON_INTERPRET=1 is set."""
-    from aft_lens.ops.kernels.dense import (  # noqa: PLC0415 - Triton reads its environment on import
+    from aft_lens.ops.kernels.dense.operator import (  # noqa: PLC0415 - Triton reads its environment on import
         dense_forward,
         dense_inference,
     )
@@ -102,7 +102,7 @@ class Called(TorchDispatchMode):
 
 def check_inference():
     """What gradients need is written where one is asked for alone, eagerly and in one compiled graph."""
-    from aft_lens.ops.kernels.dense import dense_forward, dense_inference  # noqa: PLC0415
+    from aft_lens.ops.kernels.dense.operator import dense_forward, dense_inference  # noqa: PLC0415
     from aft_lens.ops.kernels.dispatch import conv  # noqa: PLC0415
 
     value, key, w = torch.randn(2, 3, 2, 20), torch.randn(2, 3, 20), torch.randn(3, 3, 3)

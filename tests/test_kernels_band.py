@@ -42,8 +42,8 @@ def check(
     dtype=torch.float32, device="cpu", tolerance=1e-5,
 ):  # fmt: skip
     """Compare band_forward and its gradients with the reference; unwritten memory holds NaN meanwhile."""
-    from aft_lens.ops.kernels import band_launch  # noqa: PLC0415 - Triton reads its environment on import
-    from aft_lens.ops.kernels.band import band_forward  # noqa: PLC0415
+    from aft_lens.ops.kernels.band import launch  # noqa: PLC0415 - Triton reads its environment on import
+    from aft_lens.ops.kernels.band.operator import band_forward  # noqa: PLC0415
     from aft_lens.ops.reference import aft_conv  # noqa: PLC0415
 
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def check(
     double = [None if x is None else x.detach().double().requires_grad_() for x in given]
     if not gated:
         given[0] = double[0] = None
-    chosen = patch.object(band_launch, "choose_patch", lambda *_: patch_shape) if patch_shape else patch.dict({})
+    chosen = patch.object(launch, "choose_patch", lambda *_: patch_shape) if patch_shape else patch.dict({})
     upstream = torch.randn(b, h, c, t, device=device, dtype=dtype)
     torch.use_deterministic_algorithms(True)
     with chosen:
@@ -96,7 +96,7 @@ def check_layer():
 def check_dispatch():
     """implementation="triton" takes any layout and both kinds of grids; the operator's fake tensors fit its results."""
     from aft_lens.ops import aft_conv  # noqa: PLC0415
-    from aft_lens.ops.kernels.band import band_forward  # noqa: PLC0415
+    from aft_lens.ops.kernels.band.operator import band_forward  # noqa: PLC0415
 
     query, value = torch.randn(1, 2, 1, 20, 14), torch.randn(1, 2, 1, 14, 20).transpose(3, 4)
     key, w = torch.randn(1, 20, 14, 2).permute(0, 3, 1, 2), torch.randn(2, 3, 3)

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from aft_lens.ops.kernels.dense import dense_forward, dense_inference
+from aft_lens.ops.kernels.dense.operator import dense_forward, dense_inference
 from aft_lens.ops.reference import aft_conv
 
 FEW = 6

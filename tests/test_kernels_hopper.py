@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from aft_lens.ops.kernels import hopper
+from aft_lens.ops.kernels.dense import hopper
 from aft_lens.ops.kernels.launch import Geometry
 
 WHOLE = Geometry((14, 14), (11, 11))

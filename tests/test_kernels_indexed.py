@@ -45,12 +45,12 @@ def inputs(grid, keep, scale, peak, spare, gated, *, b=3, h=2, c=3, device="cpu"
 
 def check(grid, keep, scale, peak, spare, gated, limit=1e-5, **changes):
     """Compare the operator and its gradients with the reference; run where TRITON_INTERPRET=1 is set or on a GPU."""
-    from aft_lens.ops.kernels import indexed  # noqa: PLC0415 - Triton reads its environment on import
+    from aft_lens.ops.kernels.indexed.operator import indexed_forward  # noqa: PLC0415 - Triton reads its environment on import
     from aft_lens.ops.reference import aft_indexed  # noqa: PLC0415
 
     query, key, value, w, offset = inputs(grid, keep, scale, peak, spare, gated, **changes)
     b, h, c, t = value.shape
-    mixed, stats = indexed.indexed_forward(query, key, value, w, offset, None, None, list(grid))
+    mixed, stats = indexed_forward(query, key, value, w, offset, None, None, list(grid))
     assert torch.isfinite(stats).all()
     named = {"query": query, "key": key, "value": value, "w": w}
     double = {name: x.detach().double().requires_grad_() for name, x in named.items() if x is not None}
@@ -104,10 +104,10 @@ def check_dispatch():
 def check_operator():
     """Fake tensors, autograd and dispatch agree with what the operator does, and nothing breaks a traced graph."""
     from aft_lens.ops import aft_indexed  # noqa: PLC0415
-    from aft_lens.ops.kernels import indexed  # noqa: PLC0415
+    from aft_lens.ops.kernels.indexed.operator import indexed_forward  # noqa: PLC0415
 
     query, key, value, w, offset = inputs((3, 4), 2, 1.0, 0.0, False, True)
-    torch.library.opcheck(indexed.indexed_forward, (query, key, value, w, offset, None, None, [3, 4]))
+    torch.library.opcheck(indexed_forward, (query, key, value, w, offset, None, None, [3, 4]))
     grid = [x.detach().unflatten(-1, (3, 4)) for x in (query, key, value)]
     compiled = torch.compile(aft_indexed, fullgraph=True, backend="aot_eager")
     found = compiled(*grid, w.detach(), offset, implementation="triton")
@@ -116,7 +116,7 @@ def check_operator():
 
 def check_lowest():
     """How negative a bias the fused form takes hangs on the values' rounding; either side of it is accurate."""
-    from aft_lens.ops.kernels import indexed  # noqa: PLC0415
+    from aft_lens.ops.kernels.indexed.operator import indexed_forward  # noqa: PLC0415
     from aft_lens.ops.reference import aft_indexed  # noqa: PLC0415
 
     for w, peak, dtype, limit, redone in (
@@ -126,7 +126,7 @@ def check_lowest():
         (-6.9, 20.0, torch.float32, 5e-5, True),
     ):
         query, key, value, bias, offset = inputs((4, 5), 1, w, peak, False, True, dtype=dtype)
-        mixed, stats = indexed.indexed_forward(query, key, value, bias, offset, None, None, [4, 5])
+        mixed, stats = indexed_forward(query, key, value, bias, offset, None, None, [4, 5])
         assert (stats[0, -1] < 0.0).all() == redone
         doubles = (x.unflatten(-1, (4, 5)).double() for x in (query, key, value))
         right = aft_indexed(*doubles, bias.double(), offset).flatten(3)
@@ -164,9 +164,9 @@ def check_compiled(c, keep):
 
 def hopper_sources(c, keep):
     """The three kernels as they are launched for bfloat16 on a 14 x 14 grid."""
-    from aft_lens.ops.kernels.indexed_backward import backward_kernel  # noqa: PLC0415
-    from aft_lens.ops.kernels.indexed_exact import exact_backward_kernel  # noqa: PLC0415
-    from aft_lens.ops.kernels.indexed_forward import forward_kernel  # noqa: PLC0415
+    from aft_lens.ops.kernels.indexed.backward import backward_kernel  # noqa: PLC0415
+    from aft_lens.ops.kernels.indexed.exact import exact_backward_kernel  # noqa: PLC0415
+    from aft_lens.ops.kernels.indexed.forward import forward_kernel  # noqa: PLC0415
 
     tiles = {"CHUNKS": 4, "LANES": 64, "BLOCK_B": 2, "B_STEPS": 2, "UNIT": 4}
     shape = {"T": 196, "GRID_X": 14, "DIMS": 2, "KEEP": keep, "HAS_QUERY": True, "HAS_BIAS": True}

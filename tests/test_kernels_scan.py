@@ -54,13 +54,14 @@ def check(run, tensors, *, causal=True, limit=2e-5):
 
 def check_simple():
     """Every length, long runs and split ones, rising and falling keys, no query, channels not contiguous."""
-    from aft_lens.ops.kernels import dispatch, scan_launch  # noqa: PLC0415 - Triton reads its environment on import
+    from aft_lens.ops.kernels import dispatch  # noqa: PLC0415 - Triton reads its environment on import
+    from aft_lens.ops.kernels.scan import launch  # noqa: PLC0415
 
     torch.manual_seed(0)
     for causal in (True, False):
         run = partial(dispatch.simple, causal=causal)
         for length, programs in ((1, 1), (7, 99), (63, 1), (130, 3)):
-            scan_launch.PROGRAMS = programs
+            launch.PROGRAMS = programs
             check(run, inputs(length, batch=1), causal=causal)
         for ramp in (200.0, -200.0):
             check(run, inputs(40, ramp, batch=1), causal=causal)
@@ -96,10 +97,11 @@ def check_local():
 
 def check_future():
     """Later sources, extreme ones and such as are not finite too, move no bit of an earlier target."""
-    from aft_lens.ops.kernels import dispatch, scan_launch  # noqa: PLC0415
+    from aft_lens.ops.kernels import dispatch  # noqa: PLC0415
+    from aft_lens.ops.kernels.scan import launch  # noqa: PLC0415
 
     torch.manual_seed(0)
-    scan_launch.PROGRAMS = 8
+    launch.PROGRAMS = 8
     query, key, value = inputs(75, batch=1)
     band = torch.randn(75, 9)
 
@@ -139,9 +141,9 @@ def check_unwritten():
 
 def check_operators():
     """Schemas, shapes without data, gradients under tracing with unknown sizes: what compiling and exporting need."""
-    from aft_lens.ops.kernels.scan_local import scan_local  # noqa: PLC0415
-    from aft_lens.ops.kernels.scan_pool import pool_simple  # noqa: PLC0415
-    from aft_lens.ops.kernels.scan_simple import scan_simple  # noqa: PLC0415
+    from aft_lens.ops.kernels.scan.local import scan_local  # noqa: PLC0415
+    from aft_lens.ops.kernels.scan.pool import pool_simple  # noqa: PLC0415
+    from aft_lens.ops.kernels.scan.simple import scan_simple  # noqa: PLC0415
 
     torch.manual_seed(0)
     query, key, value = (x.requires_grad_() for x in inputs(5))

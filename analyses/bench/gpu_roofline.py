@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from aft_lens.ops.kernels.band_launch import Band
+from aft_lens.ops.kernels.band.launch import Band
 from aft_lens.ops.kernels.launch import LARGEST_DENSE
 from analyses.bench.gpu_operators import DIM
 

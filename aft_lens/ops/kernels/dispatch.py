@@ -9,17 +9,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aft_lens.ops.kernels import AVAILABLE, band_launch
-from aft_lens.ops.kernels.indexed_launch import LARGEST_INDEXED, MOST_KEPT
+from aft_lens.ops.kernels import AVAILABLE
+from aft_lens.ops.kernels.band import launch as band
+from aft_lens.ops.kernels.indexed.launch import LARGEST_INDEXED, MOST_KEPT
 from aft_lens.ops.kernels.launch import LARGEST_DENSE
 
 if AVAILABLE:
-    from aft_lens.ops.kernels.band import band_forward
-    from aft_lens.ops.kernels.dense import dense_forward, dense_inference
-    from aft_lens.ops.kernels.indexed import indexed_forward
-    from aft_lens.ops.kernels.scan_local import scan_local
-    from aft_lens.ops.kernels.scan_pool import pool_simple
-    from aft_lens.ops.kernels.scan_simple import scan_simple
+    from aft_lens.ops.kernels.band.operator import band_forward
+    from aft_lens.ops.kernels.dense.operator import dense_forward, dense_inference
+    from aft_lens.ops.kernels.indexed.operator import indexed_forward
+    from aft_lens.ops.kernels.scan.local import scan_local
+    from aft_lens.ops.kernels.scan.pool import pool_simple
+    from aft_lens.ops.kernels.scan.simple import scan_simple
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_WINDOW = 4096
@@ -52,7 +53,7 @@ def refusal(
         return "take no empty tensors"
     if math.prod(window) > LARGEST_WINDOW:
         return f"take windows of at most {LARGEST_WINDOW} offsets, got {tuple(window)}"
-    return None if math.prod(grid) <= LARGEST_DENSE else band_launch.refusal(grid, window)
+    return None if math.prod(grid) <= LARGEST_DENSE else band.refusal(grid, window)
 
 
 def conv(

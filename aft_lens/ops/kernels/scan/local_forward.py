@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_local_tiles import SMALLEST, any_of, bias_tile, reference, source_factor, tile
-from aft_lens.ops.kernels.scan_state import FLOOR, place_of
+from aft_lens.ops.kernels.scan.local_tiles import SMALLEST, any_of, bias_tile, reference, source_factor, tile
+from aft_lens.ops.kernels.scan.state import FLOOR, place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 

@@ -6,10 +6,10 @@ import torch
 import triton
 from torch import Tensor
 
-from aft_lens.ops.kernels.indexed_backward import backward_kernel
-from aft_lens.ops.kernels.indexed_exact import exact_backward_kernel
-from aft_lens.ops.kernels.indexed_forward import forward_kernel
-from aft_lens.ops.kernels.indexed_launch import BACKWARD, EXACT_PROGRAMS, FORWARD, padded, row_tiles
+from aft_lens.ops.kernels.indexed.backward import backward_kernel
+from aft_lens.ops.kernels.indexed.exact import exact_backward_kernel
+from aft_lens.ops.kernels.indexed.forward import forward_kernel
+from aft_lens.ops.kernels.indexed.launch import BACKWARD, EXACT_PROGRAMS, FORWARD, padded, row_tiles
 from aft_lens.ops.kernels.launch import (
     batch_strides,
     batch_unit,

@@ -9,7 +9,7 @@ from aft_lens.ops.kernels.launch import Geometry, Tiles
 from aft_lens.ops.kernels.tiles import INTERPRETED
 
 try:
-    from aft_lens.ops.kernels.dense_forward_hopper import forward_hopper_kernel
+    from aft_lens.ops.kernels.dense.forward_hopper import forward_hopper_kernel
 except (ImportError, AttributeError) as error:  # Gluon is experimental: Triton may lack it or one of its names
     forward_hopper_kernel, MISSING = None, str(error)
 else:

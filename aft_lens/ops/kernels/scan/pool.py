@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from aft_lens.ops.kernels.scan_launch import Runs, channels_last, steps, sums
-from aft_lens.ops.kernels.scan_pool_kernels import open_backward_kernel, open_kernel, pool_backward_kernel
-from aft_lens.ops.kernels.scan_simple import empty_gradients, like, prefixes, save_all
+from aft_lens.ops.kernels.scan.launch import Runs, channels_last, steps, sums
+from aft_lens.ops.kernels.scan.pool_kernels import open_backward_kernel, open_kernel, pool_backward_kernel
+from aft_lens.ops.kernels.scan.simple import empty_gradients, like, prefixes, save_all
 
 ROWS = 32
 """Positions of a tile."""

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from aft_lens.ops.kernels.scan_launch import Runs, channels_last, steps, sums
-from aft_lens.ops.kernels.scan_simple_kernels import simple_backward_kernel, simple_forward_kernel
-from aft_lens.ops.kernels.scan_state import prefix_kernel, run_kernel, suffix_kernel
+from aft_lens.ops.kernels.scan.launch import Runs, channels_last, steps, sums
+from aft_lens.ops.kernels.scan.simple_kernels import simple_backward_kernel, simple_forward_kernel
+from aft_lens.ops.kernels.scan.state import prefix_kernel, run_kernel, suffix_kernel
 
 ROWS = 8
 """Positions of a causal tile; the state before each is kept for backward."""

@@ -8,7 +8,7 @@ With y the mean over every source, L the log of its denominator, s = sigmoid(q) 
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_state import place_of
+from aft_lens.ops.kernels.scan.state import place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 

@@ -14,7 +14,7 @@ whose own source is s; with more, r and dden go through memory, written and read
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.indexed_tiles import kept_shares, kept_slots, positions, row_sum
+from aft_lens.ops.kernels.indexed.tiles import kept_shares, kept_slots, positions, row_sum
 from aft_lens.ops.kernels.tiles import LOG2_E, power, reciprocal
 
 

@@ -7,11 +7,11 @@ import torch
 import triton
 from torch import Tensor
 
-from aft_lens.ops.kernels.band_backward import diagonal_kernel, pair_kernel, source_kernel
-from aft_lens.ops.kernels.band_exact import exact_backward_kernel, exact_forward_kernel
-from aft_lens.ops.kernels.band_forward import denominator_kernel, numerator_kernel
-from aft_lens.ops.kernels.band_launch import Band
-from aft_lens.ops.kernels.band_pack import gate_kernel, outside_kernel, pack_kernel, weight_kernel
+from aft_lens.ops.kernels.band.backward import diagonal_kernel, pair_kernel, source_kernel
+from aft_lens.ops.kernels.band.exact import exact_backward_kernel, exact_forward_kernel
+from aft_lens.ops.kernels.band.forward import denominator_kernel, numerator_kernel
+from aft_lens.ops.kernels.band.launch import Band
+from aft_lens.ops.kernels.band.pack import gate_kernel, outside_kernel, pack_kernel, weight_kernel
 from aft_lens.ops.kernels.launch import (
     EXACT_PROGRAMS,
     batch_strides,

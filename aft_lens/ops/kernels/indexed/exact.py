@@ -7,7 +7,7 @@ fused kernels that end in these have none to give.
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.indexed_tiles import kept, kept_bias
+from aft_lens.ops.kernels.indexed.tiles import kept, kept_bias
 from aft_lens.ops.kernels.tiles import sigmoid
 
 

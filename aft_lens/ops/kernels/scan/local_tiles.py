@@ -10,7 +10,7 @@ computed with joint maxima by the kernels of `scan_local_exact`, a row at a time
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_state import FLOOR
+from aft_lens.ops.kernels.scan.state import FLOOR
 
 LARGEST = tl.constexpr(20.0)
 """Nats a source may stand above the reference; the targets that read one further up are flagged."""

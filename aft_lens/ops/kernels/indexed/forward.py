@@ -13,8 +13,8 @@ biases span more than SAFE.
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.indexed_exact import exact_row
-from aft_lens.ops.kernels.indexed_tiles import kept_shares, kept_slots, positions, row_sum
+from aft_lens.ops.kernels.indexed.exact import exact_row
+from aft_lens.ops.kernels.indexed.tiles import kept_shares, kept_slots, positions, row_sum
 from aft_lens.ops.kernels.tiles import LOG2_E, power, reciprocal
 
 

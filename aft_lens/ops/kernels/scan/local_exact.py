@@ -7,9 +7,9 @@ and right for any finite keys and biases. A source that no target may read with 
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_local_backward import far_gradient, store_sources, target_tile
-from aft_lens.ops.kernels.scan_local_tiles import bias_tile, pair_of, tile
-from aft_lens.ops.kernels.scan_state import FLOOR, join, place_of
+from aft_lens.ops.kernels.scan.local_backward import far_gradient, store_sources, target_tile
+from aft_lens.ops.kernels.scan.local_tiles import bias_tile, pair_of, tile
+from aft_lens.ops.kernels.scan.state import FLOOR, join, place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 

@@ -9,7 +9,7 @@ With G = the gradient of [num, den], an image a channel like A, and mixed = E^T 
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.band_forward import halo_product, halo_tile, locate, weight_outside
+from aft_lens.ops.kernels.band.forward import halo_product, halo_tile, locate, weight_outside
 
 
 @triton.jit

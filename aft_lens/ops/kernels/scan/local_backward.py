@@ -10,7 +10,7 @@ over the near chunks of targets pair by pair, and over those beyond as sums A an
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_local_tiles import (
+from aft_lens.ops.kernels.scan.local_tiles import (
     any_of,
     bias_tile,
     pair_of,
@@ -19,7 +19,7 @@ from aft_lens.ops.kernels.scan_local_tiles import (
     target_factor,
     tile,
 )
-from aft_lens.ops.kernels.scan_state import FLOOR, place_of
+from aft_lens.ops.kernels.scan.state import FLOOR, place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 

@@ -7,12 +7,12 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from aft_lens.ops.kernels.scan_launch import Runs, block_of, channels_last, steps, sums
-from aft_lens.ops.kernels.scan_local_backward import local_bias_kernel, local_far_kernel, local_source_kernel
-from aft_lens.ops.kernels.scan_local_exact import exact_bias_kernel, exact_forward_kernel, exact_source_kernel
-from aft_lens.ops.kernels.scan_local_forward import local_forward_kernel
-from aft_lens.ops.kernels.scan_simple import like, prefixes
-from aft_lens.ops.kernels.scan_state import suffix_kernel
+from aft_lens.ops.kernels.scan.launch import Runs, block_of, channels_last, steps, sums
+from aft_lens.ops.kernels.scan.local_backward import local_bias_kernel, local_far_kernel, local_source_kernel
+from aft_lens.ops.kernels.scan.local_exact import exact_bias_kernel, exact_forward_kernel, exact_source_kernel
+from aft_lens.ops.kernels.scan.local_forward import local_forward_kernel
+from aft_lens.ops.kernels.scan.simple import like, prefixes
+from aft_lens.ops.kernels.scan.state import suffix_kernel
 
 CHUNK = 64
 """Positions of a chunk; windows up to CHUNK + 1 reach one chunk back."""

@@ -12,7 +12,7 @@ owns its channels and takes the rows of a tile in turn, which are loaded togethe
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan_state import FLOOR, include, normal, place_of
+from aft_lens.ops.kernels.scan.state import FLOOR, include, normal, place_of
 from aft_lens.ops.kernels.tiles import sigmoid
 
 

@@ -4,11 +4,11 @@ import torch
 import triton
 from torch import Tensor
 
-from aft_lens.ops.kernels import hopper
-from aft_lens.ops.kernels.dense_backward import diagonal_kernel, gate_kernel, pair_kernel, source_kernel
-from aft_lens.ops.kernels.dense_forward import expand_kernel, forward_kernel
-from aft_lens.ops.kernels.dense_forward_one import forward_one_kernel
-from aft_lens.ops.kernels.exact import exact_backward_kernel, exact_forward_kernel
+from aft_lens.ops.kernels.dense import hopper
+from aft_lens.ops.kernels.dense.backward import diagonal_kernel, gate_kernel, pair_kernel, source_kernel
+from aft_lens.ops.kernels.dense.exact import exact_backward_kernel, exact_forward_kernel
+from aft_lens.ops.kernels.dense.forward import expand_kernel, forward_kernel
+from aft_lens.ops.kernels.dense.forward_one import forward_one_kernel
 from aft_lens.ops.kernels.launch import (
     EXACT_WAVE,
     Geometry,

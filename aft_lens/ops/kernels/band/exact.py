@@ -8,7 +8,7 @@ holds V, R holds the logarithm of den and G the gradient of the mean with minus 
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.band_pack import strip_position
+from aft_lens.ops.kernels.band.pack import strip_position
 from aft_lens.ops.kernels.tiles import sigmoid
 
 

@@ -1,0 +1,1 @@
+"""A window around each position: AFT-conv on large grids."""

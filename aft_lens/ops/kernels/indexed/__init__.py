@@ -1,0 +1,1 @@
+"""A few offsets a head: AFT-conv pruned to indexing."""

@@ -1,0 +1,1 @@
+"""Along a sequence: AFT-simple and causal AFT-local."""
