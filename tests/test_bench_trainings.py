@@ -32,3 +32,24 @@ def test_a_run_that_fails_says_why_and_one_that_has_ended_is_not_stopped(tmp_pat
             wait(started)
         with pytest.raises(RuntimeError, match="wrong ended before it was stopped"):
             trainings.stop_after("wrong", 2, started)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, ["0", "1", "2", "3", "0"]), (2, ["0,1", "2,3", "0,1"]),
+                                                 (4, ["0,1,2,3", "0,1,2,3"])])  # fmt: skip
+def test_runs_in_other_places_have_other_gpus(tmp_path, monkeypatch, count, expected):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("analyses.bench.trainings.environment", lambda device: {"hardware": device})
+    started = []
+    monkeypatch.setattr("subprocess.Popen", lambda *_, env, **__: started.append(env) or Ended())
+    with Trainings(tmp_path, EPOCHS) as trainings:
+        for place in range(len(expected)):
+            trainings.start(f"run-{place}", count, TINY, place)
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == expected
+
+
+class Ended:
+    """A process that has come to its end."""
+
+    def poll(self):
+        return 0

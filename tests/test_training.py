@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from aft_lens.training import (
     recipe_path,
     train,
 )
+from aft_lens.training.classifier import Classifier
 from aft_lens.training.evaluate import wilson
 from aft_lens.training.run import state_folder
 from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
@@ -268,3 +270,19 @@ def test_fashion_recipes_train(name, tmp_path):
     recipe = replace(recipe, data=replace(recipe.data, name="fashion-mnist"))
     rows = read_metrics(train(recipe, tmp_path / "run", progress=False))
     assert math.isfinite(rows[0]["train_loss"])
+
+
+@pytest.mark.parametrize(("scaler", "fused"), [(None, True), (object(), False)])
+def test_gradients_are_clipped_before_a_step_that_does_not_scale_them(scaler, fused):
+    classifier = Classifier(tiny(), load_data("digits"))
+    classifier.trainer = SimpleNamespace(world_size=1, scaler=scaler)
+    optimizer = classifier.configure_optimizers()["optimizer"]
+    assert all(group["fused"] is fused for group in optimizer.param_groups)
+    parameters = [*classifier.parameters()]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    total = sum(parameter.numel() for parameter in parameters) ** 0.5
+    for clip, expected in ((None, total), (2 * total, total), (0.5, 0.5)):
+        classifier.configure_gradient_clipping(optimizer, clip)
+        norm = torch.stack([parameter.grad.norm() for parameter in parameters]).norm()
+        torch.testing.assert_close(float(norm), float(expected), rtol=1e-4, atol=0)

@@ -8,6 +8,7 @@ from aft_lens.training.recipe import (
     Recipe,
     SparsityRecipe,
     TrainerRecipe,
+    fits_cuda_graphs,
     list_recipes,
     recipe_path,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "TrainingStopped",
     "compile_blocks",
     "evaluate",
+    "fits_cuda_graphs",
     "list_recipes",
     "recipe_path",
     "start_model",

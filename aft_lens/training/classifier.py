@@ -79,7 +79,7 @@ class Classifier(pl.LightningModule):
         if not self._seeded:
             self._seed()
         self._seeded = False
-        self.trainer.strategy.barrier()  # the first process has just written the epoch before, alone
+        self.trainer.strategy.barrier()  # processes leave the epoch before at different times
         self._started = time.perf_counter()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -151,8 +151,8 @@ class Classifier(pl.LightningModule):
             {"params": biases, "weight_decay": 0.0, "lr": optim.lr * optim.bias_lr_scale},
         ]
         groups = [group for group in groups if group["params"]]
-        scaled = self.recipe.trainer.precision == "16-mixed"  # a fused step unscales gradients after they are clipped
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr, fused=not scaled)
+        # A fused step would unscale gradients of 16-bit floats itself, after they were clipped.
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, fused=self.trainer.scaler is None)
         total = self._steps()
         warmup = min(total - 1, round(total * optim.warmup_epochs / self.recipe.trainer.epochs))
         floor = optim.min_lr / optim.lr

@@ -127,7 +127,7 @@ class TrainerRecipe:
     compile_mode: str = "default"
     """torch.compile's mode: default or max-autotune-no-cudagraphs."""
     cuda_graphs: bool = False
-    """Replay forward and backward pass as CUDA graphs: quicker wherever the host is what a step waits for."""
+    """Replay forward and backward pass as CUDA graphs: quicker wherever a step waits for the host."""
     limit_batches: int | float = 1.0
     """Training and validation batches an epoch: a share (float) or a number (int), to try things."""
 
@@ -140,6 +140,13 @@ class TrainerRecipe:
             )
         if self.epochs < 1:
             raise ValueError(f"trainer.epochs must be 1 or more, got {self.epochs}")
+
+
+def fits_cuda_graphs(model: ModelConfig) -> bool:
+    """Whether a model trains in graphs as it does without: where the global kernels do not mix, each step looks for
+    lost denominators, which the host must see.
+    """
+    return model.mixer not in ("aft_full", "aft_local") and model.outside == "global"
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what concerns several parts."""
+        if self.trainer.cuda_graphs and not fits_cuda_graphs(self.model):
+            raise ValueError(
+                f"trainer.cuda_graphs needs a mixer other than aft_full and aft_local, and outside global; got "
+                f"{self.model.mixer} and {self.model.outside}, whose checks for lost precision no graph can hold; set "
+                "cuda_graphs to false"
+            )
         if self.trainer.cuda_graphs and self.optim.accumulate > 1:
             raise ValueError(
                 f"trainer.cuda_graphs needs optim.accumulate 1, got {self.optim.accumulate}: a graph writes its "

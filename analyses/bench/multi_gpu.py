@@ -34,12 +34,13 @@ SPEED = (
 """The small AFT-conv 11/32 at 224 pixels."""
 ACCURACY = ("--recipe=fashion-conv", "--optim.warmup_epochs=1", *COMMON)
 METHOD = (
-    "Every run is `aft-lens train` with DDP, bfloat16 autocast, passes replayed as CUDA graphs and the data on the "
-    f"devices. Speed: images/s of all GPUs, median over the epochs of {STEPS} steps but the first two, {BATCH} images "
-    f"a GPU and step, with nothing beside it. Accuracy: Fashion-MNIST's test images after {EPOCHS} epochs of "
-    f"fashion-conv at a global batch of {GLOBAL_BATCH}, {SEEDS} seeds; intervals by Student's t, the deviation pooled "
-    f"over all rows. Resumed: a run on the most GPUs, ended by SIGTERM after {STOPPED} epochs, goes on with one. Only "
-    "runs on one GPU share it."
+    "Every run is `aft-lens train` with bfloat16 autocast, passes replayed as CUDA graphs, the data on every device "
+    f"and, on several GPUs, DDP. Speed: images/s of all GPUs, median over the epochs of at most {STEPS} steps but the "
+    f"first two, {BATCH} images a GPU and step, with nothing beside it; peak memory has {STEPS * BATCH} images for "
+    f"each GPU there is. Accuracy: Fashion-MNIST's test images after {EPOCHS} epochs of fashion-conv at a global batch "
+    f"of {GLOBAL_BATCH}, {SEEDS} seeds; intervals by Student's t with a row's own or the pooled deviation, whichever "
+    f"is larger. Resumed: a run on the most GPUs, ended by SIGTERM after {STOPPED} epochs, goes on with one. Runs on "
+    "one GPU may share it, others do not."
 )
 
 

@@ -50,7 +50,7 @@ class Trainings:
         signal.signal(signal.SIGTERM, self._sigterm)
 
     def start(self, name: str, count: int, options: tuple[str, ...], place: int = 0) -> Started:
-        """Start a run from its beginning on `count` GPUs; runs of as many in other places have others, in turn."""
+        """Start a run from its beginning on GPUs place * count and the `count` - 1 after it, counted round."""
         for stale in (self.folder / name, state_folder(self.folder / name)):
             shutil.rmtree(stale, ignore_errors=True)
         identity = self._identity(count, options)
@@ -100,14 +100,12 @@ class Trainings:
             f"--trainer.accelerator={'gpu' if self.device == 'cuda' else 'cpu'}", f"--trainer.devices={count}",
             f"--trainer.strategy={'ddp' if count > 1 else 'auto'}",
         ]  # fmt: skip
-        named = {}
+        own = dict(os.environ)
         if self.device == "cuda":
-            named["CUDA_VISIBLE_DEVICES"] = ",".join(str(visible_gpu(place * count + i)) for i in range(count))
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(str(visible_gpu(place * count + i)) for i in range(count))
         log = self.folder / f"{name}.log"
         with log.open("ab") as sink:
-            process = subprocess.Popen(
-                command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **named}
-            )
+            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True, env=own)
         self._running.append(process)
         return process, log
 

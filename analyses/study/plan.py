@@ -1,12 +1,12 @@
 """What the study trains: configurations as changes of shipped recipes, in order of importance."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
-from aft_lens.training import Recipe, recipe_path
+from aft_lens.training import Recipe, fits_cuda_graphs, recipe_path
 
 FAMILIES = ("fashion", "digits")
 SHIPPED = ("vit", "conv", "full", "entropy", "single")
@@ -78,7 +78,7 @@ class Study:
     compile: str = ""
     """torch.compile's mode, e.g. default; left out, models are not compiled."""
     cuda_graphs: bool = False
-    """Replay training passes as CUDA graphs."""
+    """Replay the training passes of the mixers that allow it as CUDA graphs."""
     only: tuple[str, ...] = ()
     """Configurations, with what they start from; all if left out."""
     limit_batches: int | float = 1.0
@@ -159,9 +159,10 @@ def _task(study: Study, configuration: Configuration, seed: int, *, long: bool =
         f"--trainer.epochs={epochs}",
         f"--trainer.accelerator={study.accelerator}",
         *(("--trainer.compile=true", f"--trainer.compile_mode={study.compile}") if study.compile else ()),
-        f"--trainer.cuda_graphs={study.cuda_graphs}",
         f"--trainer.limit_batches={study.limit_batches}",
         *(f"--{change}" for change in configuration.changes),
     ]
     recipe = jsonargparse.auto_cli(Recipe, args=arguments, as_positional=False)
+    if study.cuda_graphs and fits_cuda_graphs(recipe.model):
+        recipe = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs=True))
     return Task(source if long else f"{configuration.name}-s{seed}", configuration, recipe, long, study.runs)

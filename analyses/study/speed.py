@@ -29,14 +29,15 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     A study that compiles and replays CUDA graphs is measured with compiling alone too.
     """
     base = {task.configuration.name: task.recipe for task in tasks(replace(study, only=(), seeds=1))}
-    conv = base["conv"]
+    conv, device = base["conv"], torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = {
         "AFT-conv tiny 11/32": replace(conv, model=_tiny(conv.model)),
         "AFT-conv of the study": conv,
         "ViT of the study": base["vit"],
     }
+    if study.cuda_graphs and device.type != "cuda":
+        raise ValueError("study.cuda_graphs needs a CUDA device, found none; set it to false")
     limit = study.limit_batches if isinstance(study.limit_batches, int) else STEPS
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record: dict[str, Any] = {
         "command": "aft-lens " + shlex.join(sys.argv[1:]),
         **environment(device),

@@ -1,10 +1,10 @@
 """Pieces of the causal AFT-local kernels: tiles of bias and of factored weights, and when factors may be used.
 
 Time is cut into chunks. Targets of chunk i meet the sources of chunks i - NEAR ... i by products with e^(w - a_t)
-(a_t: the largest of 0 and the target's biases); sources before that enter as one run (`scan_state`). The sources'
+(a_t: the largest of 0 and the target's biases); sources before that enter as one run (`scan.state`). The sources'
 factor is e^(K - r), where r, the log of the sum of e^K over all chunks before i, knows no source of chunk i or later.
 A factored pair holds while K <= r + LARGEST and the denominator stays above SMALLEST. What is beyond is flagged, and
-computed with joint maxima by the kernels of `scan_local_exact`, a row at a time.
+computed with joint maxima by the kernels of `scan.local_exact`, a row at a time.
 """
 
 import triton
