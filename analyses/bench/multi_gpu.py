@@ -38,9 +38,9 @@ METHOD = (
     f"and, on several GPUs, DDP. Speed: images/s of all GPUs, median over the epochs of at most {STEPS} steps but the "
     f"first two, {BATCH} images a GPU and step, with nothing beside it; peak memory has {STEPS * BATCH} images for "
     f"each GPU there is. Accuracy: Fashion-MNIST's test images after {EPOCHS} epochs of fashion-conv at a global batch "
-    f"of {GLOBAL_BATCH}, {SEEDS} seeds; intervals by Student's t with a row's own or the pooled deviation, whichever "
-    f"is larger. Resumed: a run on the most GPUs, ended by SIGTERM after {STOPPED} epochs, goes on with one. Runs on "
-    "one GPU may share it, others do not."
+    f"of {GLOBAL_BATCH}, {SEEDS} seeds, side by side where GPUs are free; intervals by Student's t with a row's own or "
+    "the pooled deviation, whichever is larger. Resumed: a run on the most GPUs, ended by SIGTERM after "
+    f"{STOPPED} epochs, goes on with one."
 )
 
 
@@ -69,27 +69,16 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
             row["scaling_efficiency"] = row["images_per_second"] / (count * record["rows"][0]["images_per_second"])
             _write(record, folder)
             print(f"{count} GPUs: {row['images_per_second']:,.0f} images/s", flush=True)
-        for row in record["rows"][1:]:
+        record["resumed"] = resumed(trainings, counts[-1], limit)
+        print(f"resumed: {record['resumed']}", flush=True)
+        for row in record["rows"]:
             beside = counts[-1] // row["gpus"]
             for first in range(0, SEEDS, beside):
                 wait(*(start_accuracy(trainings, row["gpus"], seed, limit) for seed in range(SEEDS)[first:][:beside]))
             _add_accuracies(row, trainings.folder)
+            _add_differences(record["rows"])
             _write(record, folder)
-        broken = trainings.start("broken", counts[-1], accuracy(counts[-1], 0, limit))
-        before = trainings.stop_after("broken", STOPPED, broken)
-        alone = [start_accuracy(trainings, 1, seed, limit) for seed in range(SEEDS)]
-        wait(*alone, trainings.resume("broken", accuracy(1, 0, limit), place=SEEDS))
-        _add_accuracies(record["rows"][0], trainings.folder)
-        _add_differences(record["rows"])
-        record["resumed"] = {
-            "gpus_before": counts[-1],
-            "gpus_after": 1,
-            "epochs_before": before,
-            "epochs": trainings.rows("broken"),
-            "test_accuracy": _accuracy(trainings.folder / "broken"),
-        }
-    _write(record, folder)
-    print(f"resumed: {record['resumed']}\nwrote {folder / NAME}")
+    print(f"wrote {folder / NAME}")
 
 
 def _write(record: dict[str, Any], folder: Path) -> None:
@@ -106,6 +95,20 @@ def speed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> dict[str,
     return {
         "images_per_second": statistics.median(row["images_per_second"] for row in rows[2:]),
         "peak_memory_mib": max(row["peak_memory_mib"] for row in rows),
+    }
+
+
+def resumed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> dict[str, Any]:
+    """What becomes of a run that is stopped on `count` GPUs and goes on with one."""
+    started = trainings.start("broken", count, accuracy(count, 0, limit))
+    before = trainings.stop_after("broken", STOPPED, started)
+    wait(trainings.resume("broken", accuracy(1, 0, limit)))
+    return {
+        "gpus_before": count,
+        "gpus_after": 1,
+        "epochs_before": before,
+        "epochs": trainings.rows("broken"),
+        "test_accuracy": _accuracy(trainings.folder / "broken"),
     }
 
 
@@ -126,11 +129,11 @@ def _add_accuracies(row: dict[str, Any], folder: Path) -> None:
 
 
 def _add_differences(rows: list[dict[str, Any]]) -> None:
-    """Put into each row but the first its accuracy's difference to one GPU's: 95 % interval, points."""
-    accuracies = [row["test_accuracy"] for row in rows]
-    pooled = pooled_deviation(accuracies)
-    for row in rows[1:]:
-        row["difference"] = unpaired_interval(row["test_accuracy"], accuracies[0], pooled)
+    """Put into each row that has an accuracy, but the first, its difference to one GPU's: 95 % interval, points."""
+    measured = [row for row in rows if "test_accuracy" in row]
+    pooled = pooled_deviation([row["test_accuracy"] for row in measured])
+    for row in measured[1:]:
+        row["difference"] = unpaired_interval(row["test_accuracy"], rows[0]["test_accuracy"], pooled)
 
 
 def _accuracy(path: Path) -> float:

@@ -66,9 +66,9 @@ class Trainings:
             return None
         return self.start(name, count, options, place)
 
-    def resume(self, name: str, options: tuple[str, ...], place: int = 0) -> Started:
+    def resume(self, name: str, options: tuple[str, ...]) -> Started:
         """Go on with a run on one GPU."""
-        return self._launch(name, 1, (*options, "--resume=true"), place)
+        return self._launch(name, 1, (*options, "--resume=true"), 0)
 
     def stop_after(self, name: str, epochs: int, started: Started) -> int:
         """End a run by SIGTERM once it has `epochs` epochs, and return how many it then has.
