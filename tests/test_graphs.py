@@ -39,8 +39,8 @@ def graphed(plain):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_graphs_train_the_same_run(name, tmp_path, monkeypatch):
     """Random numbers, schedules, clipping, averages, batch norm and the entropy term as without graphs."""
-    made, capture = [], torch.cuda.make_graphed_callables
-    monkeypatch.setattr("torch.cuda.make_graphed_callables", lambda *a: made.append(a) or capture(*a))
+    made, make = [], torch.cuda.make_graphed_callables
+    monkeypatch.setattr("torch.cuda.make_graphed_callables", lambda *a: made.append(a) or make(*a))
     plain = recipe(name, **SETTINGS[name])
     paths = [train(run, tmp_path / str(i), progress=False) for i, run in enumerate((plain, graphed(plain)))]
     assert len(made) == 1

@@ -77,7 +77,8 @@ def _digits(img_size: int, augment: str) -> DataSource:
 
 def _synthetic(name: str, img_size: int, augment: str) -> DataSource:
     """Uniform noise with ImageNet's classes, to measure speed with; nothing can be learned from it."""
-    count = name.partition(":")[2] if ":" in name else str(SYNTHETIC)
+    _, given, count = name.partition(":")
+    count = count if given else str(SYNTHETIC)
     if not count.isdecimal() or int(count) < 1:
         raise ValueError(f"data name {name!r} must be synthetic or synthetic:COUNT with COUNT 1 or more")
     generator = torch.Generator().manual_seed(SPLIT_SEED)

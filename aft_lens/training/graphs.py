@@ -24,10 +24,10 @@ class CudaGraphs(pl.Callback):
             return
         plain = model.forward
 
-        def forward(images: Tensor) -> Tensor:
+        def forward(x: Tensor) -> Tensor:
             """The forward pass, autocast as the Trainer does it in training; a backward pass is not."""
             with trainer.precision_plugin.forward_context() if model.training else nullcontext():
-                return plain(images)
+                return plain(x)
 
         model.forward = forward
         # Gradients are accumulated on streams of the capture, which the engine waits for and would warn of.

@@ -143,8 +143,9 @@ class TrainerRecipe:
 
 
 def fits_cuda_graphs(model: ModelConfig) -> bool:
-    """Whether a model trains in graphs as it does without: where the global kernels do not mix, each step looks for
-    lost denominators, which the host must see.
+    """Whether a model trains in graphs as it does without them.
+
+    AFT-full, AFT-local and windows alone look for lost denominators at every step, and the host must see the answer.
     """
     return model.mixer not in ("aft_full", "aft_local") and model.outside == "global"
 

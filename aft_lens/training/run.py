@@ -50,8 +50,8 @@ def train(
     `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
     the same weights as a run without a break. It may go on with other devices if batch_size, devices and accumulate
     still make the same steps an epoch. Raises FileExistsError if `path` holds something and `resume` is
-    off, FileNotFoundError if there is nothing to resume, ValueError if the recipe does not fit the data or
-    the interrupted run, and TrainingStopped on Ctrl-C or SIGTERM.
+    off, FileNotFoundError if there is nothing to resume, ValueError if the recipe does not fit the data, the
+    device or the interrupted run, and TrainingStopped on Ctrl-C or SIGTERM.
     """
     path = Path(path)
     data = load_data(

@@ -70,11 +70,13 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
             _write(record, folder)
             print(f"{count} GPUs: {row['images_per_second']:,.0f} images/s", flush=True)
         record["resumed"] = resumed(trainings, counts[-1], limit)
+        _write(record, folder)
         print(f"resumed: {record['resumed']}", flush=True)
         for row in record["rows"]:
             beside = counts[-1] // row["gpus"]
             for first in range(0, SEEDS, beside):
-                wait(*(start_accuracy(trainings, row["gpus"], seed, limit) for seed in range(SEEDS)[first:][:beside]))
+                seeds = range(SEEDS)[first : first + beside]
+                wait(*(start_accuracy(trainings, row["gpus"], seed, limit) for seed in seeds))
             _add_accuracies(row, trainings.folder)
             _add_differences(record["rows"])
             _write(record, folder)

@@ -47,8 +47,8 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     print(f"{'model':24} {'precision':12} compiled graphs  images/s  peak MiB")
-    asked = bool(study.compile), study.cuda_graphs
-    for compiled, graphs in dict.fromkeys([(False, False), (asked[0], False), asked]):
+    asked = bool(study.compile)
+    for compiled, graphs in dict.fromkeys([(False, False), (asked, False), (asked, study.cuda_graphs)]):
         for name, recipe in chosen.items():
             where = replace(recipe.trainer, epochs=EPOCHS, compile=compiled, cuda_graphs=graphs, limit_batches=limit)
             row = {"model": name, **_measure(replace(recipe, trainer=where), device)}

@@ -1,1 +1,1 @@
-"""Every pair of positions of a grid: AFT-conv on small grids, AFT-full."""
+"""Every pair of positions of a small grid: AFT-conv on up to 256 positions."""
