@@ -1,12 +1,10 @@
 """Triton kernels through the interpreter, against the float64 reference, forward and every gradient."""
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from apart import run_apart
 from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -134,10 +132,8 @@ def test_triton_is_refused_without_a_gpu():
 
 
 def test_dense_kernels_equal_the_reference():
-    code = (
-        "from tests.test_kernels import CASES, check, check_dispatch, check_inference, check_layer;"
-        "[check(*case) for case in CASES]; check_layer(); check_dispatch(); check_inference()"
+    run_apart(
+        __name__,
+        "[check(*case) for case in CASES]; check_layer(); check_dispatch(); check_inference()",
+        interpreted=True,
     )
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,13 +1,11 @@
 """Kernels for large grids: through Triton's interpreter on small shapes, on a GPU (if there is one) on real ones."""
 
 import math
-import os
-import subprocess
-import sys
 from unittest.mock import patch
 
 import pytest
 import torch
+from apart import run_apart
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -85,9 +83,10 @@ def check(
 
 def check_layer():
     """AFT-conv's way through the kernels."""
+    from test_kernels import check_both_ways  # noqa: PLC0415
+
     from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
     from aft_lens.layers.position_bias import Free  # noqa: PLC0415
-    from tests.test_kernels import check_both_ways  # noqa: PLC0415
 
     torch.manual_seed(0)
     check_both_ways(AFTConv(4, 2, Free(2, 3, 3)), torch.randn(1, 272, 4), (17, 16))
@@ -112,13 +111,7 @@ def check_dispatch():
 
 
 def test_band_kernels_equal_the_reference():
-    code = (
-        "from tests.test_kernels_band import CASES, check, check_dispatch, check_layer;"
-        "[check(**case) for case in CASES]; check_layer(); check_dispatch()"
-    )
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_apart(__name__, "[check(**case) for case in CASES]; check_layer(); check_dispatch()", interpreted=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,12 +1,10 @@
 """The indexed kernels, through the interpreter and at real shapes on a GPU, against the float64 reference."""
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from apart import run_apart
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -39,7 +37,8 @@ def inputs(grid, keep, scale, peak, spare, gated, *, b=3, h=2, c=3, device="cpu"
     w = w * scale
     if spare:
         w[-1, -1] = 0.0
-    offset = torch.tensor([(FAR * 2)[i : i + keep] for i in range(h)], device=device).view(h, keep, 2)
+    far = [FAR[(i + j) % len(FAR)] for i in range(h) for j in range(keep)]
+    offset = torch.tensor(far, dtype=torch.long, device=device).view(h, keep, 2)
     return query if gated else None, key.requires_grad_(), value, w.requires_grad_(), offset[..., 2 - len(grid) :]
 
 
@@ -79,9 +78,10 @@ def poison(put=setattr):
 
 def check_layer():
     """The layer's way through the kernels equals its plain way, forward and every gradient."""
+    from test_kernels import check_both_ways  # noqa: PLC0415
+
     from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
     from aft_lens.layers.position_bias import Indexed  # noqa: PLC0415
-    from tests.test_kernels import check_both_ways  # noqa: PLC0415
 
     offset = torch.tensor([[[0, 1], [1, 1]], [[-1, 0], [0, 0]], [[2, -2], [0, 3]]])
     bias = Indexed(torch.randn(3, 2), offset, torch.tensor([[True, True], [True, False], [True, True]]))
@@ -207,24 +207,15 @@ def check_on_a_gpu():
         check(grid, 2, scale, peak, False, True, 1e-4, b=2, h=2, c=3, device="cuda")
 
 
-def in_a_process(code, **environment):
-    """Run code apart: Triton reads its environment once."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"from tests.test_kernels_indexed import *; torch.manual_seed(0); {code}"],
-        env={**os.environ, "PYTHONWARNINGS": "ignore", **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_indexed_kernels_equal_the_reference():
     checks = "check_layer(); check_dispatch(); check_operator(); poison(); [check(*case) for case in CASES]"
-    in_a_process(f"{checks}; check_lowest(); check_long_rows()", TRITON_INTERPRET="1")
+    run_apart(__name__, f"{checks}; check_lowest(); check_long_rows()", interpreted=True)
 
 
 def test_indexed_kernels_compile_for_hopper():
-    in_a_process("check_compiled(1, 1); check_compiled(24, 3)", TRITON_INTERPRET="0")
+    run_apart(__name__, "check_compiled(1, 1); check_compiled(24, 3)", interpreted=False)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_indexed_kernels_on_a_gpu():
-    in_a_process("check_on_a_gpu()", TRITON_INTERPRET="0")
+    run_apart(__name__, "check_on_a_gpu()", interpreted=False)

@@ -1,14 +1,12 @@
 """Scan kernels (AFT-simple, causal AFT-local) in Triton's interpreter against the float64 reference; on a GPU too."""
 
 import logging
-import os
-import subprocess
-import sys
 import warnings
 from functools import partial
 
 import pytest
 import torch
+from apart import run_apart
 
 from aft_lens.layers.position_bias import LocalFactorized
 from aft_lens.ops import FactorizedBias, aft_local, aft_simple, reference
@@ -48,7 +46,8 @@ def check(run, tensors, *, causal=True, limit=2e-5):
     grads = torch.autograd.grad(found, named, upstream.to(found.dtype))
     expected = torch.autograd.grad(right, [x for x in wide if x is not None], upstream.double())
     for i, (one, other) in enumerate(zip((found, *grads), (right, *expected), strict=True)):
-        error = float((one.double() - other).norm() / other.norm().clamp(min=HARMLESS * upstream.norm()))
+        distance, size = (one - other).detach().norm(), other.detach().norm()
+        error = float(distance / size.clamp(min=HARMLESS * upstream.norm()))
         assert error < limit, f"result {i} of {[tuple(x.shape) for x in named]}: relative error {error:.1e}"
 
 
@@ -154,10 +153,7 @@ def check_operators():
 
 @pytest.mark.parametrize("name", ["check_simple", "check_local", "check_future", "check_unwritten", "check_operators"])
 def test_in_the_interpreter(name):
-    code = f"from tests.test_kernels_scan import {name}; {name}()"
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_apart(__name__, f"{name}()", interpreted=True)
 
 
 @pytest.mark.parametrize("window", [1, 5, 70, 90])
@@ -202,8 +198,8 @@ def test_on_a_gpu(dtype, ramp):
     check(lambda q, k, v, w: aft_local(q, k, v, spread(w), 32, causal=True), [*tensors, band], limit=limit)
 
 
-def test_the_compiler_and_autocast_take_it_on_a_gpu():
-    on_gpu()
+def check_compiled():
+    """Compiled and under autocast, on a GPU."""
     query, key, value = inputs(100, dim=64, device="cuda")
     w = torch.randn(100, 100, device="cuda")
 
@@ -214,6 +210,11 @@ def test_the_compiler_and_autocast_take_it_on_a_gpu():
     torch.testing.assert_close(compiled(query, key, value, w), both(query, key, value, w), rtol=1e-4, atol=1e-4)
     with torch.autocast("cuda", torch.bfloat16):
         assert both(query.bfloat16(), key.bfloat16(), value.bfloat16(), w).dtype == torch.bfloat16
+
+
+def test_the_compiler_and_autocast_take_it_on_a_gpu():
+    on_gpu()
+    run_apart(__name__, "check_compiled()", interpreted=False)
 
 
 def test_a_gpu_says_what_it_takes(caplog):
