@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -19,6 +19,7 @@ from aft_lens.training.classifier import Classifier
 from aft_lens.training.graphs import CudaGraphs
 from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.keeper import CheckpointKeeper
+from aft_lens.training.moving_average import MovingAverage
 from aft_lens.training.recipe import Recipe
 from aft_lens.training.stopping import StopTogether
 
@@ -142,7 +143,7 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool) -> pl
     if recipe.trainer.cuda_graphs:
         callbacks.append(CudaGraphs())
     if recipe.optim.ema:
-        callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema))
+        callbacks.append(MovingAverage(recipe.optim.ema))
     callbacks.append(
         ModelCheckpoint(state, filename="{epoch}", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True)
     )
