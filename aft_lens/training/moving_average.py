@@ -12,8 +12,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class MovingAverage(WeightAveraging):
     """Average the weights over steps, on the device that trains; validate and save the average.
 
-    decay: the average's share that stays at a step, in [0, 1). Averages of batch norm are averaged too; buffers of
-    whole numbers and truth values (offsets that are kept, counts) are those of the model.
+    decay: the average's share that stays at a step, in [0, 1). Batch norm's running statistics are averaged too;
+    buffers of whole numbers and truth values (offsets that are kept, counts) are those of the model.
 
     Lightning's own `EMAWeightAveraging` is made before the model is on its device and stays on the CPU, goes tensor by
     tensor, and rounds whole numbers toward zero at every step.
