@@ -10,7 +10,15 @@ from jaxtyping import Float
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from aft_lens.extraction import AttentionReader, as_reader, image_batches, open_positions, open_source, stream_relative
+from aft_lens.extraction import (
+    AttentionReader,
+    as_reader,
+    image_batches,
+    open_positions,
+    open_source,
+    stream_relative,
+    targets_per_offset,
+)
 from aft_lens.models import VisionModel
 from analyses.figures import rounded, save_mosaic, table
 from analyses.machine import command_line
@@ -41,8 +49,16 @@ class AttentionMaps:
 
     @property
     def mean_distance(self) -> Float[np.ndarray, "layer head"]:
-        """Distance in patches, averaged with the maps as weights."""
-        return mean_distance(self.maps)
+        """Distance from a target to what it attends to in patches, averaged over targets with attention as weights.
+
+        It does not depend on `border_corrected`: an offset weighs by the targets that have it.
+        """
+        return mean_distance(self.maps * targets_per_offset(self.grid).numpy() if self.border_corrected else self.maps)
+
+    @property
+    def uniform_distance(self) -> float:
+        """`mean_distance` of attention that is the same everywhere."""
+        return float(mean_distance(targets_per_offset(self.grid).numpy()))
 
     def save(self, out: Path, *, limit: float | None = None, line: str | None = None) -> list[Path]:
         """Write attention.json, .png, .svg and .html.
@@ -57,6 +73,7 @@ class AttentionMaps:
             "grid": list(self.grid),
             "border_corrected": self.border_corrected,
             "mean_distance_patches": rounded(self.mean_distance),
+            "uniform_distance_patches": self.uniform_distance,
         }
         return save_mosaic(
             self.excess, out, "attention", title=f"Relative attention over {self.images} images",
@@ -145,6 +162,7 @@ def _summary(result: AttentionMaps, reader: AttentionReader) -> str:
         [str(i), *(f"{value:.2f}" for value in (distance.mean(), distance.min(), distance.max()))]
         for i, distance in enumerate(result.mean_distance)
     ]
+    words += f"\nuniform attention lies {result.uniform_distance:.2f} patches from its target on average"
     return words + "\n" + table(["layer", "mean distance (patches)", "nearest head", "farthest head"], rows)
 
 

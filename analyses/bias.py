@@ -31,8 +31,13 @@ class BiasMaps:
     """Entropy of softmax(w) over the map, in nats; log(positions) where w is flat."""
     mean_distance: Float[np.ndarray, "layer head"]
     """Distance from the target in patches, averaged with weights |exp(w) - 1|; NaN where all are 0."""
-    kind: str
-    """"offset" (AFT-conv) or "target" (AFT-full, AFT-local)."""
+    targets: tuple[tuple[int, int], ...] | None = None
+    """AFT-full and AFT-local: the target (row, column) of each map along the heads' axis; None by offset."""
+
+    @property
+    def kind(self) -> str:
+        """ "offset" (AFT-conv) or "target" (AFT-full, AFT-local)."""
+        return "offset" if self.targets is None else "target"
 
     @property
     def uniform_entropy(self) -> float:
@@ -43,6 +48,7 @@ class BiasMaps:
         """Write bias.json, .png, .svg and .html into a folder and return their paths."""
         record = {
             "kind": self.kind,
+            "targets": self.targets,
             "entropy_nats": rounded(self.entropy),
             "mean_distance_patches": [
                 [None if math.isnan(v) else v for v in row] for row in rounded(self.mean_distance)
@@ -68,10 +74,10 @@ def position_bias_maps(model: VisionModel) -> BiasMaps:
         if all(isinstance(mixer, AFTConv) for mixer in mixers):
             w = torch.stack([_window(mixer, model.config.window_size) for mixer in mixers])
             centre = torch.tensor([[side // 2 for side in w.shape[2:]]]).expand(w.shape[1], 2)
-            kind = "offset"
+            targets = None
         elif all(isinstance(mixer, AFTFull) and mixer.position_bias is not None for mixer in mixers):
             w, centre = _targets(model)
-            kind = "target"
+            targets = tuple((int(y), int(x)) for y, x in centre)
         else:
             raise ValueError(
                 f"model mixes with {model.config.mixer}, which has no position biases; "
@@ -86,7 +92,7 @@ def position_bias_maps(model: VisionModel) -> BiasMaps:
     distance = ((y - centre[:, 0, None, None]) ** 2 + (x - centre[:, 1, None, None]) ** 2).float().sqrt()
     weight = maps.abs()
     mean = (weight * distance).sum((2, 3)) / weight.sum((2, 3))
-    return BiasMaps(maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), kind)
+    return BiasMaps(maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), targets)
 
 
 def _window(mixer: AFTConv, side: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
+from aft_lens.extraction import as_reader
 from aft_lens.models import create_model
 from analyses import attention, bias, keys
 
@@ -59,6 +60,23 @@ def test_vit_has_no_bias_and_conv_no_attention():
         attention.attention_maps(small("aft_conv_digits"), [torch.zeros(1, 1, 8, 8)])
     with pytest.raises(ValueError, match="AFT-conv"):
         keys.key_maps(small("vit_digits"), torch.zeros(1, 8, 8))
+
+
+def test_attention_distance_is_over_targets_and_the_same_for_either_average():
+    torch.manual_seed(0)
+    model, images = small("vit_digits"), torch.randn(5, 1, 8, 8)
+    for block in model.blocks:
+        torch.nn.init.normal_(block.mixer.qkv.weight)
+    found = [attention.attention_maps(model, [images], border_corrected=corrected) for corrected in (True, False)]
+    weights, reader = {}, as_reader(model)
+    with torch.no_grad(), reader.exposed(weights.__setitem__):
+        reader.logits(images)
+    place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
+    pairs = torch.stack([weights[layer][:, :, 1:, 1:].sum(0) for layer in range(2)])
+    expected = (pairs * torch.cdist(place, place)).sum((2, 3)) / pairs.sum((2, 3))
+    for result in found:
+        np.testing.assert_allclose(result.mean_distance, expected.numpy(), rtol=1e-5)
+    assert found[0].uniform_distance == pytest.approx(float(torch.cdist(place, place).mean()))
 
 
 def test_attention_of_every_target_sums_to_one():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.views import locality, offsets, training
-from app.views.mosaic import CLICK_POINTS, Cell, cell_text, enlarged, mosaic
+from app.views.mosaic import CLICK_POINTS, Cell, answering, cell_text, enlarged, mosaic
 from app.views.stack import MapStack, shared_bound, shared_frame
 
 
@@ -40,8 +40,10 @@ def test_per_head_colours_end_at_one(stack):
 
 
 def test_a_large_mosaic_keeps_its_points_few():
-    figure = mosaic(MapStack(np.ones((12, 16, 27, 27)), "u"))
-    assert 1000 < len(figure.data[1].x) <= CLICK_POINTS
+    large = MapStack(np.ones((12, 16, 27, 27)), "u")
+    assert CLICK_POINTS / 4 < len(mosaic(large).data[1].x) <= CLICK_POINTS
+    assert answering(large) == 3
+    assert answering(MapStack(np.ones((6, 16, 11, 11)), "u")) == 1
 
 
 def test_first_head_shifts_the_labels(stack):

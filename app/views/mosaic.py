@@ -1,6 +1,6 @@
 """Layer-by-head mosaics of maps, and one map enlarged: both answer a click on a cell."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -8,10 +8,8 @@ import plotly.graph_objects as go
 from app.views import theme
 from app.views.stack import MapStack, shared_bound
 
-CLICK_POINTS = 6000
+CLICK_POINTS = 16_000
 """Most invisible points laid over a mosaic to take clicks (a heat map's own clicks do not reach Streamlit)."""
-
-
 TILE = 150
 """Largest side of a map in a mosaic, in pixels."""
 SIDES = 140
@@ -32,7 +30,8 @@ def cell_text(stack: MapStack, cell: Cell) -> str:
     """A cell in words: layer, head and its offset or position."""
     if stack.by_offset:
         return f"Layer {cell.layer}, {stack.column} {cell.head}, offset Δy {cell.y:+d}, Δx {cell.x:+d}"
-    return f"Layer {cell.layer}, {stack.column} {cell.head}, row {cell.y}, column {cell.x}"
+    target = "" if stack.targets is None else " at row {}, column {}".format(*stack.targets[cell.head])
+    return f"Layer {cell.layer}, {stack.column} {cell.head}{target}, row {cell.y}, column {cell.x}"
 
 
 def mosaic(
@@ -60,13 +59,14 @@ def mosaic(
             canvas[top : top + rows, left : left + columns] = shown[layer, head]
     limit = 1.0 if per_head else bound or shared_bound(stack)
     unit = "share of the head's peak" if per_head else stack.unit
-    figure = go.Figure(_heatmap(canvas, limit, unit))
+    figure = go.Figure(_heatmap(canvas, limit, unit, signed=stack.signed))
     figure.add_trace(_click_points(stack, gap, first_head))
     if marked is not None:
         _outline(figure, stack, gap, first_head, marked)
     tile = min((width - SIDES) / stack.heads, TILE)
     height = int(np.clip(tile * stack.layers * (rows + gap) / (columns + gap), 120, 1200))
-    theme.layout(figure, height=height + 64, clickmode="event+select", showlegend=False, margin=MARGIN)
+    reach = _reach(tile / (columns + gap) * answering(stack))
+    theme.layout(figure, height=height + 64, showlegend=False, margin=MARGIN, **reach)
     every = max(1, -(-stack.heads * 34 // width))
     figure.update_xaxes(
         tickvals=[h * (columns + gap) + (columns - 1) / 2 for h in range(0, stack.heads, every)],
@@ -101,7 +101,8 @@ def enlarged(
 ) -> go.Figure:
     """One map with axes in offsets or positions; a click selects a cell as in `mosaic`.
 
-    Without a `bound` the map's own largest |value| is the bound. `marked` (y, x) gets an outline.
+    Without a `bound` the map's own largest |value| is the bound. `marked` (y, x) gets an outline, the target that a
+    map over positions is drawn for a cross.
     """
     values = stack.values[layer, head]
     rows, columns = stack.frame
@@ -109,7 +110,7 @@ def enlarged(
     xs = [stack.coordinates(0, column)[1] for column in range(columns)]
     finite = np.abs(values[np.isfinite(values)])
     limit = bound or (float(finite.max()) if finite.size and finite.max() > 0 else 1.0)
-    figure = go.Figure(_heatmap(values, limit, stack.unit, xs, ys))
+    figure = go.Figure(_heatmap(values, limit, stack.unit, xs, ys, signed=stack.signed))
     grid_y, grid_x = np.meshgrid(ys, xs, indexing="ij")
     points = [Cell(layer, head, int(y), int(x)) for y, x in zip(grid_y.flat, grid_x.flat, strict=True)]
     figure.add_trace(_invisible(grid_x.ravel(), grid_y.ravel(), points, values.ravel(), stack))
@@ -118,7 +119,10 @@ def enlarged(
         figure.add_shape(
             type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": theme.INK, "width": 2.5}
         )
-    theme.layout(figure, height=height, clickmode="event+select", showlegend=False, margin=MARGIN)
+    if stack.targets is not None:
+        y, x = stack.targets[head]
+        figure.add_annotation(x=x, y=y, text="×", showarrow=False, font={"size": 20, "color": theme.INK})
+    theme.layout(figure, height=height, showlegend=False, margin=MARGIN, **_reach(height / rows))
     name = ("Δx (patches)", "Δy (patches)") if stack.by_offset else ("column (patches)", "row (patches)")
     figure.update_xaxes(
         title={"text": name[0], "standoff": 4},
@@ -140,6 +144,16 @@ def enlarged(
 _BARE = {"showgrid": False, "zeroline": False, "ticks": "", "tickfont": {"color": theme.MUTED, "size": 12}}
 
 
+def answering(stack: MapStack) -> int:
+    """Step of the rows and columns of a mosaic that answer a click: 1 up to CLICK_POINTS cells."""
+    return max(1, int(np.ceil(np.sqrt(stack.values.size / CLICK_POINTS))))
+
+
+def _reach(pitch: float) -> dict[str, Any]:
+    """Layout by which a click or the pointer takes the nearest point, no farther than a cell of that many pixels."""
+    return {"clickmode": "event+select", "hovermode": "closest", "hoverdistance": int(np.ceil(max(0.8 * pitch, 2)))}
+
+
 def _normalised(values: np.ndarray) -> np.ndarray:
     """Each map over its own largest |value|; a map of zeros stays zero."""
     filled = np.where(np.isfinite(values), np.abs(values), 0.0)
@@ -148,16 +162,22 @@ def _normalised(values: np.ndarray) -> np.ndarray:
 
 
 def _heatmap(
-    values: np.ndarray, limit: float, unit: str, xs: list[int] | None = None, ys: list[int] | None = None
+    values: np.ndarray,
+    limit: float,
+    unit: str,
+    xs: list[int] | None = None,
+    ys: list[int] | None = None,
+    *,
+    signed: bool = True,
 ) -> go.Heatmap:
-    """A heat map with zero in the middle of its colours; hovering is left to the points above it."""
+    """A heat map with zero in the middle of its colours, or at their start; hovering is left to the points above it."""
     return go.Heatmap(
         z=values,
         x=xs,
         y=ys,
-        zmin=-limit,
+        zmin=-limit if signed else 0.0,
         zmax=limit,
-        colorscale=theme.DIVERGING,
+        colorscale=theme.DIVERGING if signed else theme.RISING,
         colorbar=theme.colorbar(unit),
         hoverinfo="skip",
         hoverongaps=False,
@@ -165,9 +185,9 @@ def _heatmap(
 
 
 def _click_points(stack: MapStack, gap: int, first_head: int) -> go.Scatter:
-    """Invisible points over the cells of a mosaic, thinned evenly above CLICK_POINTS."""
+    """Invisible points over the cells of a mosaic that answer."""
     rows, columns = stack.frame
-    step = max(1, int(np.ceil(np.sqrt(stack.values.size / CLICK_POINTS))))
+    step = answering(stack)
     xs, ys, cells, values = [], [], [], []
     for layer in range(stack.layers):
         for head in range(stack.heads):
@@ -183,7 +203,10 @@ def _click_points(stack: MapStack, gap: int, first_head: int) -> go.Scatter:
 
 
 def _invisible(xs: np.ndarray, ys: np.ndarray, cells: list[Cell], values: np.ndarray, stack: MapStack) -> go.Scatter:
-    """Points that are not seen but hovered and clicked; customdata is (layer, head, y, x, value)."""
+    """Points that are not seen but hovered and clicked; customdata is (layer, head, y, x, value).
+
+    They are a pixel wide: of points that overlap under the pointer Plotly takes the last, not the nearest.
+    """
     place = (
         "Δy %{customdata[2]}, Δx %{customdata[3]}"
         if stack.by_offset
@@ -194,7 +217,7 @@ def _invisible(xs: np.ndarray, ys: np.ndarray, cells: list[Cell], values: np.nda
         x=xs,
         y=ys,
         mode="markers",
-        marker={"size": 14, "symbol": "square", "color": theme.INK, "opacity": 0},
+        marker={"size": 1, "color": theme.INK, "opacity": 0},
         selected=hidden,
         unselected=hidden,
         customdata=[[*cell, float(value)] for cell, value in zip(cells, values, strict=True)],

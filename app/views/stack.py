@@ -1,5 +1,6 @@
 """A stack of maps by layer and head with its unit: what every mosaic of the app is drawn from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,10 @@ class MapStack:
     """The model's name."""
     column: str = "head"
     """What the columns are: heads, or the targets that AFT-full's maps are drawn for."""
+    signed: bool = True
+    """False if no value is below zero."""
+    targets: Sequence[tuple[int, int]] | None = None
+    """The position (row, column) that each column's maps are drawn for, where the columns are targets."""
     distance: np.ndarray | None = None
     """Mean distance from the target in patches, `layer head`, where the analysis gives it."""
 
@@ -56,7 +61,8 @@ class MapStack:
 
     def select_heads(self, first: int, count: int) -> "MapStack":
         """The same stack with `count` heads from `first` on."""
-        return replace(self, values=self.values[:, first : first + count])
+        targets = None if self.targets is None else self.targets[first : first + count]
+        return replace(self, values=self.values[:, first : first + count], targets=targets)
 
     def framed(self, rows: int, columns: int) -> "MapStack":
         """Crop or pad with NaN around the middle to (rows, columns), both odd if by offset, to share a frame."""

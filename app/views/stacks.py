@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from analyses.attention import AttentionMaps
@@ -13,21 +14,21 @@ from app.views.stack import MapStack
 
 def of_bias(result: BiasMaps, label: str) -> MapStack:
     """exp(w) − 1: by offset for AFT-conv (Fig. 6 to 8), over the grid for a few targets for AFT-full (Fig. 3)."""
-    by_offset = result.kind == "offset"
     return MapStack(
         result.maps,
         "exp(w) − 1",
-        by_offset,
-        label,
-        "head" if by_offset else "target",
-        result.mean_distance,
+        by_offset=result.targets is None,
+        label=label,
+        column="head" if result.targets is None else "target",
+        targets=result.targets,
+        distance=result.mean_distance,
     )
 
 
 def of_attention(result: AttentionMaps, label: str, *, excess: bool = True) -> MapStack:
     """Relative attention by offset (Fig. 1, left), as excess over uniform attention: the scale of exp(w) − 1."""
     if not excess:
-        return MapStack(result.maps, "mean attention", label=label, distance=result.mean_distance)
+        return MapStack(result.maps, "mean attention", label=label, signed=False, distance=result.mean_distance)
     return MapStack(result.excess, "n × attention − 1", label=label, distance=result.mean_distance)
 
 
@@ -37,10 +38,24 @@ def of_keys(result: KeyMaps, label: str) -> MapStack:
     return MapStack(centred, "K − mean", by_offset=False, label=label)
 
 
-def of_snapshots(snapshots: Mapping[int, Mapping[str, Tensor]], label: str) -> dict[int, MapStack]:
-    """exp(w) − 1 of AFT-conv by epoch, from the position biases (`h y x` a layer) that a run kept."""
+def of_snapshots(
+    snapshots: Mapping[int, Mapping[str, Tensor]], label: str, *, single: bool = False
+) -> dict[int, MapStack]:
+    """exp(w) − 1 of AFT-conv by epoch, from the position biases (`h y x` a layer) that a run kept.
+
+    With `single` only a head's largest w counts, as in a single-position model outside of training: runs keep w
+    before sampling.
+    """
     return {
-        epoch: MapStack(np.stack([np.expm1(w.double().numpy()) for w in biases.values()]), "exp(w) − 1", label=label)
+        epoch: MapStack(np.stack([np.expm1(_used(w, single)) for w in biases.values()]), "exp(w) − 1", label=label)
         for epoch, biases in snapshots.items()
         if biases
     }
+
+
+def _used(w: Tensor, single: bool) -> np.ndarray:
+    """w `h y x` as the model uses it."""
+    if single:
+        flat = w.flatten(1)
+        w = torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), flat.amax(1, keepdim=True)).view(w.shape)
+    return w.double().numpy()

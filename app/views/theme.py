@@ -18,6 +18,8 @@ DIVERGING = (
     (1.0, "#8c1423"),
 )
 """Blue below zero, near white at zero, red above: zero is always the middle of the range."""
+RISING = tuple((2 * place - 1, color) for place, color in DIVERGING if place >= 0.5)
+"""For values that are never negative: near white at zero, red above."""
 GAP = "#ffffff"
 """Between the tiles of a mosaic, and where a model has no value."""
 
@@ -51,7 +53,10 @@ def colorbar(title: str, *, ticks: tuple[list[float], list[str]] | None = None) 
     bar: dict[str, Any] = {
         "title": {"text": title, "side": "right", "font": {"size": 12, "color": MUTED}},
         "thickness": 10,
-        "len": 1.0,
+        "lenmode": "pixels",
+        "len": 200,
+        "y": 1,
+        "yanchor": "top",
         "outlinewidth": 0,
         "tickfont": {"size": 11, "color": MUTED},
         "xpad": 6,
