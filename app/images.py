@@ -12,6 +12,8 @@ from app.loaders import Entry
 from app.uploads import MAX_BYTES, UploadError, fit_image, read_image, to_tensor
 
 SAMPLE, UPLOAD = "Test sample", "Upload"
+KEPT = "kept upload"
+"""Session's key of the last upload, (name, bytes): the uploader forgets it while it is not shown."""
 
 
 @dataclass(frozen=True)
@@ -25,30 +27,42 @@ class Chosen:
     invert: bool
 
 
-def choose(entry: Entry) -> Chosen | None:
-    """Widgets for the image; None until an upload is there or if it cannot be read."""
-    source, what = st.columns([1, 3], gap="medium", vertical_alignment="bottom")
-    with source:
+def choose(*entries: Entry) -> Chosen | None:
+    """Widgets for the image, one that all the models' data sets have; None until a readable upload is there."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         kind = st.segmented_control(
             "Image", [SAMPLE, UPLOAD], default=SAMPLE, required=True, key="image", bind="query-params"
         )
+        what = st.container()
     with what:
         if kind == SAMPLE:
-            images = loaders.data_of(str(entry.path), entry.revision)
-            index = st.slider("Number", 0, len(images.test) - 1, 0, key="i", bind="query-params")
-            if images.train is images.test:
-                st.caption(f"{images.name} is not here: {images.split}.")
+            sources = {data.name: data for data in (loaders.data_of(str(e.path), e.revision) for e in entries)}
+            last = min(len(data.test) for data in sources.values()) - 1
+            index = st.slider("Number", 0, last, 0, key="i", bind="query-params")
+            for data in sources.values():
+                if data.train is data.test:
+                    st.caption(f"{data.name} is not here: {data.split}.")
             return Chosen(None, int(index), False)
-        file = st.file_uploader("PNG, JPEG, WebP, BMP, GIF or TIFF", max_upload_size=MAX_BYTES // 2**20, key="file")
+        file = st.file_uploader(
+            "PNG, JPEG, WebP, BMP, GIF or TIFF",
+            max_upload_size=MAX_BYTES // 2**20,
+            key="file",
+            on_change=lambda: st.session_state.pop(KEPT, None),
+        )
         invert = st.toggle("Invert (a dark drawing on light paper)", key="invert", bind="query-params")
-    if file is None:
+        if file is not None:
+            st.session_state[KEPT] = (file.name, file.getvalue())
+        elif KEPT in st.session_state:
+            st.caption(f"Still {st.session_state[KEPT][0]}, until another file is chosen.")
+    if KEPT not in st.session_state:
         return None
+    content = st.session_state[KEPT][1]
     try:
-        read_image(file.getvalue())
+        read_image(content)
     except UploadError as error:
         st.error(str(error), icon=":material/broken_image:")
         return None
-    return Chosen(file.getvalue(), 0, bool(invert))
+    return Chosen(content, 0, bool(invert))
 
 
 def for_model(chosen: Chosen, entry: Entry) -> tuple[np.ndarray, np.ndarray, int | None]:
@@ -56,7 +70,7 @@ def for_model(chosen: Chosen, entry: Entry) -> tuple[np.ndarray, np.ndarray, int
     record: dict[str, Any] = loaders.checkpoint(str(entry.path), entry.revision).data
     if chosen.data is None:
         test: Any = loaders.data_of(str(entry.path), entry.revision).test
-        image, label = test[min(chosen.index, len(test) - 1)]
+        image, label = test[chosen.index]
         truth: int | None = int(label)
     else:
         fitted = fit_image(read_image(chosen.data), record["img_size"], record["in_chans"], invert=chosen.invert)

@@ -3,6 +3,7 @@
 import math
 import os
 import threading
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ CALIBRATION = 512
 """Validation images that a measured pruning criterion is computed on."""
 MEASURED = 360
 """Test images that a rung is measured on, for an answer while one waits: all of digits."""
-_ONE_AT_A_TIME = threading.Lock()
-"""Hooks are set on a shared model while it runs: two sessions must not run one model at once."""
+_LOCKS: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+"""By path and revision: hooks are set on a shared model while it runs, so two sessions must not run one at once."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def data_of(path: str, revision: str) -> DataSource:
 @st.cache_data(max_entries=32, show_spinner=False)
 def bias_maps(path: str, revision: str) -> BiasMaps:
     """exp(w) − 1 of a checkpoint by layer and head."""
-    with _ONE_AT_A_TIME:
+    with _LOCKS[path, revision]:
         return position_bias_maps(checkpoint(path, revision).model)
 
 
@@ -108,23 +109,23 @@ def relative_maps(path: str, revision: str, images: int) -> AttentionMaps:
     """Relative attention of a ViT over the first test images of its data."""
     loaded = checkpoint(path, revision)
     source = data_of(path, revision)
-    with _ONE_AT_A_TIME:
+    with _LOCKS[path, revision]:
         return attention_maps(loaded.model, batches(source, images))
 
 
 @st.cache_data(max_entries=64, show_spinner="Reading the keys …")
 def keys_of(path: str, revision: str, image: Any) -> KeyMaps:
     """Keys, prediction and attribution for one normalised image, given as an array `c y x` to be hashed."""
-    with _ONE_AT_A_TIME:
+    with _LOCKS[path, revision]:
         return key_maps(checkpoint(path, revision).model, torch.from_numpy(image))
 
 
-@st.cache_resource(max_entries=16, show_spinner="Pruning and measuring …")
+@st.cache_resource(max_entries=16, show_spinner="Pruning and measuring (up to half a minute for the larger models) …")
 def pruned(path: str, revision: str, keep: int, criterion: str) -> PruneLadder:
     """The ladder of a checkpoint at `keep` offsets a head, chosen on validation and measured on test images."""
     loaded = checkpoint(path, revision)
     source = data_of(path, revision)
-    with _ONE_AT_A_TIME:
+    with _LOCKS[path, revision]:
         return prune_to_indexing(
             loaded.model,
             batches(source, MEASURED),

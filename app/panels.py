@@ -1,5 +1,7 @@
 """Parts of pages that take checkpoints and lay out views: comparison, inspection of one offset, locality."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import streamlit as st
 
@@ -8,7 +10,7 @@ from app.loaders import Entry
 from app.runs import Run
 from app.views import keys as key_views
 from app.views import locality, stacks
-from app.views.mosaic import Cell, cell_text, enlarged, mosaic
+from app.views.mosaic import Cell, answering, cell_text, enlarged, mosaic
 from app.views.stack import MapStack, nearest_frame, shared_bound, shared_frame
 from app.widgets import chart, clickable, clicked
 
@@ -16,8 +18,8 @@ IMAGES = 256
 """Test images that relative attention is averaged over, as in the paper."""
 HEADS_SHOWN = 16
 """Heads drawn at once, as in the paper's figures."""
-PICTURE = 230
-"""Height of an image and what stands beside it, in pixels."""
+PICTURE = 196
+"""Sides of an image and what stands beside it, in pixels: three fit half a page."""
 PALE = 5.0
 """How many times stronger one model is when the other can hardly be seen on a shared scale."""
 NEAR, ALL = "In both", "All"
@@ -38,8 +40,7 @@ def stack_of(entry: Entry, images: int = IMAGES) -> MapStack:
 def compare(first: Entry, second: Entry) -> None:
     """Two mosaics on one frame and scale, the clicked offset enlarged in both, and locality by layer."""
     pair = [stack_of(first), stack_of(second)]
-    bar, near, heads = st.columns([2, 2, 3], vertical_alignment="bottom")
-    with bar:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         scale = st.segmented_control(
             "Colour scale",
             [SHARED, EACH_MODEL, EACH_HEAD],
@@ -48,20 +49,20 @@ def compare(first: Entry, second: Entry) -> None:
             key="scale",
             bind="query-params",
         )
-    if all(stack.by_offset for stack in pair):
-        with near:
+        if all(stack.by_offset for stack in pair):
             frame = st.segmented_control(
                 "Offsets", [NEAR, ALL], default=NEAR, required=True, key="offsets", bind="query-params"
             )
-        sides = (shared_frame if frame == ALL else nearest_frame)(*pair)
-        pair = [stack.framed(*sides) for stack in pair]
-    with heads:
+            sides = (shared_frame if frame == ALL else nearest_frame)(*pair)
+            pair = [stack.framed(*sides) for stack in pair]
         start = head_window(*pair)
-    bound = shared_bound(*pair) if scale == SHARED else None
+    common = shared_bound(*pair)
+    bounds = {SHARED: [common, common], EACH_MODEL: [shared_bound(stack) for stack in pair]}.get(scale, [None, None])
     weaker, stronger = sorted(pair, key=shared_bound)
-    if bound is not None and bound > PALE * shared_bound(weaker):
+    if scale == SHARED and common > PALE * shared_bound(weaker):
         st.caption(f"{weaker.label} is pale as {stronger.label} is stronger by far: “{EACH_MODEL}” shows both.")
-    for column, stack, key in zip(st.columns(2, gap="medium"), pair, ("left", "right"), strict=True):
+    columns = st.columns(2, gap="medium")
+    for column, stack, bound, key in zip(columns, pair, bounds, ("left", "right"), strict=True):
         with column:
             from_head = start if start < stack.heads else 0
             figure = mosaic(
@@ -73,23 +74,28 @@ def compare(first: Entry, second: Entry) -> None:
             )
             name = f"{stack.unit} of {stack.label} by layer and {stack.column}"
             clickable(figure, f"mosaic-{key}", name, parameter_of(stack))
-    st.caption("Values beyond the end of the scale have its full colour; hover or click to read them.")
-    inspect(pair, bound=bound)
+    step = max(answering(stack.select_heads(start, HEADS_SHOWN)) for stack in pair)
+    st.caption(
+        "Values beyond the end of the scale have its full colour; hover or click to read them."
+        + (f" Every {step}. row and column answers here, every one in the enlarged map." if step > 1 else "")
+    )
+    inspect(pair, bounds)
     distances(pair)
 
 
-def inspect(shown: list[MapStack], *, bound: float | None = None) -> None:
+def inspect(shown: list[MapStack], bounds: Sequence[float | None] = (None,)) -> None:
     """The map of the clicked layer and head enlarged in each stack, with the value at the clicked place."""
     cells = [chosen_cell(stack) for stack in shown]
     if len({stack.by_offset for stack in shown}) == 1:
         cells = cells[:1] * len(shown)
     st.subheader(cell_text(shown[0], cells[0]), anchor=False)
-    for i, (column, stack, cell) in enumerate(zip(st.columns(len(shown), gap="medium"), shown, cells, strict=True)):
+    columns = st.columns(len(shown), gap="medium")
+    for i, (column, stack, cell, bound) in enumerate(zip(columns, shown, cells, bounds, strict=True)):
         with column:
             near = within(cell, stack)
             place = stack.cell(cell.y, cell.x)
             value = stack.values[near.layer, near.head][place] if place is not None else np.nan
-            text = f"{value:.4g}" if np.isfinite(value) else "none: outside its window"
+            text = number(value) if np.isfinite(value) else "none: it has no such offset"
             instead = "" if near == cells[0] else f" ({cell_text(stack, near)})"
             st.markdown(f"**{stack.label}**{instead}: {stack.unit} = **{text}**")
             clickable(
@@ -105,13 +111,20 @@ def distances(shown: list[MapStack]) -> None:
     """Mean distance by layer of the stacks that have one."""
     series = [(stack.label, stack.distance) for stack in shown if stack.distance is not None]
     st.subheader("How far each layer looks", anchor=False)
-    st.caption("Mean distance from the target: of |exp(w) − 1| for AFT, of the attention itself for a ViT.")
+    st.caption(
+        "Mean distance from the target, weighted by |exp(w) − 1| on the window for AFT, by the attention itself for a "
+        "ViT: compare heads and layers of one model, or AFT models of one window."
+    )
     chart(locality.by_layer(series, name="mean distance (patches)"), "distance", "Mean distance by layer")
 
 
-def chosen_cell(stack: MapStack) -> Cell:
-    """The cell in the URL held inside the stack, or the strongest one of its first head before any click."""
-    return within(clicked(parameter_of(stack)) or strongest(stack), stack)
+def chosen_cell(stack: MapStack, parameter: str | None = None) -> Cell:
+    """The cell in the URL, its layer and head held inside the stack; the first head's strongest where there is none.
+
+    There is none before any click, and where the offset or position lies outside the stack's frame.
+    """
+    cell = clicked(parameter or parameter_of(stack))
+    return strongest(stack) if cell is None or stack.cell(cell.y, cell.x) is None else within(cell, stack)
 
 
 def parameter_of(stack: MapStack) -> str:
@@ -125,27 +138,30 @@ def keys(entry: Entry, picture: images.Chosen, side: str) -> None:
     loaded = loaders.checkpoint(str(entry.path), entry.revision)
     result = loaders.keys_of(str(entry.path), entry.revision, image)
     classes = [str(name) for name in loaded.data["classes"]]
-    shown, why, what = st.columns(3)
-    with shown:
+    with st.container(horizontal=True, gap="small"):
         title = "Image" if truth is None else f"Image of class {_name(classes, truth)}"
-        chart(key_views.picture(pixels, title, height=PICTURE), f"image-{side}", "The image")
-    with why:
+        chart(key_views.picture(pixels, title, height=PICTURE), f"image-{side}", "The image", width=PICTURE)
         figure = key_views.attribution(result.attribution, "Attribution", height=PICTURE)
-        chart(figure, f"attribution-{side}", "Which pixels speak for the prediction")
-    with what:
+        chart(figure, f"attribution-{side}", "Which pixels speak for the prediction", width=PICTURE)
         figure = key_views.probabilities(result.probabilities, classes, height=PICTURE)
-        chart(figure, f"probabilities-{side}", "Most probable classes")
+        chart(figure, f"probabilities-{side}", "Most probable classes", width=PICTURE)
+    st.caption(
+        f"Attribution: integrated gradients of the logit of {_name(classes, result.prediction)} from a grey image; red "
+        "pixels speak for it, blue ones against it."
+    )
     stack = stacks.of_keys(result, entry.label)
-    clickable(mosaic(stack.select_heads(0, HEADS_SHOWN)), f"keys-{side}", f"Keys of {entry.label}", f"key-{side}")
-    cell = within(clicked(f"key-{side}") or strongest(stack), stack)
-    st.markdown(f"**{cell_text(stack, cell)}**")
+    cell = chosen_cell(stack, f"key-{side}")
+    figure = mosaic(stack.select_heads(0, HEADS_SHOWN), marked=cell)
+    clickable(figure, f"keys-{side}", f"Keys of {entry.label}", f"key-{side}")
+    value = stack.values[cell.layer, cell.head, cell.y, cell.x]
+    st.markdown(f"{cell_text(stack, cell)}: {stack.unit} = **{number(value)}**")
     figure = enlarged(stack, cell.layer, cell.head, marked=(cell.y, cell.x), height=280)
     clickable(figure, f"key-map-{side}", f"Keys of layer {cell.layer}, head {cell.head}", f"key-{side}", width=370)
 
 
 def snapshots(run: Run) -> None:
     """The position biases as they were after an epoch, coloured alike at every epoch; nothing if none were kept."""
-    kept = stacks.of_snapshots(loaders.snapshots(str(run.path), run.written), run.label)
+    kept = stacks.of_snapshots(loaders.snapshots(str(run.path), run.written), run.label, single=run.single)
     if len(kept) < 2:
         return
     st.subheader("How the position biases grew", anchor=False)
@@ -176,6 +192,11 @@ def strongest(stack: MapStack) -> Cell:
     size = np.abs(np.nan_to_num(stack.values[0, 0]))
     row, column = np.unravel_index(int(size.argmax()), size.shape)
     return Cell(0, 0, *stack.coordinates(int(row), int(column)))
+
+
+def number(value: float) -> str:
+    """A value as it is shown; zero without a sign."""
+    return f"{value + 0.0:.4g}"
 
 
 def within(cell: Cell, stack: MapStack) -> Cell:

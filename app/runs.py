@@ -25,6 +25,8 @@ class Run:
     in_progress: bool
     epochs: int | None
     """Epochs it will have; None if its recipe does not say."""
+    single: bool = False
+    """Whether its heads use the offset of their largest w alone."""
     written: float = 0.0
     """When its numbers were written last, in seconds since 1970."""
 
@@ -46,17 +48,24 @@ def describe(label: str, path: Path) -> Run:
     """
     files = [path / METRICS, *path.with_name(f"{path.name}.state").rglob("*")]
     latest = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
-    rows, epochs = read_rows(path), _epochs(path)
+    rows, record = read_rows(path), _record(path)
+    epochs, model = _find_epochs(record), record.get("model")
+    single = isinstance(model, dict) and model.get("position_bias") == "single"
     missing = epochs is not None and (not rows or rows[-1]["epoch"] + 1 < epochs)
-    return Run(label, path, missing and time.time() - latest < STALE_SECONDS, epochs, latest)
+    return Run(label, path, missing and time.time() - latest < STALE_SECONDS, epochs, single, latest)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """One row an epoch from metrics.csv: rows of one epoch are joined, blank and unfinished cells left out."""
+    """One row an epoch from metrics.csv: rows of one epoch are joined, blank and unfinished cells left out.
+
+    What was measured after the last epoch (a row without one, as pruning adds) belongs to it.
+    """
     epochs: dict[int, dict[str, float]] = {}
-    for number, row in enumerate(csv.DictReader(io.StringIO(_read(path / METRICS), newline=""))):
+    reader = csv.DictReader(io.StringIO(_read(path / METRICS), newline=""))
+    numbered = "epoch" in (reader.fieldnames or ())
+    for number, row in enumerate(reader):
         values = {key: value for key, cell in row.items() if key and (value := _number(cell)) is not None}
-        epoch = int(values.get("epoch", number))
+        epoch = int(values.get("epoch", max(epochs, default=0) if numbered else number))
         epochs.setdefault(epoch, {"epoch": float(epoch)}).update(values)
     return [epochs[epoch] for epoch in sorted(epochs)]
 
@@ -75,7 +84,8 @@ def headline(rows: Sequence[dict[str, float]], epochs: int | None) -> list[tuple
     ):
         names = [name for name in last if word in name.lower()]
         held_out = [name for name in names if any(part in name.lower() for part in ("test", "val"))]
-        for name in (held_out or names)[-1:]:
+        means = [name for name in names if name.endswith("/mean")]
+        for name in (held_out or means or names)[-1:]:
             title = name.replace("_", " ").replace("/", " ").capitalize()
             found.append((title, form.format(scale * last[name])))
     return found[:4]
@@ -103,13 +113,13 @@ def _number(cell: Any) -> float | None:
         return None
 
 
-def _epochs(path: Path) -> int | None:
-    """Epochs of the recipe in config.yaml, wherever in it they stand."""
+def _record(path: Path) -> dict[str, Any]:
+    """What config.yaml holds; empty if it cannot be read."""
     try:
         record = yaml.safe_load((path / CONFIG).read_text())
     except (OSError, yaml.YAMLError):
-        return None
-    return _find_epochs(record)
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _find_epochs(record: Any) -> int | None:

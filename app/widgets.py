@@ -52,9 +52,9 @@ def pick(label: str, key: str, entries: dict[str, Entry], prefer: Sequence[str] 
     return entry
 
 
-def chart(figure: go.Figure, key: str, description: str) -> None:
-    """Show a figure over the full width; `description` is read out by screen readers."""
-    st.plotly_chart(figure, key=key, theme=None, width="stretch", config=CHART, alt=description)
+def chart(figure: go.Figure, key: str, description: str, *, width: int | None = None) -> None:
+    """Show a figure; `description` is read out by screen readers. `width` is in pixels; None takes the whole column."""
+    st.plotly_chart(figure, key=key, theme=None, width=width or "stretch", config=CHART, alt=description)
 
 
 def clickable(

@@ -4,15 +4,18 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from aft_lens.checkpoint import list_checkpoints, save_checkpoint
+from aft_lens.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from aft_lens.models import create_model
+from analyses.bias import position_bias_maps
 from app import loaders
 from app.runs import find_runs, headline, read_rows
 from app.serve import ROOTS_VARIABLE
+from app.views import stacks
 
 APP = Path(__file__).parents[1] / "app"
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
@@ -200,6 +203,38 @@ def test_run_in_progress(tmp_path, monkeypatch):
     long_ago = 1_600_000_000
     os.utime(run / "metrics.csv", (long_ago, long_ago))
     assert not find_runs([tmp_path])["run"].in_progress
+
+
+def test_what_pruning_measured_belongs_to_the_last_epoch(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,val_accuracy,entropy/mean,train_entropy_sum,test_accuracy\n"
+                                          "0,0.4,3.0,9.0,\n1,0.5,2.0,6.0,\n,,,,0.6\n")  # fmt: skip
+    rows = read_rows(tmp_path)
+    assert [row["epoch"] for row in rows] == [0.0, 1.0]
+    assert rows[-1]["test_accuracy"] == 0.6
+    assert ("Epochs", "2 of 2") in headline(rows, 2)
+    assert ("Entropy mean", "2.00 nats") in headline(rows, 2)
+
+
+def test_biases_of_a_run_are_those_its_model_uses(monkeypatch):
+    monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
+    for run in (find_runs([SHIPPED])[name] for name in ("digits-single", "digits-conv")):
+        kept = stacks.of_snapshots(loaders.snapshots(str(run.path), run.written), run.label, single=run.single)
+        maps = position_bias_maps(load_checkpoint(run.path).model).maps
+        np.testing.assert_allclose(kept[max(kept)].values, maps, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cell_outside_the_frame_is_not_taken(tiny):
+    inside, outside = (page("compare", a="conv", b="vit", cell=cell) for cell in ("0.0.1.1", "0.0.99.99"))
+    assert inside.subheader[0].value == "Layer 0, head 0, offset Δy +1, Δx +1"
+    assert "99" not in outside.subheader[0].value
+    assert_well(page("keys", ka="conv", kb="conv", **{"key-left": "0.0.12.1"}))
+
+
+def test_images_are_numbered_by_the_smaller_data_set(monkeypatch):
+    monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
+    test = page("keys", ka="fashion-conv", kb="digits-single", i="31")
+    assert_well(test)
+    assert test.slider[0].max <= 359
 
 
 def test_pages_open_on_the_shipped_models_where_runs_have_their_names_too(monkeypatch, tmp_path):

@@ -108,8 +108,8 @@ def test_curves_show_each_quantity_once():
 
 def test_kept_offsets_have_a_panel_a_layer_and_a_dot_an_offset():
     figure = offsets.kept_offsets([[[[0, 0]], [[1, -2]], [[1, -2]]], [[], [[0, 0], [3, 1]], []]])
-    assert [(trace.x, trace.y) for trace in figure.data] == [((0, -2), (0, 1)), ((0, 1), (0, 3))]
-    assert figure.data[0].customdata == ("0", "1, 2")
+    assert [(trace.x, trace.y) for trace in figure.data] == [((-2, 0), (1, 0)), ((1, 0), (3, 0))]
+    assert figure.data[0].customdata == ("1, 2", "0")
     assert len(offsets.kept_offsets([[[]], [[]]]).data) == 2
 
 

@@ -136,6 +136,18 @@ def click_cell(page: Page, chart: int, x: float, y: float) -> None:
     page.mouse.click(*place)
 
 
+POINTS = """chart => {
+    const plot = document.querySelectorAll('.js-plotly-plot')[chart], layout = plot._fullLayout;
+    const box = plot.getBoundingClientRect(), cells = plot._fullData[1].customdata, points = plot.calcdata[1];
+    return points.filter((_, i) => i % 97 == 5).map(({x, y, i}) => [
+        box.left + layout.xaxis._offset + layout.xaxis.c2p(x),
+        box.top + layout.yaxis._offset + layout.yaxis.c2p(y),
+        Array.from(cells[i]).slice(0, 4),
+    ]);
+}"""
+"""Where some cells of a chart are on the page, and their layer, head, Δy and Δx."""
+
+
 def test_a_link_to_a_page_may_be_the_first_request(page, address):
     open_page(page, address, "training", "Training")
     expect(page.get_by_role("link", name="Compare")).to_be_visible()
@@ -159,6 +171,19 @@ def test_compare_click_reads_an_offset(page, address):
     settle(page)
 
 
+def test_the_pointer_reads_the_cell_under_it(page, address):
+    open_page(page, address, "", "Compare")
+    plot = page.locator(".js-plotly-plot").first
+    plot.scroll_into_view_if_needed()
+    cells = page.evaluate(POINTS, 0)
+    assert len(cells) > 10
+    for x, y, (layer, head, dy, dx) in cells:
+        page.mouse.move(round(x), round(y))
+        expect(plot.locator(".hovertext")).to_contain_text(f"layer {layer}, head {head}Δy {dy}, Δx {dx}")
+    page.mouse.click(round(x), round(y))
+    expect(page).to_have_url(re.compile(rf"cell={layer}\.{head}\.{dy}\.{dx}\b"))
+
+
 def test_keys_of_a_sample_and_an_upload(page, address):
     open_page(page, address, "keys?i=5", "Keys")
     expect(page.locator(".js-plotly-plot")).to_have_count(10)
@@ -173,6 +198,12 @@ def test_keys_of_a_sample_and_an_upload(page, address):
     upload.set_input_files({"name": "own.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
     expect(page.locator(".js-plotly-plot")).to_have_count(10)
     expect(page.get_by_test_id("stAlert")).to_have_count(0)
+    page.get_by_role("radio", name="Test sample").click()
+    expect(page.get_by_role("slider")).to_be_visible()
+    settle(page)
+    page.get_by_role("radio", name="Upload").click()
+    expect(page.get_by_text("Still own.png")).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(10)
 
 
 def test_attention_in_its_own_unit(page, address):

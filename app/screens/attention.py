@@ -28,7 +28,10 @@ with in_words():
         shown = stack.select_heads(start, panels.HEADS_SHOWN)
         figure = mosaic(shown, first_head=start, marked=panels.chosen_cell(stack), width=820)
         clickable(figure, "mosaic-attention", f"Relative attention of {entry.label} by layer and head")
-        st.caption(f"Averaged over {result.images} images; zero is what uniform attention would be.")
+        positions = result.grid[0] * result.grid[1]
+        uniform = f"1/{positions} = {1 / positions:.2g}" if unit == "Attention" else "0"
+        st.caption(f"Averaged over {result.images} images; uniform attention would be {uniform} everywhere.")
     with narrow:
         panels.inspect([stack])
     panels.distances([stack])
+    st.caption(f"Uniform attention lies {result.uniform_distance:.2f} patches from its target on average.")

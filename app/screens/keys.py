@@ -16,7 +16,7 @@ with left:
 with right:
     second = pick("Right", "kb", entries, prefer=("fashion-entropy", "digits-entropy", "digits-conv"))
 with in_words():
-    picture = images.choose(first)
+    picture = images.choose(first, second)
     if picture is not None:
         for column, entry, side in zip(st.columns(2, gap="medium"), (first, second), ("left", "right"), strict=True):
             with column, in_words():

@@ -1,5 +1,7 @@
 """Pruning: cut every head of an AFT-conv to k offsets and measure what that costs and saves."""
 
+from typing import Any
+
 import streamlit as st
 
 from app import loaders
@@ -15,6 +17,9 @@ CRITERIA = {
     "random": "control: drawn at random",
 }
 
+PLAIN: Any = {"delta_color": "off", "delta_arrow": "off"}
+"""A change that is neither good nor bad: most are within their intervals."""
+
 heading(
     "Pruning",
     "Every head keeps k offsets; the layer becomes pooling and indexing, with the same outputs as the "
@@ -24,7 +29,7 @@ entries = {label: entry for label, entry in entries_or_stop(("aft_conv",)).items
 if not entries:
     st.info("Every AFT-conv checkpoint here is pruned already. Train one: `aft-lens train --recipe digits-single`")
     st.stop()
-left, middle, right = st.columns([3, 2, 3], gap="large")
+left, middle, right = st.columns([3, 2, 3], gap="medium")
 with left:
     entry = pick("Model", "model", entries, prefer=("digits-single", "digits-entropy"))
 with middle:
@@ -32,30 +37,43 @@ with middle:
     st.caption(CRITERIA[str(criterion)])
 with right:
     keep = st.slider("Offsets kept a head (k)", 0, min(entry.window**2, 25), 1, key="keep", bind="query-params")
-with in_words(), st.container():
+place = st.empty()
+place.empty()  # numbers of other settings must not stay while these are measured
+with in_words(), place.container():
     result = loaders.pruned(str(entry.path), entry.revision, keep, str(criterion))
-    dense, masked, indexed = result.rows[0], result.rows[1], result.rows[-1]
+    dense, indexed = result.rows[0], result.rows[-1]
     columns = st.columns(4)
+    low, high = indexed.difference_interval
     columns[0].metric(
         "Accuracy, indexed",
         f"{indexed.accuracy:.1%}",
-        f"{100 * indexed.difference:+.2f} points" if indexed.difference else None,
+        f"{100 * indexed.difference:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]",
+        **PLAIN,
     )
     columns[1].metric("max |Δlogit| to masked", f"{result.max_logit_difference:.1e}")
-    columns[2].metric("Size", f"{indexed.bytes / 1024:,.0f} KiB", f"{indexed.bytes / dense.bytes - 1:+.0%}", "inverse")
+    columns[2].metric(
+        "Size",
+        f"{indexed.bytes / 1024:,.0f} KiB",
+        f"{indexed.bytes / dense.bytes - 1:+.1%}",
+        **PLAIN,
+    )
     columns[3].metric(
         "Latency",
-        f"{indexed.latency_mean_ms:.1f} ms",
-        f"{indexed.latency_mean_ms / dense.latency_mean_ms - 1:+.0%}",
-        "inverse",
+        f"{indexed.latency_mean_ms:.1f} ± {indexed.latency_sd_ms:.1f} ms",
+        f"{indexed.latency_mean_ms - dense.latency_mean_ms:+.1f} ms",
+        **PLAIN,
     )
     chart(ladder.ladder(result), "ladder", "Accuracy, size and latency of the dense, masked and indexed model")
     st.table(ladder.table_rows(result.rows))
     st.caption(
         f"Measured here on {result.images} test images; latency is one forward pass of {loaders.BATCH} images on the "
-        "CPU. Differences are to the dense model on the same images."
+        "CPU, mean ± standard deviation. Differences are to the dense model on the same images. Brackets: 95 % "
+        "bootstrap intervals over images."
     )
     st.subheader("Where the kept offsets are", anchor=False)
-    st.caption("Δx to the right, Δy down, in patches; a larger dot is kept by more heads, blue is the position itself.")
+    st.caption(
+        "Δx to the right, Δy down, in patches; a larger dot is kept by more heads of its layer, blue is the position "
+        "itself."
+    )
     chart(offsets.kept_offsets(result.offsets()), "offsets", "Kept offsets by layer")
     st.code(f"aft-lens prune {entry.path} --keep {keep} --criterion {criterion}", language="bash")

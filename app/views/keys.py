@@ -56,9 +56,10 @@ def probabilities(values: np.ndarray, classes: Sequence[str], *, count: int = 5,
 
 
 def _square(figure: go.Figure, title: str, height: int) -> go.Figure:
-    """A figure of pixels alone: no axes, no margins beyond the title's."""
+    """A figure of pixels alone in a thin frame: no axes, no margins beyond the title's."""
     theme.layout(figure, title=title, height=height)
     figure.update_layout(margin={"l": 4, "r": 4, "t": 40, "b": 4}, title={"font": {"size": 14}})
-    figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, constrain="domain")
+    frame = {"showgrid": False, "zeroline": False, "ticks": "", "showticklabels": False}
+    figure.update_xaxes(constrain="domain", showline=True, mirror=True, linecolor=theme.GRID, **frame)
+    figure.update_yaxes(constrain="domain", showline=True, mirror=True, linecolor=theme.GRID, **frame)
     return figure

@@ -62,7 +62,7 @@ def ladder(result: PruneLadder, *, height: int = 340) -> go.Figure:
         )
         figure.update_yaxes(range=[0, 1.12 * max(bar.value + bar.up for bar in bars) or 1], row=1, col=column)
     theme.layout(theme.axes(figure), height=height, bargap=0.35, margin={"l": 44, "r": 10, "t": 44, "b": 36})
-    figure.update_xaxes(showgrid=False, tickfont={"color": theme.INK, "size": 13})
+    figure.update_xaxes(showgrid=False, tickangle=0, tickfont={"color": theme.INK, "size": 13})
     figure.update_annotations(font={"size": 14, "color": theme.INK})
     return figure
 
@@ -76,7 +76,7 @@ def table_rows(rows: Sequence[Rung]) -> list[dict[str, str]]:
             "accuracy (95 % interval)": (
                 f"{row.accuracy:.2%} ({row.accuracy_interval[0]:.1%} to {row.accuracy_interval[1]:.1%})"
             ),
-            "change": "" if row.name == "parent" else f"{100 * row.difference:+.2f} points",
+            "change (95 % interval)": "" if row.name == "parent" else _change(row),
             "max |Δlogit|": f"{row.max_logit_difference:.2g}" if row.name == "indexed" else "",
             "size": f"{row.bytes / 1024:,.1f} KiB",
             "latency": f"{row.latency_mean_ms:.2f} ± {row.latency_sd_ms:.2f} ms",
@@ -89,6 +89,12 @@ def table_rows(rows: Sequence[Rung]) -> list[dict[str, str]]:
 def _name(row: Rung) -> str:
     """A rung in a word."""
     return NAMES.get(row.name, row.name)
+
+
+def _change(row: Rung) -> str:
+    """Accuracy less the dense model's on the same images, in points."""
+    low, high = row.difference_interval
+    return f"{100 * row.difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def _accuracy(row: Rung) -> Bar:

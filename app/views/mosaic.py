@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from app.views import theme
 from app.views.stack import MapStack, shared_bound
 
-CLICK_POINTS = 16_000
+CLICK_POINTS = 30_000
 """Most invisible points laid over a mosaic to take clicks (a heat map's own clicks do not reach Streamlit)."""
 TILE = 150
 """Largest side of a map in a mosaic, in pixels."""
@@ -30,8 +30,12 @@ def cell_text(stack: MapStack, cell: Cell) -> str:
     """A cell in words: layer, head and its offset or position."""
     if stack.by_offset:
         return f"Layer {cell.layer}, {stack.column} {cell.head}, offset Δy {cell.y:+d}, Δx {cell.x:+d}"
-    target = "" if stack.targets is None else " at row {}, column {}".format(*stack.targets[cell.head])
-    return f"Layer {cell.layer}, {stack.column} {cell.head}{target}, row {cell.y}, column {cell.x}"
+    if stack.targets is None:
+        return f"Layer {cell.layer}, {stack.column} {cell.head}, row {cell.y}, column {cell.x}"
+    row, column = stack.targets[cell.head]
+    return (
+        f"Layer {cell.layer}, target {cell.head} (row {row}, column {column}), source at row {cell.y}, column {cell.x}"
+    )
 
 
 def mosaic(
@@ -205,22 +209,20 @@ def _click_points(stack: MapStack, gap: int, first_head: int) -> go.Scatter:
 def _invisible(xs: np.ndarray, ys: np.ndarray, cells: list[Cell], values: np.ndarray, stack: MapStack) -> go.Scatter:
     """Points that are not seen but hovered and clicked; customdata is (layer, head, y, x, value).
 
-    They are a pixel wide: of points that overlap under the pointer Plotly takes the last, not the nearest.
+    They are texts without a word: of markers within 3 pixels of the pointer Plotly takes the last, of texts the
+    nearest, and it draws no element for an empty one.
     """
     place = (
         "Δy %{customdata[2]}, Δx %{customdata[3]}"
         if stack.by_offset
         else "row %{customdata[2]}, column %{customdata[3]}"
     )
-    hidden = {"marker": {"opacity": 0}}
     return go.Scatter(
         x=xs,
         y=ys,
-        mode="markers",
-        marker={"size": 1, "color": theme.INK, "opacity": 0},
-        selected=hidden,
-        unselected=hidden,
-        customdata=[[*cell, float(value)] for cell, value in zip(cells, values, strict=True)],
+        mode="text",
+        text="",
+        customdata=np.column_stack([np.array(cells, float).reshape(-1, len(Cell._fields)), values]),
         hovertemplate=(
             f"layer %{{customdata[0]}}, {stack.column} %{{customdata[1]}}<br>"
             + place

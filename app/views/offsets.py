@@ -1,6 +1,5 @@
 """Where the offsets that a pruned model keeps lie, a panel a layer."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -13,11 +12,12 @@ COLUMNS = 6
 
 
 def kept_offsets(offsets: Sequence[Sequence[Sequence[Sequence[int]]]], *, panel: int = 200) -> go.Figure:
-    """Dots at the kept offsets (Δy, Δx) by layer; a dot's area is the number of heads that keep it.
+    """Dots at the kept offsets (Δy, Δx) by layer; a dot's area is the share of a layer's most kept offset.
 
     `offsets` is layer, head, kept offset, (Δy, Δx), as `PruneLadder.offsets` gives it; every panel has one frame.
     """
     reach = max((abs(step) for layer in offsets for head in layer for kept in head for step in kept), default=1) + 0.6
+    pitch = panel / (2 * reach)
     lines = -(-len(offsets) // COLUMNS)
     columns = min(COLUMNS, len(offsets))
     figure = make_subplots(
@@ -28,14 +28,15 @@ def kept_offsets(offsets: Sequence[Sequence[Sequence[Sequence[int]]]], *, panel:
         for head, kept in enumerate(layer):
             for offset in kept:
                 keepers.setdefault(tuple(offset), []).append(head)
-        counts = Counter({place: len(heads) for place, heads in keepers.items()})
+        most = max(map(len, keepers.values()), default=1)
+        keepers = dict(sorted(keepers.items(), key=lambda kept: kept[0] == (0, 0)))  # the position itself on top
         figure.add_trace(
             go.Scatter(
                 x=[place[1] for place in keepers],
                 y=[place[0] for place in keepers],
                 mode="markers",
                 marker={
-                    "size": [8 + 7 * (counts[place] - 1) ** 0.5 for place in keepers],
+                    "size": [max(4.0, 0.9 * pitch * (len(heads) / most) ** 0.5) for heads in keepers.values()],
                     "color": [theme.SERIES[0] if place == (0, 0) else theme.SERIES[1] for place in keepers],
                     "opacity": 0.9,
                 },

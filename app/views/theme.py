@@ -54,7 +54,7 @@ def colorbar(title: str, *, ticks: tuple[list[float], list[str]] | None = None) 
         "title": {"text": title, "side": "right", "font": {"size": 12, "color": MUTED}},
         "thickness": 10,
         "lenmode": "pixels",
-        "len": 200,
+        "len": 140,
         "y": 1,
         "yanchor": "top",
         "outlinewidth": 0,

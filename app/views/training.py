@@ -66,14 +66,17 @@ def curves(rows: Rows, *, epochs: int | None = None, width: int = 1000) -> go.Fi
     figure.update_xaxes(range=[-0.3, max(epochs or 1, len(rows)) - 0.7], showgrid=False, zeroline=False)
     figure.update_yaxes(rangemode="tozero")
     for place in range(max(0, len(panels) - columns), len(panels)):
-        figure.update_xaxes(title="epoch", row=place // columns + 1, col=place % columns + 1)
+        figure.update_xaxes(title={"text": "epoch", "standoff": 4}, row=place // columns + 1, col=place % columns + 1)
     return figure
 
 
 def _title(title: str, unit: str, names: Sequence[str]) -> str:
-    """A panel's title with its unit; several curves that are neither splits nor layers are named in their colours."""
+    """A panel's title with its unit; layers are explained, several curves that are no splits named in their colours."""
     text = f"{title} ({unit})" if unit else title
     named = [(name, _color(name, i)) for i, name in enumerate(names) if _split(name) is None and "layer" not in name]
+    if any("layer" in name for name in names):
+        text += ", first layer dark, last light"
+        return text + "".join(f", <span style='color:{color}'>{_word(name)}</span>" for name, color in named)
     if len(named) < 2:
         return text
     words = [f"<span style='color:{color}'>{_word(name)}</span>" for name, color in named]
