@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import aft_lens
+from aft_lens.device import usable_device
 from aft_lens.models import ModelConfig, VisionModel
 
 WEIGHTS, CONFIG, METRICS, CARD, SNAPSHOTS = (
@@ -121,7 +122,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     if differences:
         raise ValueError(f"checkpoint {path}: weights do not fit {CONFIG}:\n  " + "\n  ".join(differences))
     model.load_state_dict(state)
-    model.to(device).eval()
+    model.to(usable_device(device)).eval()
     return Checkpoint(path, model, config, record.get("data", {}), record.get("recipe", {}), record.get("seed", 0))
 
 

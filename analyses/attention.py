@@ -20,7 +20,7 @@ from aft_lens.extraction import (
     targets_per_offset,
 )
 from aft_lens.models import VisionModel
-from analyses.figures import rounded, save_mosaic, table
+from analyses.figures import report_folder, rounded, save_mosaic, table
 from analyses.machine import command_line
 from analyses.offset_maps import mean_distance
 from analyses.positions import PositionFigures
@@ -121,13 +121,14 @@ def command(
         prefix: Tokens before the patches, where they are not to be inferred.
         root: Folder of downloaded data.
         device: Where the model runs, e.g. cuda.
-        out: Folder for attention.json, .png, .svg and .html; reports/NAME if left out.
+        out: Folder for attention.json, .png, .svg and .html; if left out reports/NAME, with what is not as usual.
     """
     source = str(source)
     opened = {"pretrained": None if pretrained else False, "grid": grid}
-    folder = out or Path("reports") / (
-        source.replace(":", "-").replace("/", "-") if ":" in source else Path(source).name
-    )
+    variant = [] if pretrained else ["random"]
+    variant += ["x".join(map(str, grid))] if grid else []
+    variant += ["plain"] if plain and not positions else []
+    folder = out or report_folder(source, *variant)
     if positions:
         found = PositionFigures(open_positions(source, pretrained=pretrained, grid=grid), source)
         print(found.summary())

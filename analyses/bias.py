@@ -14,7 +14,7 @@ from aft_lens.checkpoint import load_checkpoint
 from aft_lens.layers.aft import AFTConv, AFTFull
 from aft_lens.layers.position_bias import Indexed
 from aft_lens.models import VisionModel
-from analyses.figures import rounded, save_mosaic, table
+from analyses.figures import report_folder, rounded, save_mosaic, table
 
 TARGETS = 3
 """AFT-full: targets drawn along each side of the grid."""
@@ -134,7 +134,7 @@ def command(checkpoint: Path, out: Path | None = None) -> None:
     print(
         table(["layer", "entropy (nats)", "effective positions", "mean distance (patches)", "max |exp(w) - 1|"], rows)
     )
-    for path in result.save(out or Path("reports") / checkpoint.name):
+    for path in result.save(out or report_folder(checkpoint)):
         print(f"wrote {path}")
 
 

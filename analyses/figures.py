@@ -113,6 +113,21 @@ def save_mosaic(
     return paths
 
 
+def report_folder(source: Path | str, *variant: str) -> Path:
+    """Where a source's figures go if nothing is said: reports/NAME, NAME being a checkpoint's or a library's model's.
+
+    A pruned model, whose own folder is called "model", has the name of the folder that it was pruned into. Each
+    `variant` is added to the name, so that a control does not replace what it is a control of.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path.resolve()
+        name = path.parent.name if path.name == "model" else path.name
+    else:
+        name = str(source).replace(":", "-").replace("/", "-")
+    return Path("reports") / "-".join([name, *variant])
+
+
 def rounded(values: np.ndarray) -> list[Any]:
     """Nested lists with six significant digits."""
     flat = [float(f"{value:.6g}") for value in np.asarray(values, dtype=float).ravel()]

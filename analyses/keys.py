@@ -16,7 +16,7 @@ from aft_lens.data import eval_transform, load_data
 from aft_lens.extraction import run_with_cache
 from aft_lens.layers.aft import AFTConv
 from aft_lens.models import VisionModel
-from analyses.figures import rounded, save_mosaic, table
+from analyses.figures import report_folder, rounded, save_mosaic, table
 
 STEPS = 32
 """Steps of the integral in integrated gradients."""
@@ -82,17 +82,19 @@ def key_maps(model: VisionModel, image: Float[Tensor, "c y x"]) -> KeyMaps:
     )
 
 
-def command(checkpoint: Path, image: Path | None = None, sample: int = 0, out: Path | None = None) -> None:
+def command(checkpoint: Path, image: Path | None = None, sample: int | None = None, out: Path | None = None) -> None:
     """Print where each layer's keys peak, and save the key maps and the attribution.
 
     Args:
         checkpoint: A folder with an AFT-conv checkpoint.
         image: An image file; a test image of the checkpoint's data if left out.
-        sample: Number of that test image.
+        sample: Number of that test image; the first if left out.
         out: Folder for the files; reports/NAME if left out.
     """
+    if image is not None and sample is not None:
+        raise ValueError(f"image and sample exclude each other, got {image} and {sample}; give one of them")
     loaded = load_checkpoint(checkpoint)
-    result = key_maps(loaded.model, _sample(loaded, sample) if image is None else _file(loaded, image))
+    result = key_maps(loaded.model, _sample(loaded, sample or 0) if image is None else _file(loaded, image))
     classes = loaded.data["classes"]
     print(f"{checkpoint}: {classes[result.prediction]} ({100 * result.probabilities[result.prediction]:.1f} %)")
     rows = []
@@ -104,7 +106,7 @@ def command(checkpoint: Path, image: Path | None = None, sample: int = 0, out: P
             [str(layer), f"{maps.std((1, 2)).mean():.3f}", f"{np.exp(entropy).mean():.1f}", str(share.shape[1])]
         )
     print(table(["layer", "spread of K", "effective sources", "of positions"], rows))
-    for path in result.save(out or Path("reports") / checkpoint.name):
+    for path in result.save(out or report_folder(checkpoint)):
         print(f"wrote {path}")
 
 

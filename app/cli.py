@@ -1,16 +1,18 @@
 """The `aft-lens` command: one subcommand a job, analyses loaded only when asked for."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
 from itertools import takewhile
 from pathlib import Path
-from typing import get_origin
+from typing import Literal, get_origin
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
+from lightning.pytorch.utilities import rank_zero_only
 
 from aft_lens.checkpoint import CARD, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import DATASETS, load_data
@@ -33,6 +35,8 @@ ANALYSES = {
 }
 """Module and help of each command that a module's `command` answers, imported when it is asked for."""
 CHECKPOINT_ROOTS = (Path("checkpoints"), Path("runs"))
+ORIGIN = "- start: "
+"""What a card's line on the first weights starts with."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing = f"{error.name} is not installed; run: pip install 'aft-lens[app]'"
         print(f"aft-lens {name}: {error if 'aft-lens[' in str(error) else missing}", file=sys.stderr)
         return 2
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
         print(f"aft-lens {name}: {error}", file=sys.stderr)
         return 2
     except TrainingStopped as stopped:
@@ -130,14 +137,31 @@ def _train(arguments: list[str]) -> None:
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
     resume = bool(chosen.resume)
     start = start_model(chosen.start, recipe.model) if chosen.start and not resume else None
-    path = train(recipe, Path(chosen.out) / str(name), resume=resume, start=start)
-    if chosen.start:
-        with (path / CARD).open("a") as card:
-            card.write(f"- start: {chosen.start}\n")
+    path = Path(chosen.out) / str(name)
+    origin = f"{ORIGIN}{chosen.start}\n" if chosen.start else _origin(path)
+    try:
+        train(recipe, path, resume=resume, start=start)
+    finally:
+        if origin and not _rank() and not _origin(path) and (path / CARD).is_file():
+            with (path / CARD).open("a") as card:
+                card.write(origin)
+    if _rank():
+        return
     last = read_metrics(path)[-1]
     print(
         f"wrote {path}: " + ", ".join(f"{key} {last[key]:.4g}" for key in ("val_accuracy", "val_loss") if key in last)
     )
+
+
+def _rank() -> int:
+    """This process's number among those that train together."""
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
+def _origin(path: Path) -> str:
+    """The line of a run's card that says where its first weights are from; empty if there is none."""
+    lines = (path / CARD).read_text().splitlines(keepends=True) if (path / CARD).is_file() else []
+    return next((line for line in lines if line.startswith(ORIGIN)), "")
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -146,17 +170,13 @@ def _evaluate(arguments: list[str]) -> None:
     parser.add_argument("checkpoint", type=Path, help="a checkpoint folder")
     parser.add_argument("--data", type=str | None, default=None, help="data set; default: the one it was trained on")
     parser.add_argument("--root", type=str | None, default=None, help="folder of downloaded data")
-    parser.add_argument("--split", type=str, default="test", choices=["train", "val", "test"])
+    parser.add_argument("--split", type=Literal["train", "val", "test"], default="test")
     parser.add_argument("--device", type=str, default="cpu")
     chosen = parser.parse_args(arguments)
     checkpoint = load_checkpoint(chosen.checkpoint, chosen.device)
     name = chosen.data or checkpoint.data["name"]
     data = load_data(name, root=chosen.root, img_size=checkpoint.data["img_size"])
-    if len(data.classes) != checkpoint.config.num_classes or data.in_chans != checkpoint.config.in_chans:
-        raise ValueError(
-            f"data {name!r} has {len(data.classes)} classes and {data.in_chans} channels, the model "
-            f"{checkpoint.config.num_classes} and {checkpoint.config.in_chans}; choose --data that fits"
-        )
+    data.check_fits(checkpoint.data)
     result = evaluate(checkpoint.model, getattr(data, chosen.split), data.classes, device=chosen.device)
     low, high = result.accuracy_interval
     print(f"{chosen.checkpoint} on {name} ({chosen.split}, {result.images} images; intervals 95 %)")
@@ -169,8 +189,11 @@ def _evaluate(arguments: list[str]) -> None:
 def _list(arguments: list[str]) -> None:
     """aft-lens list."""
     parser = _parser("list", "What there is to train, load and look at.")
-    parser.add_argument("--root", type=list[Path], default=list(CHECKPOINT_ROOTS), help="folders with checkpoints")
+    parser.add_argument("--root", type=Path, nargs="+", help="folders with checkpoints; default: checkpoints runs")
     chosen = parser.parse_args(arguments)
+    missing = [str(path) for path in chosen.root or () if not path.is_dir()]
+    if missing:
+        raise ValueError(f"root must be existing folders, got {', '.join(missing)}")
     print("models")
     for name in list_models():
         config = model_config(name)
@@ -183,7 +206,7 @@ def _list(arguments: list[str]) -> None:
     for name in list_recipes():
         print(f"  {name:<26} {recipe_path(name).read_text().splitlines()[0].lstrip('# ')}")
     print("checkpoints")
-    for path in (path for root in chosen.root for path in list_checkpoints(root)):
+    for path in (path for root in chosen.root or CHECKPOINT_ROOTS for path in list_checkpoints(root)):
         record = yaml.safe_load((path / "config.yaml").read_text())
         rows = read_metrics(path)
         accuracy = rows[-1].get("val_accuracy") if rows else None

@@ -41,6 +41,8 @@ def command(root: list[Path] | None = None, port: int = 8501, address: str = "lo
     missing = [str(path) for path in root or [] if not path.is_dir()]
     if missing:
         raise ValueError(f"root must be existing folders, got {', '.join(missing)}; `aft-lens list` shows checkpoints")
+    if not 0 <= port < 2**16:
+        raise ValueError(f"port must be 0 to {2**16 - 1}, got {port}")
     port = port or free_port()
     if taken(address, port):
         raise ValueError(f"port {port} is in use; choose another with --port, or --port 0 for a free one")

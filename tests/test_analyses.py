@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from aft_lens.data import load_data
 from aft_lens.extraction import as_reader
 from aft_lens.models import create_model
 from analyses import attention, bias, keys
+from analyses.figures import report_folder
 
 DATA = load_data("digits")
 KINDS = ["png", "svg", "html", "json"]
@@ -99,6 +101,13 @@ def test_keys_and_attribution_complete():
         change = model(image[None])[0, result.prediction] - model(torch.zeros_like(image)[None])[0, result.prediction]
     assert result.attribution.sum() == pytest.approx(float(change), abs=0.05 * abs(float(change)) + 1e-3)
     assert not model.training
+
+
+def test_reports_of_pruned_models_and_variants_have_names_of_their_own(tmp_path):
+    (tmp_path / "cut" / "model").mkdir(parents=True)
+    assert report_folder(tmp_path / "cut" / "model") == Path("reports/cut")
+    assert report_folder(tmp_path / "cut", "random") == Path("reports/cut-random")
+    assert report_folder("hf:facebook/dinov2-base") == Path("reports/hf-facebook-dinov2-base")
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,30 @@ def test_evaluate_refuses_data_that_does_not_fit(checkpoint, tmp_path, capsys):
     assert "aft-lens list" in capsys.readouterr().err
 
 
+def test_other_classes_devices_ports_and_roots_are_refused(checkpoint, tmp_path, capsys):
+    for arguments, words in (
+        (["evaluate", str(checkpoint), "--data", "fashion-mnist"], "number 0 is 'T-shirt/top', the model's '0'"),
+        (["evaluate", str(checkpoint), "--device", "gpu"], "device 'gpu' cannot be used here"),
+        (["keys", str(checkpoint), "--sample", "3", "--image", "x.png"], "image and sample exclude each other"),
+        (["attention", str(checkpoint), "--grid", "[0,4]"], "a row and a column or more"),
+        (["app", "--port", "99999"], "port must be 0 to 65535"),
+        (["list", "--root", str(tmp_path / "none")], "root must be existing folders"),
+        (["train", "--recipe", "digits-vit", "--start", str(checkpoint)], "the recipe with attention"),
+    ):
+        assert main(arguments) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = [sys.executable, "-c", BLOCKED, "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
 def test_list_shows_one_line_each(checkpoint, capsys):
-    assert main(["list", "--root", f"[{checkpoint.parent}]"]) == 0
+    assert main(["list", "--root", str(checkpoint.parent)]) == 0
     printed = capsys.readouterr().out
     for word in ("aft_conv_small_11_384", "folder:PATH", "digits-single", str(checkpoint)):
         assert word in printed

@@ -17,6 +17,7 @@ from aft_lens.data import (
     load_samples,
     save_samples,
 )
+from aft_lens.data.folder import read_image
 from aft_lens.data.load import DEBIAN_FASHION
 from aft_lens.data.resident import RESIDENT_AUGMENTATIONS, augmented
 from aft_lens.data.transforms import train_transform
@@ -71,6 +72,65 @@ def test_folder_of_colour_images_of_any_size(tmp_path):
     assert len(data.train) + len(data.val) + len(data.test) == 20
     assert data.train[0][0].shape == (3, 32, 32)
     assert "70 %" in data.split
+
+
+def folder_of(path, classes=("cat", "dog"), count=10, mode="RGB"):
+    """A folder for each class with small images, those of the second class brighter."""
+    for level, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for i in range(count):
+            values = np.full((8, 8), 60 + 100 * level + i)
+            image = Image.fromarray(np.uint16(values * 256)) if mode == "I;16" else Image.fromarray(np.uint8(values))
+            image.save(path / name / f"{i}.png")
+
+
+def test_folders_split_already_hold_out_what_is_missing(tmp_path):
+    folder_of(tmp_path / "train", count=20)
+    data = load_data(f"folder:{tmp_path}", img_size=8)
+    assert [len(part) for part in (data.train, data.val, data.test)] == [28, 4, 8]
+    folder_of(tmp_path / "test")
+    data = load_data(f"folder:{tmp_path}", img_size=8)
+    assert data.classes == ["cat", "dog"]
+    assert [len(part) for part in (data.train, data.val, data.test)] == [36, 4, 20]
+    assert "tenth of train" in data.split
+    folder_of(tmp_path / "val")
+    assert [len(part) for part in (load_data(f"folder:{tmp_path}").train, data.test)] == [40, 20]
+    (tmp_path / "val").rename(tmp_path / "valid")
+    with pytest.raises(ValueError, match="name the splits train, val and test"):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_grey_images_of_16_bits_keep_their_range(tmp_path):
+    folder_of(tmp_path, mode="I;16")
+    data = load_data(f"folder:{tmp_path}", img_size=8)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
+    for image, label in data.train:
+        level = 255 * (image * std + mean)
+        assert 0 <= float(level.mean()) - (60 + 100 * int(label)) <= 9.1
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    folder_of(tmp_path)
+    (tmp_path / "cat" / "0.png").write_bytes(b"no image")
+    data = load_data(f"folder:{tmp_path}", img_size=8)
+    with pytest.raises(ValueError, match=r"cat/0\.png cannot be read .* remove or replace it"):
+        [image for part in (data.train, data.val, data.test) for image in part]
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ValueError, match="32-bit values"):
+        read_image(str(tmp_path / "float.tiff"))
+
+
+def test_data_with_other_classes_does_not_fit():
+    data = load_data("digits")
+    data.check_fits(data.record())
+    record = data.record() | {"classes": [*data.classes[:-1], "ten"]}
+    for changed, words in (
+        (record, "number 9 is '9', the model's 'ten'"),
+        ({"classes": ["a"]}, "10 classes, the model's data 1"),
+        ({"in_chans": 3}, "1 channels, the model's data 3"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            data.check_fits(changed)
 
 
 def test_noise_has_as_many_images_as_asked_for():

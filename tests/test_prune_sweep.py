@@ -31,7 +31,7 @@ def parents(tmp_path, monkeypatch):
             torch.randn(count, 1, 8, 8, generator=generator), torch.randint(0, 10, (count,), generator=generator)
         )
 
-    source = SimpleNamespace(train=images(40, 0), test=images(30, 1))
+    source = SimpleNamespace(train=images(40, 0), test=images(30, 1), check_fits=lambda record: None)
     monkeypatch.setattr(aft_lens.data, "load_data", lambda *_args, **_options: source, raising=False)
     paths = []
     for seed, kind in enumerate(("free", "single")):
@@ -58,6 +58,11 @@ def test_command_prints_the_ladder_and_writes_a_checkpoint_that_loads(parents, t
     assert json.loads((out / "ladder.json").read_text())["images"] == 20
     with pytest.raises(ValueError, match="out must name"):
         command(parents[0], export=True)
+    with pytest.raises(FileExistsError, match="choose another --out"):
+        command(parents[0], out=out)
+    for steps in ((0.5, 2), (2, 4), (1,)):
+        with pytest.raises(ValueError, match="steps must fall and end above keep 1"):
+            command(parents[0], steps=steps, finetune=1, images=20)
 
 
 def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):

@@ -198,6 +198,25 @@ def test_a_run_is_not_overwritten_and_resumes_only_its_recipe(tmp_path):
         train(short, tmp_path / "other", resume=True, progress=False)
 
 
+def test_runs_that_cannot_begin_or_diverge_say_why(tmp_path):
+    def refused(words, run, name="run"):
+        with pytest.raises((ValueError, FileExistsError), match=words):
+            train(run, tmp_path / name, progress=False)
+
+    one = TrainerRecipe(1, "cpu", limit_batches=1)
+    refused(r"data\.batch_size is 2000 on 1 processes", tiny(data=DataRecipe(batch_size=2000), trainer=one))
+    refused(r"trainer\.limit_batches 0", tiny(trainer=TrainerRecipe(1, "cpu", limit_batches=0)))
+    if not torch.cuda.is_available():
+        refused(r"trainer\.accelerator, devices or strategy", tiny(trainer=replace(one, accelerator="gpu")))
+    assert not list(tmp_path.iterdir())
+    for name, lr, words in (("run", 1e3, "key and position_bias must"), ("lost", 1e30, "train_loss is nan")):
+        wild = tiny(optim=OptimRecipe(lr=lr, clip=0.0), trainer=TrainerRecipe(1, "cpu", limit_batches=8))
+        refused(rf"training diverged in epoch 0 \({words}.*lower optim\.lr", wild, name)
+        refused(rf"{name}\.state is of a run in its first epoch", tiny(trainer=one), name)
+    with pytest.warns(UserWarning, match=r"optim\.ema 0\.999 averages over about 1,000 steps and the run has 1"):
+        train(tiny(optim=OptimRecipe(ema=0.999), trainer=one), tmp_path / "ema", progress=False)
+
+
 def test_model_and_data_must_fit(tmp_path):
     with pytest.raises(ValueError, match=r"model\.num_classes must be 10"):
         train(tiny(model=model_config("aft_conv_digits", num_classes=7)), tmp_path / "run")

@@ -10,11 +10,12 @@ from urllib.error import URLError
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision import datasets
 
+from aft_lens.data.folder import Part, read_folder
 from aft_lens.data.source import DataSource, Images, Transformed
+from aft_lens.data.split import SPLIT_SEED, stratified
 from aft_lens.data.transforms import eval_transform, train_transform
 
 DATASETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "imagenet", "synthetic:COUNT", "folder:PATH")
@@ -22,7 +23,6 @@ DEFAULT_ROOT = Path("data")
 """Where downloads go and are looked for."""
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
-SPLIT_SEED = 0
 SYNTHETIC, DRAWN = 8192, 256
 """Training images of noise if no number is given, and how many of them differ; as many validate and test."""
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -52,14 +52,9 @@ def load_data(
     if name.partition(":")[0] == "synthetic":
         return _synthetic(name, img_size or 224, augment)
     if name.startswith("folder:"):
-        return _folder(name, Path(name.removeprefix("folder:")).expanduser(), img_size or 224, augment)
+        found = read_folder(name, Path(name.removeprefix("folder:")).expanduser())
+        return _file_source(name, *found, img_size or 224, augment)
     raise ValueError(f"data name {name!r} is unknown; choose one of: {', '.join(DATASETS)}")
-
-
-def stratified(labels: np.ndarray, fraction: float) -> tuple[list[int], list[int]]:
-    """Indices of a fixed split that keeps class shares: (the rest, the held-out fraction)."""
-    rest, held = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=SPLIT_SEED)
-    return sorted(rest.tolist()), sorted(held.tolist())
 
 
 def _digits(img_size: int, augment: str) -> DataSource:
@@ -184,52 +179,19 @@ def _imagenet(root: Path, img_size: int, augment: str) -> DataSource:
         ) from error
     classes = [names[0] for names in train.classes]
     words = "ImageNet's training split; its validation split as val and test"
-    return _file_source("imagenet", classes, [(train, None), (val, None), (val, None)], img_size, augment, words)
-
-
-Part = tuple[Any, list[int] | None]
+    return _file_source("imagenet", classes, [Part(train), Part(val), Part(val)], words, img_size, augment)
 
 
 def _file_source(
-    name: str, classes: list[str], parts: Sequence[Part], img_size: int, augment: str, words: str
+    name: str, classes: list[str], parts: Sequence[Part], words: str, img_size: int, augment: str
 ) -> DataSource:
-    """A source of image files with ImageNet's normalisation; each split is (data set, indices or None)."""
+    """A source of image files with ImageNet's normalisation."""
     mean, std = IMAGENET
     plain = eval_transform(img_size, mean, std, crop=True)
     random = plain if augment == "none" else train_transform(augment, img_size, mean, std)
     train, val, test = parts
     return DataSource(
         name, classes, list(mean), list(std), 3, img_size,
-        Transformed(train[0], random, train[1]), Transformed(val[0], plain, val[1]),
-        Transformed(test[0], plain, test[1]), words,
+        Transformed(train.images, random, train.index), Transformed(val.images, plain, val.index),
+        Transformed(test.images, plain, test.index), words,
     )  # fmt: skip
-
-
-def _folder(name: str, path: Path, img_size: int, augment: str) -> DataSource:
-    """A user's own ImageFolder, with its train/ and val/ (and test/) folders or a split made here."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"data {name!r}: {path} is no folder; give one with a folder of images for each class")
-    try:
-        if (path / "train").is_dir() and (path / "val").is_dir():
-            train, val = datasets.ImageFolder(path / "train"), datasets.ImageFolder(path / "val")
-            test = datasets.ImageFolder(path / "test") if (path / "test").is_dir() else val
-            for part in (val, test):
-                if part.classes != train.classes:
-                    raise ValueError(f"data {name!r}: {part.root} has other classes than {train.root}; make them agree")
-            words = "the folder's own train and val" + (" and test" if test is not val else "; val serves as test")
-            return _file_source(
-                name, train.classes, [(train, None), (val, None), (test, None)], img_size, augment, words
-            )
-        whole = datasets.ImageFolder(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"data {name!r}: {error}; give a folder of images for each class") from error
-    targets = np.array(whole.targets)
-    if np.bincount(targets).min() < 10:
-        raise ValueError(
-            f"data {name!r}: each class needs at least 10 images to split; add some, or make train/ and val/"
-        )
-    rest, test_index = stratified(targets, 0.2)
-    inner, held = stratified(targets[rest], 0.125)
-    parts: list[Part] = [(whole, [rest[i] for i in part]) for part in (inner, held)]
-    words = "a fixed stratified split made here: 70 % train, 10 % val, 20 % test"
-    return _file_source(name, whole.classes, [*parts, (whole, test_index)], img_size, augment, words)

@@ -1,6 +1,6 @@
 """What every data set is handed over as, and the sampler that repeats augmented images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,20 @@ class DataSource:
         """What a checkpoint keeps of its data."""
         keys = ("name", "classes", "mean", "std", "in_chans", "img_size")
         return {key: getattr(self, key) for key in keys}
+
+    def check_fits(self, record: Mapping[str, Any]) -> None:
+        """ValueError unless a model trained on the data of such a record can be measured on this one."""
+        given, own = list(record.get("classes", self.classes)), list(self.classes)
+        differ = next((i for i, (one, other) in enumerate(zip(given, own, strict=False)) if one != other), None)
+        if len(given) != len(own):
+            what = f"{len(own)} classes, the model's data {len(given)}"
+        elif differ is not None:
+            what = f"other classes: number {differ} is {own[differ]!r}, the model's {given[differ]!r}"
+        elif self.in_chans != record.get("in_chans", self.in_chans):
+            what = f"{self.in_chans} channels, the model's data {record['in_chans']}"
+        else:
+            return
+        raise ValueError(f"data {self.name!r} has {what}; choose --data that fits")
 
 
 class Images(Dataset[tuple[Tensor, int]]):

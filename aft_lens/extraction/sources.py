@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from aft_lens.checkpoint import load_checkpoint
+from aft_lens.device import usable_device
 from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader
@@ -42,6 +43,9 @@ def open_source(
     take, FileNotFoundError where weights are missing or cannot be fetched, and ModuleNotFoundError, naming the extra,
     where the library is not installed.
     """
+    if grid is not None and min(grid) < 1:
+        raise ValueError(f"grid must have a row and a column or more, got {tuple(grid)}")
+    place = usable_device(device)
     kind, colon, name = spec.partition(":")
     if colon and kind in LIBRARIES:
         build = adapter(kind, LIBRARIES[kind][0]).open_model
@@ -53,7 +57,7 @@ def open_source(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = build(Request(spec, name, pretrained, grid, prefix))
-    reader.model.to(device).eval().requires_grad_(False)
+    reader.model.to(place).eval().requires_grad_(False)
     return reader
 
 

@@ -183,11 +183,14 @@ class Classifier(pl.LightningModule):
 
     def steps_per_epoch(self, processes: int) -> int:
         """Optimizer steps of an epoch; the Trainer's own count would make the loader before a resumed state is in."""
+        return max(1, -(-self.batches_per_epoch(processes) // self.recipe.optim.accumulate))
+
+    def batches_per_epoch(self, processes: int) -> int:
+        """Whole batches that each process trains on in an epoch."""
         limit, images = self.recipe.trainer.limit_batches, len(self.data.train)
         share = share_size(images, processes, filled=not self.recipe.data.resident)
         batches = share // self.recipe.data.batch_size
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return max(1, -(-batches // self.recipe.optim.accumulate))
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
     def _epoch_seed(self) -> int:
         """Random state of the present epoch, counted in steps: a loader is made while a resumed Trainer still counts

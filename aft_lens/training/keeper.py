@@ -1,5 +1,6 @@
 """The callback that keeps a run's checkpoint folder whole after every epoch."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,11 @@ class CheckpointKeeper(pl.Callback):
         self.model.load_state_dict(pl_module.model.state_dict())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take this epoch's numbers and biases, and write."""
+        """Take this epoch's numbers and biases, and write. Raises FloatingPointError if its loss is no number."""
         epoch = trainer.current_epoch
         numbers = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        if not math.isfinite(numbers.get("train_loss", 0.0)):
+            raise FloatingPointError(f"train_loss is {numbers['train_loss']}")
         self.rows.append({"epoch": float(epoch), **numbers})
         every = max(1, -(-self.recipe.trainer.epochs // SNAPSHOTS))
         if epoch % every == 0 or epoch + 1 == self.recipe.trainer.epochs:

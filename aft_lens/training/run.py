@@ -11,6 +11,8 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from aft_lens.checkpoint import CONFIG
 from aft_lens.data import DataSource, load_data
@@ -60,21 +62,35 @@ def train(
     )
     _check(recipe, data)
     last = _resume_file(path, recipe) if resume else None
-    if not resume and (path.exists() or state_folder(path).exists()):
+    if not resume and path.exists():
         raise FileExistsError(f"{path} holds a run; continue it with --resume, or choose another --name")
+    if not resume and state_folder(path).exists():
+        raise FileExistsError(
+            f"{state_folder(path)} is of a run in its first epoch, or of one that did not come through it: remove it "
+            "if that run has ended, or choose another --name"
+        )
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
-    trainer = _trainer(recipe, path, data, progress)
+    try:
+        trainer = _trainer(recipe, path, data, progress)
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer.accelerator, devices or strategy do not fit this machine: {error}") from error
     if recipe.trainer.cuda_graphs and trainer.strategy.root_device.type != "cuda":
         raise ValueError(
             f"trainer.cuda_graphs needs a CUDA device, got {trainer.strategy.root_device}; set it to false"
         )
     classifier = Classifier(recipe, data)
+    _check_length(recipe, classifier, trainer.world_size)
     if start is not None and last is None:
         classifier.model.load_state_dict(start.state_dict())
     if last is not None:
         _check_pace(last, classifier.steps_per_epoch(trainer.world_size))
     try:
         trainer.fit(classifier, ckpt_path=last, weights_only=True)
+    except FloatingPointError as error:
+        raise ValueError(
+            f"training diverged in epoch {trainer.current_epoch} ({error}): lower optim.lr, or raise "
+            f"optim.warmup_epochs; what {path} and {state_folder(path)} hold is of the epochs before"
+        ) from error
     except SystemExit as stopped:  # how Lightning, and StopTogether, end after either signal
         if not trainer.is_global_zero:
             raise SystemExit(0) from stopped  # Lightning kills the first process where another one fails
@@ -92,6 +108,22 @@ def _check(recipe: Recipe, data: DataSource) -> None:
             raise ValueError(f"model.{field} must be {expected} for data {data.name!r}, got {found}")
 
 
+def _check_length(recipe: Recipe, classifier: Classifier, processes: int) -> None:
+    """ValueError where an epoch has no batch; a warning where the average of the weights would hardly leave them."""
+    if classifier.batches_per_epoch(processes) < 1:
+        raise ValueError(
+            f"an epoch has no whole batch: data.batch_size is {recipe.data.batch_size} on {processes} processes, "
+            f"trainer.limit_batches {recipe.trainer.limit_batches}, and there are {len(classifier.data.train)} "
+            "training images; lower the one or raise the other"
+        )
+    steps, ema = recipe.trainer.epochs * classifier.steps_per_epoch(processes), recipe.optim.ema
+    if ema and round(1 / (1 - ema)) > steps:
+        rank_zero_warn(
+            f"optim.ema {ema} averages over about {1 / (1 - ema):,.0f} steps and the run has {steps}: what is "
+            "validated and saved stays near the first weights; lower it"
+        )
+
+
 def _resume_files(path: Path) -> dict[int, Path]:
     """Resume files by the number of whole epochs in them."""
     return {int(file.stem.split("=")[1]) + 1: file for file in state_folder(path).glob("epoch=*.ckpt")}
@@ -102,7 +134,8 @@ def _resume_file(path: Path, recipe: Recipe) -> Path:
     files = _resume_files(path)
     if not files:
         raise FileNotFoundError(
-            f"{path} has no run to resume: no epoch was whole; remove what is there and start without --resume"
+            f"{path} has no run to resume: no epoch was whole; remove {path} and {state_folder(path)} where they "
+            "exist, and start without --resume"
         )
     kept = yaml.safe_load((path / CONFIG).read_text())["recipe"]
     different = [key for key, value in _values(asdict(recipe)).items() if _values(kept).get(key) != value]

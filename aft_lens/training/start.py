@@ -15,6 +15,11 @@ def start_model(path: Path | str, config: ModelConfig) -> VisionModel:
     other weights differ in shape, and as `load_checkpoint` does.
     """
     loaded = load_checkpoint(path)
+    if config.mixer != loaded.config.mixer:
+        raise ValueError(
+            f"start {path} mixes with {loaded.config.mixer}, the recipe with {config.mixer}; choose another recipe, or "
+            "make an AFT-conv of a ViT by `aft-lens transfer`"
+        )
     model = VisionModel(config)
     own, given = model.state_dict(), dict(loaded.model.state_dict())
     if config.mixer == loaded.config.mixer == "attention":

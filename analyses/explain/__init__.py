@@ -11,7 +11,7 @@ from aft_lens.checkpoint import CONFIG, load_checkpoint
 from aft_lens.extraction import AFTReader, AttentionReader, Preprocessing, image_batches, open_source
 from analyses.explain.causal import own_labels
 from analyses.explain.core import WORDS, Explanation, explain
-from analyses.figures import table
+from analyses.figures import report_folder, table
 
 BATCH = 64
 
@@ -72,7 +72,7 @@ def command(
     result = explain(reader, calibration, test, window=window, labels=labels, layers=layers, progress=True)
     print(report(result, name))
     line = "aft-lens explain " + " ".join(sys.argv[2:] if sys.argv[1:2] == ["explain"] else [source])
-    for path in result.save(out or Path("reports") / Path(source.replace(":", "-")).name, command=line):
+    for path in result.save(out or report_folder(source), command=line):
         print(f"wrote {path}")
 
 

@@ -49,6 +49,8 @@ def command(
     """
     if export and out is None:
         raise ValueError("out must name a folder for the exported files, got none; add --out DIR")
+    if out is not None and (Path(out) / MODEL).exists():
+        raise FileExistsError(f"{Path(out) / MODEL} holds a model; choose another --out, or remove it")
     loaded = load_checkpoint(checkpoint, device)
     source = load_images(loaded.data, data=data, test=images, calibration=calibration, seed=seed, device=device)
     ladder = prune_to_indexing(

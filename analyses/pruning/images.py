@@ -39,12 +39,13 @@ def load_images(
 
     `test` limits the test images (0: all); `calibration` images are drawn from the training split with `seed`;
     `batch_size` and `device` are fine-tuning's. Raises ValueError if the checkpoint names no data set and none is
-    given.
+    given, or one with other classes.
     """
     name = data or record.get("name")
     if not name:
         raise ValueError("data must name the images to prune on, the checkpoint names none; give --data digits")
     source = aft_lens.data.load_data(name, img_size=record.get("img_size"))
+    source.check_fits(record)
     order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(seed))
     chosen = Subset(source.train, order[:calibration].tolist())
     held = source.test if not test else Subset(source.test, range(min(test, len(source.test))))

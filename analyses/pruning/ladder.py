@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from torch import Tensor
@@ -99,6 +100,8 @@ def prune_to_indexing(
         raise ValueError("train must hold the training images for fine-tuning, got None")
     if steps and not finetune:
         raise ValueError("finetune must be 1 or more for iterative pruning (steps), got 0")
+    if any(before <= after for before, after in pairwise([*steps, keep])):
+        raise ValueError(f"steps must fall and end above keep {keep:g}, got {[*steps]}")
     measured = batches if calibration is None else calibration
     current = model
     for step in steps:
