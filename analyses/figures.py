@@ -1,4 +1,4 @@
-"""Mosaics of maps by layer and head: PNG and SVG by seaborn, HTML by Plotly, JSON beside them."""
+"""Mosaics of maps by layer and head: PNG and SVG by matplotlib, HTML by Plotly, JSON beside them."""
 
 import json
 import textwrap
@@ -12,7 +12,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
-import seaborn as sns
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
@@ -47,10 +46,9 @@ def draw(maps: Float[np.ndarray, "layer head y x"], title: str, unit: str, limit
     scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), COLOURS)
     for layer, head_axes in enumerate(axes):
         for head, axis in zip(heads, head_axes):
-            sns.heatmap(
-                maps[layer, head], ax=axis, vmin=-limit, vmax=limit, cmap=COLOURS, cbar=False, square=True,
-                xticklabels=False, yticklabels=False,
-            )  # fmt: skip
+            # Not seaborn's heatmap, which draws the whole figure once a tile: minutes for a ViT-B.
+            axis.imshow(maps[layer, head], COLOURS, vmin=-limit, vmax=limit, interpolation="none")
+            axis.set(xticks=[], yticks=[], frame_on=False)
             if layer == 0:
                 axis.set_title(str(head), fontsize=7)
         head_axes[0].set_ylabel(str(layer), rotation=0, labelpad=8, fontsize=7)
