@@ -18,7 +18,7 @@ IMAGES = 256
 """Test images that relative attention is averaged over, as in the paper."""
 HEADS_SHOWN = 16
 """Heads drawn at once, as in the paper's figures."""
-PICTURE = 196
+PICTURE = 184
 """Sides of an image and what stands beside it, in pixels: three fit half a page."""
 PALE = 5.0
 """How many times stronger one model is when the other can hardly be seen on a shared scale."""
