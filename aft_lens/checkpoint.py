@@ -53,10 +53,12 @@ def save_checkpoint(
     metrics: Sequence[Mapping[str, float]],
     snapshots: Mapping[int, Mapping[str, Tensor]] | None = None,
     card: str | None = None,
+    start: str | None = None,
 ) -> Path:
     """Write a checkpoint folder and return its path.
 
-    `metrics` has one row an epoch; `snapshots` maps an epoch to position biases by name. Everything goes to a
+    `metrics` has one row an epoch; `snapshots` maps an epoch to position biases by name, `start` says where the
+    first weights are from. Everything goes to a
     temporary folder beside `path` that is renamed at the end: a killed run leaves the old checkpoint whole.
     """
     path = Path(path)
@@ -71,6 +73,7 @@ def save_checkpoint(
         "data": dict(data),
         "recipe": dict(recipe),
         "seed": seed,
+        **({} if start is None else {"start": start}),
         "versions": versions(),
         "commit": commit(),
     }
@@ -198,6 +201,7 @@ def _card(name: str, record: Mapping[str, Any], metrics: Sequence[Mapping[str, f
         f"- mixer: {model['mixer']}, depth {model['depth']}, width {model['embed_dim']}, heads {model['num_heads']}",
         f"- data: {record['data'].get('name', 'unknown')}",
         f"- seed: {record['seed']}",
+        *([f"- start: {record['start']}"] if "start" in record else []),
         *(f"- {key}: {value:.4g}" for key, value in last.items()),
     ]
     return "\n".join(lines) + "\n"

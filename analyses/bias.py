@@ -36,7 +36,7 @@ class BiasMaps:
 
     @property
     def kind(self) -> str:
-        """ "offset" (AFT-conv) or "target" (AFT-full, AFT-local)."""
+        """What the maps are by: "offset" (AFT-conv) or "target" (AFT-full, AFT-local)."""
         return "offset" if self.targets is None else "target"
 
     @property

@@ -8,11 +8,10 @@ import torch
 from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from jsonargparse import auto_cli
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from aft_lens.checkpoint import Checkpoint, load_checkpoint
-from aft_lens.data import eval_transform, load_data
+from aft_lens.data import eval_transform, load_data, read_image
 from aft_lens.extraction import run_with_cache
 from aft_lens.layers.aft import AFTConv
 from aft_lens.models import VisionModel
@@ -121,10 +120,7 @@ def _sample(loaded: Checkpoint, number: int) -> Tensor:
 
 def _file(loaded: Checkpoint, path: Path) -> Tensor:
     """An image file as the model takes it."""
-    try:
-        picture = Image.open(path).convert("L" if loaded.config.in_chans == 1 else "RGB")
-    except UnidentifiedImageError as error:
-        raise ValueError(f"image {path} is no image that can be read; give a PNG or JPEG file") from error
+    picture = read_image(str(path)).convert("L" if loaded.config.in_chans == 1 else "RGB")
     return eval_transform(loaded.data["img_size"], loaded.data["mean"], loaded.data["std"])(picture)
 
 

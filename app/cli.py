@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
-from aft_lens.checkpoint import CARD, list_checkpoints, load_checkpoint, read_metrics
+from aft_lens.checkpoint import list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import DATASETS, load_data
 from aft_lens.models import list_models, model_config
 from aft_lens.training import Recipe, TrainingStopped, evaluate, list_recipes, recipe_path, start_model, train
@@ -35,8 +35,6 @@ ANALYSES = {
 }
 """Module and help of each command that a module's `command` answers, imported when it is asked for."""
 CHECKPOINT_ROOTS = (Path("checkpoints"), Path("runs"))
-ORIGIN = "- start: "
-"""What a card's line on the first weights starts with."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,31 +135,14 @@ def _train(arguments: list[str]) -> None:
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
     resume = bool(chosen.resume)
     start = start_model(chosen.start, recipe.model) if chosen.start and not resume else None
-    path = Path(chosen.out) / str(name)
-    origin = f"{ORIGIN}{chosen.start}\n" if chosen.start else _origin(path)
-    try:
-        train(recipe, path, resume=resume, start=start)
-    finally:
-        if origin and not _rank() and not _origin(path) and (path / CARD).is_file():
-            with (path / CARD).open("a") as card:
-                card.write(origin)
-    if _rank():
+    origin = str(chosen.start) if start else None
+    path = train(recipe, Path(chosen.out) / str(name), resume=resume, start=start, origin=origin)
+    if getattr(rank_zero_only, "rank", 0):  # the first of the processes that train together speaks for them
         return
     last = read_metrics(path)[-1]
     print(
         f"wrote {path}: " + ", ".join(f"{key} {last[key]:.4g}" for key in ("val_accuracy", "val_loss") if key in last)
     )
-
-
-def _rank() -> int:
-    """This process's number among those that train together."""
-    return int(getattr(rank_zero_only, "rank", 0))
-
-
-def _origin(path: Path) -> str:
-    """The line of a run's card that says where its first weights are from; empty if there is none."""
-    lines = (path / CARD).read_text().splitlines(keepends=True) if (path / CARD).is_file() else []
-    return next((line for line in lines if line.startswith(ORIGIN)), "")
 
 
 def _evaluate(arguments: list[str]) -> None:

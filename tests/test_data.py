@@ -15,9 +15,9 @@ from aft_lens.data import (
     batch_transform,
     load_data,
     load_samples,
+    read_image,
     save_samples,
 )
-from aft_lens.data.folder import read_image
 from aft_lens.data.load import DEBIAN_FASHION
 from aft_lens.data.resident import RESIDENT_AUGMENTATIONS, augmented
 from aft_lens.data.transforms import train_transform
@@ -95,6 +95,8 @@ def test_folders_split_already_hold_out_what_is_missing(tmp_path):
     assert "tenth of train" in data.split
     folder_of(tmp_path / "val")
     assert [len(part) for part in (load_data(f"folder:{tmp_path}").train, data.test)] == [40, 20]
+    (tmp_path / "masks").mkdir()
+    assert load_data(f"folder:{tmp_path}").classes == ["cat", "dog"]
     (tmp_path / "val").rename(tmp_path / "valid")
     with pytest.raises(ValueError, match="name the splits train, val and test"):
         load_data(f"folder:{tmp_path}")

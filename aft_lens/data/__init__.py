@@ -1,5 +1,6 @@
 """Data sets by name, as normalised tensors with fixed splits."""
 
+from aft_lens.data.folder import read_image
 from aft_lens.data.load import DATASETS, load_data
 from aft_lens.data.resident import ResidentBatches
 from aft_lens.data.samples import load_samples, save_samples
@@ -19,6 +20,7 @@ __all__ = [
     "eval_transform",
     "load_data",
     "load_samples",
+    "read_image",
     "save_samples",
     "share_size",
 ]

@@ -27,20 +27,21 @@ class Part:
 def read_folder(name: str, path: Path) -> tuple[list[str], list[Part], str]:
     """Classes, the three splits and a line on where they come from, for a folder with a folder for each class.
 
-    A folder that holds nothing but train/, val/ and test/ is split already: without val/ a tenth of train/ is held
-    out, without test/ val serves as test. Anything else is split here, 70 / 10 / 20 %. Raises FileNotFoundError and
-    ValueError, with the next step, on folders that cannot be read so.
+    A folder with train/ and val/ or test/ is split already, and so is one with train/ alone: without val/ a tenth of
+    train/ is held out, without test/ val serves as test. Anything else is split here, 70 / 10 / 20 %. Raises
+    FileNotFoundError and ValueError, with the next step, on folders that cannot be read so.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"data {name!r}: {path} is no folder; give one with a folder of images for each class")
     found = {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    if found and found <= {*SPLITS, "valid", "validation"}:
-        if "train" not in found or not found <= set(SPLITS):
+    splits = found & {*SPLITS, "valid", "validation"}
+    if splits and (splits == found or splits > {"train"}):
+        if "train" not in splits or not splits <= set(SPLITS):
             raise ValueError(
-                f"data {name!r}: {path} holds {', '.join(sorted(found))}; name the splits train, val and test, with a "
+                f"data {name!r}: {path} holds {', '.join(sorted(splits))}; name the splits train, val and test, with a "
                 "folder of images for each class in each"
             )
-        return _split_already(name, path, found)
+        return _split_already(name, path, splits)
     whole = _images(name, path)
     parts = _three(name, whole)
     return whole.classes, parts, "a fixed stratified split made here: 70 % train, 10 % val, 20 % test"

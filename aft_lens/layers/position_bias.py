@@ -91,6 +91,12 @@ class Reparameterized(nn.Module):
         return w.reshape(self.weight.shape)
 
 
+def one_position(w: Float[Tensor, "h *window"]) -> Float[Tensor, "h *window"]:
+    """w at each head's largest value, 0 elsewhere: a hard sample of Eq. 10."""
+    flat = w.flatten(1)
+    return w * F.one_hot(flat.argmax(1), flat.shape[1]).to(w.dtype).reshape(w.shape)
+
+
 class SinglePosition(nn.Module):
     """w times a Gumbel-softmax sample in training and its hard one-hot in evaluation (Eq. 10).
 
@@ -135,10 +141,8 @@ class SinglePosition(nn.Module):
         logits = w.flatten(1)
         if self.training:
             tau: Any = self._tau  # annotated as a float; it only divides
-            sample = F.gumbel_softmax(logits, tau=tau, hard=self.straight_through, dim=1)
-        else:
-            sample = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
-        return w * sample.reshape(w.shape)
+            return w * F.gumbel_softmax(logits, tau=tau, hard=self.straight_through, dim=1).reshape(w.shape)
+        return one_position(w)
 
 
 class Indexed(nn.Module):

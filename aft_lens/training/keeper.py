@@ -27,9 +27,9 @@ class CheckpointKeeper(pl.Callback):
     It must stand before the EMA callback, whose averaged weights are in the module only while it is validated.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, data: DataSource) -> None:
+    def __init__(self, path: Path, recipe: Recipe, data: DataSource, origin: str | None = None) -> None:
         super().__init__()
-        self.path, self.recipe, self.data = path, recipe, data
+        self.path, self.recipe, self.data, self.origin = path, recipe, data, origin
         self.rows: list[dict[str, float]] = []
         self.snapshots: dict[int, dict[str, Tensor]] = {}
         self.model = VisionModel(recipe.model)
@@ -62,15 +62,17 @@ class CheckpointKeeper(pl.Callback):
             seed=self.recipe.seed,
             metrics=self.rows,
             snapshots=self.snapshots,
+            start=self.origin,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows and snapshots so far, for the resume file."""
-        return {"rows": self.rows, "snapshots": self.snapshots}
+        """Rows and snapshots so far, and where the first weights are from, for the resume file."""
+        return {"rows": self.rows, "snapshots": self.snapshots, "origin": self.origin}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take rows and snapshots up again."""
+        """Take them up again."""
         self.rows, self.snapshots = state_dict["rows"], state_dict["snapshots"]
+        self.origin = state_dict.get("origin")
 
 
 @torch.no_grad()

@@ -44,11 +44,18 @@ def state_folder(path: Path) -> Path:
 
 
 def train(
-    recipe: Recipe, path: Path | str, *, resume: bool = False, progress: bool = True, start: VisionModel | None = None
+    recipe: Recipe,
+    path: Path | str,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    start: VisionModel | None = None,
+    origin: str | None = None,
 ) -> Path:
     """Train a recipe into the checkpoint folder `path`, which is whole after every epoch, and return it.
 
-    The first weights are those of `start`, a model of the recipe's shape, or drawn by the recipe's seed.
+    The first weights are those of `start`, a model of the recipe's shape, or drawn by the recipe's seed; `origin` is
+    what the run's card says of them, also where the run is resumed.
 
     `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
     the same weights as a run without a break. It may go on with other devices if batch_size, devices and accumulate
@@ -71,7 +78,7 @@ def train(
         )
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
     try:
-        trainer = _trainer(recipe, path, data, progress)
+        trainer = _trainer(recipe, path, data, progress, origin)
     except MisconfigurationException as error:
         raise ValueError(f"trainer.accelerator, devices or strategy do not fit this machine: {error}") from error
     if recipe.trainer.cuda_graphs and trainer.strategy.root_device.type != "cuda":
@@ -168,11 +175,11 @@ def _values(recipe: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in PLACEMENT}
 
 
-def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool) -> pl.Trainer:
+def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, origin: str | None) -> pl.Trainer:
     """Lightning's Trainer with everything a run keeps."""
     state = state_folder(path)
     callbacks: list[pl.Callback] = [StopTogether(), GumbelHealth()]
-    callbacks.append(CheckpointKeeper(path, recipe, data))
+    callbacks.append(CheckpointKeeper(path, recipe, data, origin))
     if recipe.trainer.cuda_graphs:
         callbacks.append(CudaGraphs())
     if recipe.optim.ema:

@@ -15,11 +15,6 @@ def start_model(path: Path | str, config: ModelConfig) -> VisionModel:
     other weights differ in shape, and as `load_checkpoint` does.
     """
     loaded = load_checkpoint(path)
-    if config.mixer != loaded.config.mixer:
-        raise ValueError(
-            f"start {path} mixes with {loaded.config.mixer}, the recipe with {config.mixer}; choose another recipe, or "
-            "make an AFT-conv of a ViT by `aft-lens transfer`"
-        )
     model = VisionModel(config)
     own, given = model.state_dict(), dict(loaded.model.state_dict())
     if config.mixer == loaded.config.mixer == "attention":
@@ -28,6 +23,11 @@ def start_model(path: Path | str, config: ModelConfig) -> VisionModel:
     if config.num_classes != loaded.config.num_classes:
         given |= {name: tensor for name, tensor in own.items() if name.startswith("head.")}
     wrong = weight_differences(own, given)
+    if wrong and config.mixer != loaded.config.mixer:
+        raise ValueError(
+            f"start {path} mixes with {loaded.config.mixer}, the recipe with {config.mixer}; choose another recipe, or "
+            "make an AFT-conv of a ViT by `aft-lens transfer`"
+        )
     if wrong:
         more = f"\n  and {len(wrong) - 6} more" if len(wrong) > 6 else ""
         raise ValueError(

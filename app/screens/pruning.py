@@ -43,11 +43,10 @@ with in_words(), place.container():
     result = loaders.pruned(str(entry.path), entry.revision, keep, str(criterion))
     dense, indexed = result.rows[0], result.rows[-1]
     columns = st.columns(4)
-    low, high = indexed.difference_interval
     columns[0].metric(
         "Accuracy, indexed",
         f"{indexed.accuracy:.1%}",
-        f"{100 * indexed.difference:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]",
+        ladder.change(indexed),
         **PLAIN,
     )
     columns[1].metric("max |Δlogit| to masked", f"{result.max_logit_difference:.1e}")

@@ -76,7 +76,7 @@ def table_rows(rows: Sequence[Rung]) -> list[dict[str, str]]:
             "accuracy (95 % interval)": (
                 f"{row.accuracy:.2%} ({row.accuracy_interval[0]:.1%} to {row.accuracy_interval[1]:.1%})"
             ),
-            "change (95 % interval)": "" if row.name == "parent" else _change(row),
+            "change (95 % interval)": "" if row.name == "parent" else change(row),
             "max |Δlogit|": f"{row.max_logit_difference:.2g}" if row.name == "indexed" else "",
             "size": f"{row.bytes / 1024:,.1f} KiB",
             "latency": f"{row.latency_mean_ms:.2f} ± {row.latency_sd_ms:.2f} ms",
@@ -91,8 +91,8 @@ def _name(row: Rung) -> str:
     return NAMES.get(row.name, row.name)
 
 
-def _change(row: Rung) -> str:
-    """Accuracy less the dense model's on the same images, in points."""
+def change(row: Rung) -> str:
+    """Accuracy less the dense model's on the same images, in points, with its 95 % interval."""
     low, high = row.difference_interval
     return f"{100 * row.difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
 

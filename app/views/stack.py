@@ -18,8 +18,6 @@ class MapStack:
     """True if y and x are offsets (Δy, Δx) around the middle, False if they are positions of the grid."""
     label: str = ""
     """The model's name."""
-    column: str = "head"
-    """What the columns are: heads, or the targets that AFT-full's maps are drawn for."""
     signed: bool = True
     """False if no value is below zero."""
     targets: Sequence[tuple[int, int]] | None = None
@@ -31,6 +29,11 @@ class MapStack:
         """Raise ValueError unless the values are `layer head y x`."""
         if self.values.ndim != 4:
             raise ValueError(f"values must be 'layer head y x', got shape {self.values.shape}")
+
+    @property
+    def column(self) -> str:
+        """What the columns are: heads, or the targets that AFT-full's maps are drawn for."""
+        return "head" if self.targets is None else "target"
 
     @property
     def layers(self) -> int:

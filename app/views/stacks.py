@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from aft_lens.layers.position_bias import one_position
 from analyses.attention import AttentionMaps
 from analyses.bias import BiasMaps
 from analyses.keys import KeyMaps
@@ -19,7 +19,6 @@ def of_bias(result: BiasMaps, label: str) -> MapStack:
         "exp(w) − 1",
         by_offset=result.targets is None,
         label=label,
-        column="head" if result.targets is None else "target",
         targets=result.targets,
         distance=result.mean_distance,
     )
@@ -47,15 +46,11 @@ def of_snapshots(
     before sampling.
     """
     return {
-        epoch: MapStack(np.stack([np.expm1(_used(w, single)) for w in biases.values()]), "exp(w) − 1", label=label)
+        epoch: MapStack(
+            np.stack([np.expm1((one_position(w) if single else w).double().numpy()) for w in biases.values()]),
+            "exp(w) − 1",
+            label=label,
+        )
         for epoch, biases in snapshots.items()
         if biases
     }
-
-
-def _used(w: Tensor, single: bool) -> np.ndarray:
-    """w `h y x` as the model uses it."""
-    if single:
-        flat = w.flatten(1)
-        w = torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), flat.amax(1, keepdim=True)).view(w.shape)
-    return w.double().numpy()

@@ -74,13 +74,10 @@ def _title(title: str, unit: str, names: Sequence[str]) -> str:
     """A panel's title with its unit; layers are explained, several curves that are no splits named in their colours."""
     text = f"{title} ({unit})" if unit else title
     named = [(name, _color(name, i)) for i, name in enumerate(names) if _split(name) is None and "layer" not in name]
-    if any("layer" in name for name in names):
-        text += ", first layer dark, last light"
-        return text + "".join(f", <span style='color:{color}'>{_word(name)}</span>" for name, color in named)
-    if len(named) < 2:
-        return text
     words = [f"<span style='color:{color}'>{_word(name)}</span>" for name, color in named]
-    return f"{text}: {', '.join(words)}"
+    if any("layer" in name for name in names):
+        return ", ".join([text, "first layer dark, last light", *words])
+    return text if len(words) < 2 else f"{text}: {', '.join(words)}"
 
 
 def _word(name: str) -> str:
