@@ -21,9 +21,9 @@ from aft_lens.extraction import (
 )
 from aft_lens.models import VisionModel
 from analyses.figures import report_folder, rounded, save_mosaic, table
-from analyses.machine import command_line
 from analyses.offset_maps import mean_distance
 from analyses.positions import PositionFigures
+from analyses.provenance import command_line
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,6 @@ def command(
         out: Folder for attention.json, .png, .svg and .html; if left out reports/NAME, with what is not as usual.
     """
     source = str(source)
-    opened = {"pretrained": None if pretrained else False, "grid": grid}
     variant = [] if pretrained else ["random"]
     variant += ["x".join(map(str, grid))] if grid else []
     variant += ["plain"] if plain and not positions else []
@@ -132,13 +131,12 @@ def command(
     if positions:
         found = PositionFigures(open_positions(source, pretrained=pretrained, grid=grid), source)
         print(found.summary())
-        paths = found.save(folder, line=command_line("attention", source, positions=True, **opened))
+        paths = found.save(folder, line=command_line())
     else:
         reader = open_source(source, pretrained=pretrained, grid=grid, prefix=prefix, device=device)
         result = attention_maps(reader, _batches(reader, data, images, root), border_corrected=not plain, progress=True)
         print(_summary(result, reader))
-        line = command_line("attention", source, data=data, images=images, plain=plain or None, prefix=prefix, **opened)
-        paths = result.save(folder, line=line)
+        paths = result.save(folder, line=command_line())
     for path in paths:
         print(f"wrote {path}")
 

@@ -18,7 +18,7 @@ from aft_lens.data import ResidentBatches, load_data
 from aft_lens.extraction import stream_relative, unfused
 from aft_lens.models import create_model
 from analyses.figures import table
-from analyses.machine import RESULTS, environment
+from analyses.provenance import RESULTS, environment
 
 Form = Literal["plain", "streamed"]
 BATCH = 64

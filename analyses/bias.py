@@ -11,7 +11,8 @@ from jaxtyping import Float
 from jsonargparse import auto_cli
 
 from aft_lens.checkpoint import load_checkpoint
-from aft_lens.layers.aft import AFTConv, AFTFull
+from aft_lens.layers.mixers.aft_conv import AFTConv
+from aft_lens.layers.mixers.aft_full import AFTFull
 from aft_lens.layers.position_bias import Indexed
 from aft_lens.models import VisionModel
 from analyses.figures import report_folder, rounded, save_mosaic, table

@@ -13,7 +13,7 @@ from jsonargparse import auto_cli
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import load_data
 from aft_lens.training import Recipe, evaluate, recipe_path, train
-from analyses.machine import environment
+from analyses.provenance import environment
 
 RECIPES = ("digits-vit", "digits-conv", "digits-entropy", "digits-single")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from aft_lens.checkpoint import Checkpoint, load_checkpoint
 from aft_lens.data import eval_transform, load_data, read_image
 from aft_lens.extraction import run_with_cache
-from aft_lens.layers.aft import AFTConv
+from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.models import VisionModel
 from analyses.figures import report_folder, rounded, save_mosaic, table
 

@@ -19,7 +19,7 @@ from aft_lens.extraction import (
     stream_relative,
     targets_per_offset,
 )
-from aft_lens.layers.aft import AFTFull
+from aft_lens.layers.mixers.aft_full import AFTFull
 from aft_lens.layers.position_bias import NAIVE_STD, Factorized, Free, Indexed, Reparameterized
 from aft_lens.models import VisionModel
 from analyses.bias import position_bias_maps

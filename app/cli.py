@@ -18,6 +18,7 @@ from aft_lens.checkpoint import list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import DATASETS, load_data
 from aft_lens.models import list_models, model_config
 from aft_lens.training import Recipe, TrainingStopped, evaluate, list_recipes, recipe_path, start_model, train
+from analyses.provenance import commanded
 
 ANALYSES = {
     "bias": ("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in own:
             own[name][0](rest)
         elif name in ANALYSES:
-            _dispatch(name, rest)
+            with commanded("aft-lens", *arguments):
+                _dispatch(name, rest)
         else:
             raise ValueError(f"command {name!r} is unknown; choose one of: {', '.join([*own, *ANALYSES])}")
     except ModuleNotFoundError as error:

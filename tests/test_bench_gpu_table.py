@@ -11,7 +11,7 @@ from analyses.bench.gpu_record import CONTESTS, ratios
 from analyses.bench.gpu_roofline import copy_rate, moved, operations, roofline
 from analyses.bench.gpu_table import markdown, model_table, operator_table, ratio_table, roofline_table
 from analyses.bench.multi_gpu_table import markdown as multi_markdown
-from analyses.machine import RESULTS
+from analyses.provenance import RESULTS
 from app.cli import main
 
 

@@ -85,7 +85,7 @@ def check_layer():
     """AFT-conv's way through the kernels."""
     from test_kernels import check_both_ways  # noqa: PLC0415
 
-    from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
+    from aft_lens.layers.mixers.aft_conv import AFTConv  # noqa: PLC0415
     from aft_lens.layers.position_bias import Free  # noqa: PLC0415
 
     torch.manual_seed(0)

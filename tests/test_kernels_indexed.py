@@ -80,7 +80,7 @@ def check_layer():
     """The layer's way through the kernels equals its plain way, forward and every gradient."""
     from test_kernels import check_both_ways  # noqa: PLC0415
 
-    from aft_lens.layers.aft import AFTConv  # noqa: PLC0415
+    from aft_lens.layers.mixers.aft_conv import AFTConv  # noqa: PLC0415
     from aft_lens.layers.position_bias import Indexed  # noqa: PLC0415
 
     offset = torch.tensor([[[0, 1], [1, 1]], [[-1, 0], [0, 0]], [[2, -2], [0, 3]]])

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from aft_lens.layers import packaged
-from aft_lens.layers.linear_attention import (
+from aft_lens.layers.mixers.lambda_layer import Lambda
+from aft_lens.layers.mixers.linear_attention import (
     LinearAttention,
     elu_features,
     linear_attention,
@@ -13,9 +14,9 @@ from aft_lens.layers.linear_attention import (
     performer,
     softmax_features,
 )
-from aft_lens.layers.packaged import Lambda, Reformer
-from aft_lens.layers.sparse_attention import SparseAttention, local2d_mask, sparse_attention, strided_mask
-from aft_lens.layers.synthesizer import Synthesizer
+from aft_lens.layers.mixers.reformer import Reformer
+from aft_lens.layers.mixers.sparse_attention import SparseAttention, local2d_mask, sparse_attention, strided_mask
+from aft_lens.layers.mixers.synthesizer import Synthesizer
 from aft_lens.models import MIXERS, create_model, resnet50
 
 

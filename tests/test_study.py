@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
-from analyses.machine import visible_gpu
+from analyses.provenance import visible_gpu
 from analyses.study import Study, claims, command
 from analyses.study import train as driver
 from analyses.study.claims import CLAIMS, FAILS, HOLDS, METRICS, OPEN, Claim, decide, judge, pooled_deviation

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aft_lens.extraction.offsets import unfold_offsets
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
-from aft_lens.layers.aft import AFTConv
+from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.position_bias import Indexed
 from aft_lens.models import VisionModel
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aft_lens.layers.attention import Attention
 from aft_lens.layers.hook_point import HookPoint
+from aft_lens.layers.mixers.attention import Attention
 
 Sink = Callable[[str, Tensor], None]
 

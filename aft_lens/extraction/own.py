@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from aft_lens.extraction.hooks import unfused
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
-from aft_lens.layers.attention import Attention
+from aft_lens.layers.mixers.attention import Attention
 from aft_lens.models import VisionModel
 
 

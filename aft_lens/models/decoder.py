@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from aft_lens.layers.aft import AFTFull
-from aft_lens.layers.attention import Attention
 from aft_lens.layers.block import Block
-from aft_lens.layers.linear_attention import LinearAttention, performer
-from aft_lens.layers.packaged import Reformer
+from aft_lens.layers.mixers.aft_full import AFTFull
+from aft_lens.layers.mixers.attention import Attention
+from aft_lens.layers.mixers.linear_attention import LinearAttention, performer
+from aft_lens.layers.mixers.reformer import Reformer
+from aft_lens.layers.mixers.sparse_attention import sparse_attention
+from aft_lens.layers.mixers.synthesizer import Synthesizer
 from aft_lens.layers.position_bias import pair_bias
-from aft_lens.layers.sparse_attention import sparse_attention
-from aft_lens.layers.synthesizer import Synthesizer
 from aft_lens.models.initialize import initialize
 
 AFT_MIXERS = ("aft_full", "aft_local", "aft_simple")

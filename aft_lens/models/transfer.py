@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aft_lens.layers.aft import AFTConv
+from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.position_bias import STD_EPSILON, Free, Reparameterized, SinglePosition
 from aft_lens.models.config import ModelConfig
 from aft_lens.models.vision import VisionModel

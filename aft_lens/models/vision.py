@@ -4,16 +4,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aft_lens.layers.aft import AFTConv, AFTFull
-from aft_lens.layers.attention import Attention
 from aft_lens.layers.block import Block
-from aft_lens.layers.linear_attention import LinearAttention, performer
-from aft_lens.layers.packaged import Lambda, Reformer
+from aft_lens.layers.mixers.aft_conv import AFTConv
+from aft_lens.layers.mixers.aft_full import AFTFull
+from aft_lens.layers.mixers.attention import Attention
+from aft_lens.layers.mixers.lambda_layer import Lambda
+from aft_lens.layers.mixers.linear_attention import LinearAttention, performer
+from aft_lens.layers.mixers.reformer import Reformer
+from aft_lens.layers.mixers.sparse_attention import sparse_attention
+from aft_lens.layers.mixers.synthesizer import Synthesizer
 from aft_lens.layers.patch_embedding import PatchEmbedding
 from aft_lens.layers.position_bias import Indexed, conv_bias, pair_bias
 from aft_lens.layers.position_embedding import resample_positions
-from aft_lens.layers.sparse_attention import sparse_attention
-from aft_lens.layers.synthesizer import Synthesizer
 from aft_lens.models.config import RIVALS, ModelConfig
 from aft_lens.models.initialize import initialize
 

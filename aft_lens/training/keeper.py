@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import DataSource
-from aft_lens.layers.aft import AFTConv
+from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.models import VisionModel
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.recipe import Recipe

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from aft_lens.layers.aft import AFTConv
+from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.position_bias import Indexed, SinglePosition
 from aft_lens.training.recipe import SparsityRecipe
 

@@ -15,7 +15,7 @@ from analyses.bench.gpu_models import MODELS, model_row
 from analyses.bench.gpu_operators import OPERATORS, Case, error, floor_train
 from analyses.bench.gpu_record import NAME, ratios
 from analyses.bench.gpu_timing import launched, replayed
-from analyses.machine import RESULTS, environment
+from analyses.provenance import RESULTS, environment
 
 SETS = 3
 """Sets of inputs taken in turn; together they exceed the cache (each is over 100 MB at batch 256)."""

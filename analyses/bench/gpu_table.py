@@ -10,7 +10,7 @@ from typing import Any
 from analyses.bench.gpu_figure import draw
 from analyses.bench.gpu_record import CONTESTS, NAME, PASSES, WORDS, Contest, ratios
 from analyses.bench.gpu_roofline import COUNTED, PUBLISHED, Roofline, copy_rate, roofline
-from analyses.machine import RESULTS
+from analyses.provenance import RESULTS
 
 BIASED = ("aft_conv", "indexed", "eq6", "local_causal", "local_causal_torch")
 """Operators whose rows' window means something."""

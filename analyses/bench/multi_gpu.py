@@ -10,7 +10,7 @@ import torch
 from aft_lens.checkpoint import load_checkpoint, read_metrics
 from aft_lens.data import load_data
 from analyses.bench.trainings import Started, Trainings, wait
-from analyses.machine import RESULTS, environment
+from analyses.provenance import RESULTS, environment
 from analyses.study.claims import pooled_deviation, unpaired_interval
 from analyses.study.measure import scores
 from analyses.study.table import mean_and_deviation

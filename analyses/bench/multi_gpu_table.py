@@ -7,7 +7,7 @@ from typing import Any
 
 from analyses.bench.gpu_table import NONE, table
 from analyses.bench.multi_gpu import NAME
-from analyses.machine import RESULTS
+from analyses.provenance import RESULTS
 from analyses.study.table import mean_and_deviation
 
 

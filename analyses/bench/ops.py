@@ -14,7 +14,7 @@ from analyses.bench.contests import CURVES, conv, simple, softmax_attention, uns
 from analyses.bench.figure import draw_curves
 from analyses.bench.measure import exponent, interleaved, keep_memory, median_ms, peak_bytes, peak_resident, ratio
 from analyses.bench.shapes import form_table
-from analyses.machine import RESULTS, environment
+from analyses.provenance import RESULTS, environment
 
 LENGTHS = (196, 400, 784, 1600, 3136, 6400, 16384)
 METHOD = (

@@ -13,7 +13,7 @@ from typing import Any
 
 from aft_lens.checkpoint import METRICS, read_metrics
 from aft_lens.training.run import state_folder
-from analyses.machine import environment, visible_gpu
+from analyses.provenance import environment, visible_gpu
 
 Started = tuple["subprocess.Popen[bytes]", Path]
 """A run and its log."""

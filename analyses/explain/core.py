@@ -16,7 +16,7 @@ from analyses.explain.causal import REMOVALS, Batches, Effect, Head, Outcome, co
 from analyses.explain.figure import Curve, Drawing, Panel, draw, interactive
 from analyses.explain.position import REPLACEMENTS, HeadPositions, head_positions
 from analyses.figures import rounded
-from analyses.machine import environment
+from analyses.provenance import environment
 
 WORDS = {
     "map": "own map",

@@ -15,8 +15,8 @@ import numpy as np
 from analyses.figures import table
 from analyses.locality.figure import draw, interactive
 from analyses.locality.metrics import METRICS, SCALARS, HeadLocality, Values, head_locality, layer_means
-from analyses.machine import command_line, environment
 from analyses.offset_maps import Remainder, read_offset_maps
+from analyses.provenance import command_line, environment
 
 PLACES = {"distance_pixels": 1, "effective": 1}
 """Decimals printed where they are not three."""
@@ -132,12 +132,7 @@ def command(
             )  # fmt: skip
             found.append(head_locality(maps, radius=radius, window=window, remainder=remainder, plain=plain))
             print(f"\n{report(found[-1], by_head=heads)}")
-    line = command_line(
-        "locality", *sources, images=images, data=data, pretrained=pretrained, resamples=resamples, radius=radius,
-        window=window, remainder=remainder, plain=plain, control=control, heads=heads, seed=seed, device=device,
-        out=out,
-    )  # fmt: skip
-    for path in Locality(tuple(found), radius, remainder, plain, resamples, seed, line).save(out):
+    for path in Locality(tuple(found), radius, remainder, plain, resamples, seed, command_line()).save(out):
         print(f"wrote {path}")
 
 

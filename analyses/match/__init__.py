@@ -11,13 +11,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from analyses.figures import rounded, table
-from analyses.machine import command_line, environment
 from analyses.match.atlas import atlas
 from analyses.match.figure import draw, interactive
 from analyses.match.heads import Frame, Heads, common_frame, shaped_heads
 from analyses.match.likeness import MEASURES
 from analyses.match.matching import NULLS, Matching, match
 from analyses.offset_maps import read_offset_maps
+from analyses.provenance import command_line, environment
 
 SHOWN = 12
 """Pairs printed and drawn."""
@@ -132,10 +132,7 @@ def command(
         device: Where a ViT runs.
         out: Folder for match and atlas, each as .json, .png, .svg and .html.
     """
-    line = command_line(
-        "match", first, second, images=images, data=data, pretrained=pretrained, framing=framing, draws=draws,
-        components=components, clusters=clusters, seed=seed, device=device, out=out,
-    )  # fmt: skip
+    line = command_line()
     maps = [read_offset_maps(spec, images=images, data=data, device=device, progress=True) for spec in (first, second)]
     frame = common_frame(maps[0], maps[1], framing)
     a, b = (shaped_heads(one, frame) for one in maps)

@@ -14,10 +14,10 @@ from sklearn.decomposition import NMF
 from sklearn.metrics import silhouette_score
 
 from analyses.figures import rounded, table
-from analyses.machine import environment
 from analyses.match.atlas_figure import Page, draw, interactive
 from analyses.match.heads import Heads
 from analyses.match.likeness import standardised
+from analyses.provenance import environment
 
 MOST_CLUSTERS = 8
 """Numbers of clusters from 2 to this are tried where none is given."""

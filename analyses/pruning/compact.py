@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from aft_lens.layers.aft import AFTConv
+from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.position_bias import Free, Indexed
 from aft_lens.models import VisionModel
 from aft_lens.ops.indexed import indexed_form

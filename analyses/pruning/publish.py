@@ -19,7 +19,7 @@ import jsonargparse
 import torch
 
 from aft_lens.checkpoint import commit, revision
-from analyses import machine
+from analyses import provenance
 from analyses.pruning import evidence, findings
 from analyses.pruning.core import time_core
 from analyses.pruning.plan import Plan
@@ -148,7 +148,7 @@ def command(
         print(f"{len(rows)} rungs in {out}; the same line without --times none takes their times and publishes")
         return
     record: dict[str, Any] = {
-        "command": line, **machine.environment(), "threads": torch.get_num_threads(),
+        "command": line, **provenance.environment(), "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "commit": commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"), "data": rows[0]["data"],
         "seeds": sorted({row["parent_seed"] for row in rows}),
@@ -156,7 +156,10 @@ def command(
     }  # fmt: skip
     record |= clocked(out) | {"single_position": findings.single_against_dense(rows)} | found
     record |= {"curves": evidence.curves(rows), "rungs": published(rows)}
-    result, figure = Path(result or machine.RESULTS / f"ladder_{name}.json"), Path(figure or f"docs/ladder-{name}.png")
+    result, figure = (
+        Path(result or provenance.RESULTS / f"ladder_{name}.json"),
+        Path(figure or f"docs/ladder-{name}.png"),
+    )
     for path in (result, figure):
         path.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(dump(record))

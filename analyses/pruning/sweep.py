@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aft_lens.checkpoint import Checkpoint, commit, load_checkpoint, save_checkpoint
 from aft_lens.models import VisionModel
-from analyses import machine
+from analyses import provenance
 from analyses.pruning import evidence
 from analyses.pruning.criteria import score
 from analyses.pruning.images import Images, load_images
@@ -154,7 +154,7 @@ def parent_kind(loaded: Checkpoint) -> str:
 def environment(plan: Plan, line: str) -> dict[str, Any]:
     """Where and by which line a result was made."""
     return {
-        "command": line, **machine.environment(), "threads": torch.get_num_threads(),
+        "command": line, **provenance.environment(), "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "commit": commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"), "plan": plan.record(),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from analyses.machine import RESULTS
+from analyses.provenance import RESULTS
 from analyses.study.plan import Study
 
 JOBS = {"paper-claims": "train", "claims-table": "table", "speed": "speed"}

@@ -14,7 +14,7 @@ import torch
 from aft_lens.checkpoint import read_metrics
 from aft_lens.models import ModelConfig
 from aft_lens.training import Recipe, train
-from analyses.machine import environment
+from analyses.provenance import environment
 from analyses.study.plan import Study, tasks
 from analyses.study.worker import quiet
 

@@ -13,7 +13,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
-from analyses.machine import visible_gpu
+from analyses.provenance import visible_gpu
 from analyses.study.claims import judge
 from analyses.study.plan import Study, Task, tasks
 from analyses.study.table import NAME, markdown

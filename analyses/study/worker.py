@@ -15,7 +15,7 @@ from aft_lens.data import load_data, save_samples
 from aft_lens.models.transfer import from_vit
 from aft_lens.training import train
 from aft_lens.training.run import state_folder
-from analyses.machine import environment
+from analyses.provenance import environment
 from analyses.study.measure import places, scores, scores_by_size
 from analyses.study.plan import KEPT, Task
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aft_lens.layers.attention import without_future
 from aft_lens.layers.hook_point import HookPoint
+from aft_lens.layers.mixers.attention import without_future
 
 
 class Synthesizer(nn.Module):

@@ -1,4 +1,4 @@
-"""AFT layers: projections around the operators, a drop-in for multi-head attention."""
+"""The AFT-conv layer: projections around the operator, over a grid."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.position_bias import Factorized, Indexed
-from aft_lens.ops import FactorizedBias, aft_conv, aft_full, aft_indexed, aft_local, aft_simple
+from aft_lens.layers.position_bias import Indexed
+from aft_lens.ops import aft_conv, aft_indexed
 from aft_lens.ops.kernels import dispatch
 
 
@@ -87,51 +87,3 @@ class AFTConv(nn.Module):
             mixed = dispatch.conv(query, key, value, w, grid, **biases)
         leading = mixed.permute(1, 2, 0, 3).reshape(d, b * t)  # a view: the product takes it transposed, uncopied
         return self.proj(leading.T).view(b, t, d)
-
-
-class AFTFull(nn.Module):
-    """AFT-full, AFT-local (with `window_size`) or AFT-simple (`position_bias=None`): Eq. 2, 4 and 5.
-
-    `causal` reads sources up to the target alone, and takes sequences shorter than the position bias.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        position_bias: nn.Module | None,
-        *,
-        window_size: int | None = None,
-        use_query: bool = True,
-        causal: bool = False,
-    ) -> None:
-        super().__init__()
-        self.position_bias = position_bias
-        self.window_size = window_size
-        self.causal = causal
-        self.query = nn.Linear(dim, dim) if use_query else None
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
-        self.hook_query = HookPoint()
-        self.hook_key = HookPoint()
-        self.hook_value = HookPoint()
-
-    def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
-        """Mix the t tokens; `grid` is taken for the mixers' common signature and not used."""
-        query = None if self.query is None else self.hook_query(self.query(x))
-        key, value = self.hook_key(self.key(x)), self.hook_value(self.value(x))
-        if self.position_bias is None:
-            return self.proj(aft_simple(query, key, value, causal=self.causal))
-        w = self._bias(x.shape[1])
-        if self.window_size is None:
-            return self.proj(aft_full(query, key, value, w, causal=self.causal))
-        return self.proj(aft_local(query, key, value, w, self.window_size, causal=self.causal))
-
-    def _bias(self, length: int) -> Tensor | FactorizedBias:
-        """w, as factors where it has them; of a causal layer, that of the first `length` positions."""
-        if isinstance(self.position_bias, Factorized):
-            target, source = self.position_bias.factors()
-            return FactorizedBias(target[:length], source[:length]) if self.causal else FactorizedBias(target, source)
-        assert self.position_bias is not None
-        w = self.position_bias()
-        return w[:length, :length] if self.causal else w

@@ -1,8 +1,11 @@
-"""What a measurement ran on, and where it is published."""
+"""What a result was made with: the command line, the hardware, the versions; and where results are published."""
 
 import os
 import platform
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,22 @@ from aft_lens.checkpoint import versions
 
 RESULTS = Path(__file__).parent / "results"
 """Where published figures live."""
+_LINE: ContextVar[str] = ContextVar("line", default="")
+
+
+@contextmanager
+def commanded(*words: object) -> Iterator[None]:
+    """Inside the block, what is made is made by the command line of these words (quoted as a shell needs it)."""
+    token = _LINE.set(shlex.join(map(str, words)))
+    try:
+        yield
+    finally:
+        _LINE.reset(token)
+
+
+def command_line() -> str:
+    """The command line that runs now; empty where a result is made from Python."""
+    return _LINE.get()
 
 
 def hardware(device: str | torch.device = "cpu") -> str:
@@ -40,11 +59,11 @@ def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
     return {"hardware": hardware(device), "versions": versions()}
 
 
-def command_line(name: str, *arguments: object, **options: object) -> str:
-    """The `aft-lens` line of a subcommand with these arguments; options that are None are left out."""
-    words = ["aft-lens", name, *(str(argument) for argument in arguments)]
-    for option, value in options.items():
-        if value is not None:
-            shown = str(value).lower() if isinstance(value, bool) else str(value).replace("(", "[").replace(")", "]")
-            words += [f"--{option}", shown]
-    return shlex.join(words)
+def made_by(device: str | torch.device = "cpu") -> dict[str, Any]:
+    """The command line, hardware and versions: what every record starts with."""
+    return {"command": command_line(), **environment(device)}
+
+
+def module_line(module: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    """The words of `python -m MODULE ARGUMENTS`, for `commanded`."""
+    return ("python", "-m", module, *arguments)

@@ -1,0 +1,104 @@
+"""Every interval and p-value of the project, by scipy.stats where it has them. All intervals are 95 %.
+
+Two are written by hand, as no library here has them: Agresti and Min's interval of paired proportions, and the interval
+of two means whose deviation is pooled over more groups than the two.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import stats
+
+LEVEL = 0.95
+"""Confidence of every interval."""
+TAILS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
+"""Percentiles of a 95 % interval."""
+Z = float(stats.norm.ppf((1 + LEVEL) / 2))
+"""Standard normal quantile of a two-sided 95 % interval."""
+Interval = tuple[float, float]
+
+
+def wilson(right: int, total: int) -> Interval:
+    """Wilson's score interval of the share `right` out of `total`."""
+    found = stats.binomtest(right, total).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def normal_interval(values: Float[np.ndarray, "n"]) -> Interval:
+    """Mean plus and minus 1.96 standard errors (n - 1 in the deviation); NaN for one value."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    mean, half = float(np.mean(values)), Z * float(stats.sem(values))
+    return mean - half, mean + half
+
+
+def student_interval(values: Sequence[float]) -> Interval:
+    """Interval of the mean of few values (seeds), by Student's t."""
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * float(stats.sem(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Standard deviation within groups, pooled, and its degrees of freedom (0 without any)."""
+    degrees = sum(len(group) - 1 for group in groups)
+    squares = sum((value - fmean(group)) ** 2 for group in groups for value in group)
+    return (math.sqrt(squares / degrees) if degrees else math.nan), degrees
+
+
+def unpaired_interval(first: Sequence[float], second: Sequence[float], pooled: tuple[float, int]) -> Interval:
+    """Interval of the difference first - second of the means of independent runs.
+
+    Each group's deviation is its own or the `pooled_deviation`, whichever is larger; Student's quantile has the
+    pooled degrees of freedom.
+    """
+    deviation, degrees = pooled
+    error = math.sqrt(sum(max(deviation, stdev(group)) ** 2 / len(group) for group in (first, second)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
+    middle = fmean(first) - fmean(second)
+    return middle - half, middle + half
+
+
+def bootstrap_interval(values: Float[np.ndarray, "images"], *, draws: int = 2000, seed: int = 0) -> Interval:
+    """Percentile interval of the mean over images drawn with replacement; one image has no spread."""
+    if len(values) < 2:
+        return float(values[0]), float(values[0])
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=draws, confidence_level=LEVEL, method="percentile", vectorized=True,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
+def paired_bootstrap(before: Bool[np.ndarray, "images"], after: Bool[np.ndarray, "images"]) -> tuple[float, Interval]:
+    """Accuracy after minus before on the same images, and its bootstrap interval (images drawn in pairs)."""
+    if before.shape != after.shape:
+        raise ValueError(f"before and after must be the same images, got {before.shape} and {after.shape}")
+    change = after.astype(float) - before.astype(float)
+    return float(change.mean()), bootstrap_interval(change)
+
+
+def paired_proportions(before: Bool[np.ndarray, "images"], after: Bool[np.ndarray, "images"]) -> Interval:
+    """Interval of the accuracy after minus before on the same images: Agresti and Min (2005).
+
+    Wald's interval with half an image added to each cell of the paired table, so that no changed image does not mean
+    no uncertainty.
+    """
+    gained = int((after & ~before).sum()) + 0.5
+    lost = int((before & ~after).sum()) + 0.5
+    padded = len(before) + 2
+    centre = (gained - lost) / padded
+    half = Z * math.sqrt(gained + lost - (gained - lost) ** 2 / padded) / padded
+    return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def percentile_interval(draws: Float[np.ndarray, "draw *n"]) -> Float[np.ndarray, "2 *n"]:
+    """The 2.5 and 97.5 percentile over draws (the first axis)."""
+    return np.percentile(draws, TAILS, axis=0)
+
+
+def permutation_p(observed: float, chance: Float[np.ndarray, "draws"], *, tolerance: float = 0.0) -> float:
+    """Share of random draws, counting the data, that are as high as the observed value (one-sided)."""
+    return float((1 + (chance >= observed - tolerance).sum()) / (1 + len(chance)))
