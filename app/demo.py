@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from aft_lens.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import load_data
-from aft_lens.training import Recipe, recipe_path, train
+from aft_lens.training import read_recipe, train
 from aft_lens.training.run import state_folder
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
@@ -93,7 +93,7 @@ def run(out: Path, shipped: Path = SHIPPED, seed: int = 0) -> Result:
     parity = max(found.max_logit_difference for found in ladders.values())
     print(f"\nParity: max |Δlogit| between the masked and the indexed model {parity:.1e} (at most {PARITY:g})")
     step(4, "Drawing the maps and writing the report")
-    biases = {n: position_bias_maps(c.model) for n, c in models.items() if c.config.mixer != "attention"}
+    biases = {n: position_bias_maps(c.model) for n, c in models.items() if c.config.traits.weights != "attention"}
     attention = attention_maps(models["digits-vit"].model, images[: IMAGES // BATCH])
     for name, maps in biases.items():
         maps.save(out / "bias" / name)
@@ -116,8 +116,7 @@ def train_recipe(name: str, path: Path, seed: int) -> Path:
     for folder in (path, state_folder(path)):
         if folder.exists():
             shutil.rmtree(folder)
-    arguments = [f"--config={recipe_path(name)}", f"--seed={seed}"]
-    recipe = jsonargparse.auto_cli(Recipe, args=arguments, as_positional=False)
+    recipe = read_recipe(name, f"seed={seed}")
     with warnings.catch_warnings():
         # Lightning's advice on loader workers and folders: true, and no help to someone who watches a demo.
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")

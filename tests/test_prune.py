@@ -149,7 +149,7 @@ def test_heads_of_different_k_and_dropped_heads(batches, tmp_path):
     assert sorted(offsets[0]) == [[-2, -2], [-2, -1], [-2, 0]]
     assert offsets[1:] == [[], [[2, 2]], []]
     bias = conv_mixers(ladder.model)[0].position_bias
-    assert torch.equal(bias.window((5, 5)) != 0, masks[0])
+    assert torch.equal(bias.dense((5, 5)) != 0, masks[0])
     path = save_checkpoint(tmp_path / "p", ladder.model, data={}, recipe={}, seed=0, metrics=[])
     assert torch.equal(load_checkpoint(path).model(batches[0][0]), ladder.model(batches[0][0]))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.position_bias import Free, Indexed
 from aft_lens.models import VisionModel
-from aft_lens.ops.indexed import indexed_form
+from aft_lens.ops.inspection import indexed_form
 
 FORMS = {
     "pool": "pooling only",
@@ -44,15 +44,8 @@ def conv_mixers(model: VisionModel) -> list[AFTConv]:
 @torch.no_grad()
 def dense_biases(model: VisionModel) -> list[Tensor]:
     """w of every layer as evaluation computes with it, each `h y x`: hard for Eq. 10, laid out for `Indexed`."""
-    side = model.config.window_size
-    biases = []
-    for mixer in conv_mixers(model):
-        bias = mixer.position_bias
-        was_training = bias.training
-        w = bias.window((side, side)) if isinstance(bias, Indexed) else bias.eval()()
-        bias.train(was_training)
-        biases.append(w.detach().clone())
-    return biases
+    sides = (model.config.window_size,) * 2
+    return [mixer.position_bias.dense(sides).detach().clone() for mixer in conv_mixers(model)]
 
 
 def full_masks(model: VisionModel) -> list[Tensor]:
@@ -72,9 +65,8 @@ def masked_model(model: VisionModel, masks: Sequence[Tensor]) -> VisionModel:
 
 
 def dense_weights(model: VisionModel) -> list[nn.Parameter]:
-    """The parameters w of a model whose biases are all `Free`, as `masked_model` makes it."""
-    biases = [mixer.position_bias for mixer in conv_mixers(model)]
-    return [bias.weight for bias in biases if isinstance(bias, Free)]
+    """The parameters w of a model as `masked_model` makes it, whose biases are themselves parameters."""
+    return [next(mixer.position_bias.parameters()) for mixer in conv_mixers(model)]
 
 
 def compact_model(model: VisionModel, masks: Sequence[Tensor]) -> VisionModel:
@@ -110,7 +102,7 @@ def layer_forms(model: VisionModel) -> list[str]:
     forms = []
     for mixer in conv_mixers(model):
         bias = mixer.position_bias
-        if not isinstance(bias, Indexed):
+        if bias.offset is None:
             forms.append("convolution")
             continue
         form = indexed_form(bias(), model.config.grid_size**2)

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aft_lens.layers.position_bias import SinglePosition
 from aft_lens.models import VisionModel
 from analyses.pruning.compact import conv_mixers, dense_biases, dense_weights, masked_model
 from analyses.pruning.measure import Batches
@@ -48,9 +47,8 @@ def _hard(model: VisionModel, biases: Sequence[Tensor]) -> list[Tensor]:
     """softmax(w) over the window; for Eq. 10 of the inner w, at its hard choice."""
     scores = []
     for mixer, w in zip(conv_mixers(model), biases, strict=True):
-        bias = mixer.position_bias
-        inner = bias.inner().detach() if isinstance(bias, SinglePosition) else w
-        scores.append(_share(inner) * (w != 0))
+        logits = mixer.position_bias.logits()
+        scores.append(_share(w if logits is None else logits.detach()) * (w != 0))
     return scores
 
 

@@ -14,9 +14,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from aft_lens.layers.position_bias import Indexed
 from aft_lens.models import VisionModel
-from aft_lens.ops.indexed import LARGEST, MOST_NEGATIVE
+from aft_lens.ops.inspection import LARGEST, MOST_NEGATIVE
 from analyses.pruning.compact import conv_mixers
 
 TOLERANCE = {"torch.export": 1e-5, "onnx": 1e-4}
@@ -84,7 +83,7 @@ def _check_range(model: VisionModel) -> None:
     """Exported graphs hold the gather alone, without the forms for biases that it is not exact for."""
     for layer, mixer in enumerate(conv_mixers(model)):
         bias = mixer.position_bias
-        if not isinstance(bias, Indexed):
+        if bias.keep is None:
             raise ValueError(f"model must be pruned to be exported, block {layer} has a {type(bias).__name__} bias")
         w = bias().detach()
         lowest = -LARGEST if bias.keep == 1 else MOST_NEGATIVE

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aft_lens.layers.position_bias import Indexed
 from aft_lens.models import VisionModel
 from analyses.pruning.compact import (
     conv_mixers,
@@ -170,15 +169,8 @@ def masked_twin(compact: VisionModel) -> VisionModel:
 
 def kept_masks(model: VisionModel) -> list[Tensor]:
     """Where a model has offsets (`h y x` a layer): the kept ones of `Indexed`, else every bias that is not 0."""
-    masks = []
-    for mixer, w in zip(conv_mixers(model), dense_biases(model), strict=True):
-        bias = mixer.position_bias
-        if isinstance(bias, Indexed):
-            ones = Indexed(torch.ones_like(bias.weight), bias.offset, bias.kept).to(w.device)
-            masks.append(ones.window(w.shape[1:]).detach() != 0)
-        else:
-            masks.append(w != 0)
-    return masks
+    sides = (model.config.window_size,) * 2
+    return [mixer.position_bias.places(sides) for mixer in conv_mixers(model)]
 
 
 def kept_offsets(model: VisionModel) -> list[list[list[list[int]]]]:

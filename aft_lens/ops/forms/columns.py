@@ -1,7 +1,4 @@
-"""What every form shares: dtypes, the gate, factored weights, and the row-wise form that never underflows."""
-
-from dataclasses import dataclass
-from typing import NamedTuple
+"""Exponentials of keys times values, as every form sums them: numerator and denominator as columns of one tensor."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,37 +9,6 @@ SAFE_DENOMINATOR = {torch.float32: 1e-18, torch.float64: 1e-180}
 e^`LARGEST_EXPONENT` and some 10^4 sources they stay 10^-7 of it."""
 LARGEST_EXPONENT = {torch.float32: 20.0, torch.float64: 250.0}
 """A causal block clamps keys above its reference here; the targets that would read one are redone wider."""
-
-
-class FactorizedBias(NamedTuple):
-    """w = target @ source^T without ever being T x T (Eq. 7); both are `t rank`."""
-
-    target: Float[Tensor, "t rank"]
-    source: Float[Tensor, "t rank"]
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a form needs to know besides its tensors."""
-
-    form: str
-    grid: tuple[int, ...]
-    window: int = -1
-    """Eq. 4's s: pairs at |t - t'| >= s have no bias; -1: every pair has one."""
-    causal: bool = False
-    outside: str = "global"
-
-
-def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, float32 for everything narrower."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def gate(query: Tensor | None, mean: Tensor, dtype: torch.dtype) -> Tensor:
-    """Multiply by sigmoid(query) unless the query is left out, and return in `dtype`."""
-    if query is not None:
-        mean = torch.sigmoid(query.to(mean.dtype)) * mean
-    return mean.to(dtype)
 
 
 def sums_buffer(value: Tensor, *, heads_last: bool) -> Tensor:
@@ -100,17 +66,3 @@ def finite(reference: Tensor, otherwise: Tensor | float = 0.0) -> Tensor:
 def first_key(key: Float[Tensor, "h m s"]) -> Float[Tensor, "h m 1"]:
     """The first readable (finite) key of each row: a reference that no later source can change."""
     return key.gather(-1, (key != float("-inf")).to(torch.uint8).argmax(-1, keepdim=True))
-
-
-def rowwise(key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Mean of values under softmax_s(key_s + bias_ts), each target with its joint maximum.
-
-    Shapes: key `b h s`, value `b h c s`, bias `h t s`; result `b h c t`. Holds T x T a head and image at a time
-    it computes, so it is the exact form for extreme inputs, not the fast one.
-    """
-    with torch.autocast(key.device.type, enabled=False):
-        rows = [
-            torch.softmax(k.unsqueeze(-2) + bias, dim=-1) @ v.transpose(-1, -2)
-            for k, v in zip(key.unbind(0), value.unbind(0), strict=True)
-        ]
-    return torch.stack(rows).transpose(-1, -2)

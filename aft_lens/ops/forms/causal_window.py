@@ -5,20 +5,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from aft_lens.ops.combine import FactorizedBias
+from aft_lens.ops.bias import BiasFactors
 
 CHUNK = 64
 """Targets whose products with their factors are taken at once; O(T (CHUNK + window) rank) time."""
 
 
-def causal_band(
-    position_bias: Float[Tensor, "targets sources"] | FactorizedBias, window_size: int
+def causal_window_bias(
+    position_bias: Float[Tensor, "targets sources"] | BiasFactors, window_size: int
 ) -> Float[Tensor, "t offset"]:
     """w by target t and offset t - t' = 0 ... window_size - 1, for sources that there are; O(T window_size) memory.
 
     Places before the first source hold a finite number that means nothing. Float32, also under autocast.
     """
-    if isinstance(position_bias, FactorizedBias):
+    if isinstance(position_bias, BiasFactors):
         with torch.autocast(position_bias.target.device.type, enabled=False):
             return _from_factors(position_bias.target.float(), position_bias.source.float(), window_size)
     position = torch.arange(len(position_bias), device=position_bias.device)

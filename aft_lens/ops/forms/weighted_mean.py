@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aft_lens.ops import band, depthwise, rows
-from aft_lens.ops.combine import SAFE_DENOMINATOR, Spec, sums_buffer
+from aft_lens.ops.forms import band, blocks, depthwise
+from aft_lens.ops.forms.columns import SAFE_DENOMINATOR, sums_buffer
+from aft_lens.ops.forms.spec import Spec
 
-_FORMS = {"rows": rows, "matmul": rows, "convolution": depthwise, "band": band, "banded": band}
+_FORMS = {"rows": blocks, "matmul": blocks, "convolution": depthwise, "band": band, "banded": band}
 
 
 def _sums(key: Tensor, value: Tensor, bias: Sequence[Tensor], spec: Spec) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aft_lens.ops.combine import Spec, columns, finite, pull_columns
+from aft_lens.ops.forms.columns import columns, finite, pull_columns
+from aft_lens.ops.forms.spec import Spec
 
 MILD = -2.0
 """Above this smallest bias, (e^w - 1) + 1 loses less than one decimal digit."""

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from aft_lens.ops.combine import Spec, finite
+from aft_lens.ops.forms.columns import finite
+from aft_lens.ops.forms.spec import Spec
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ of them is smallest matters. E = b (d + h) T counts the values and denominators,
 
 from math import prod
 
-from aft_lens.ops.band import chunks
+from aft_lens.ops.forms.band import chunks
 
 BAND_FIXED, BAND_SLOPE = 200, 3.2
 """The band of chunks pays off from a length of so much plus so much times its chunk (AFT-local)."""

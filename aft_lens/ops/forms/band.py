@@ -4,7 +4,7 @@ Time is cut into n chunks of C >= window positions. Targets of chunk i meet the 
 causal, i+1) by matrix products of C x C; every other source has weight e^0 and enters as prefix and suffix sums of
 whole chunks. Time O(T C d), memory O(T (C + d)). Nothing is subtracted from a total.
 
-Causal: as in `rows`, chunk i refers to the maximum over the chunks before it, exponents inside it are clamped,
+Causal: as in `blocks`, chunk i refers to the maximum over the chunks before it, exponents inside it are clamped,
 and targets that read a clamped (or overflowing) one are flagged by a denominator of 0.
 """
 
@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aft_lens.ops.combine import LARGEST_EXPONENT, Spec, columns, drop_broken, finite, first_key, pull_columns
+from aft_lens.ops.forms.columns import LARGEST_EXPONENT, columns, drop_broken, finite, first_key, pull_columns
+from aft_lens.ops.forms.spec import Spec
 
 SMALLEST_CHUNK = 32
 

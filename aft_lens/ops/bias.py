@@ -1,14 +1,22 @@
-"""Relative position biases written out to every (target, source) pair of a grid."""
+"""Position biases as factors, and relative ones written out to every (target, source) pair of a grid."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 OUTSIDE = ("global", "none")
+
+
+class BiasFactors(NamedTuple):
+    """w = target @ source^T without ever being T x T (Eq. 7); both are `t rank`."""
+
+    target: Float[Tensor, "t rank"]
+    source: Float[Tensor, "t rank"]
 
 
 @lru_cache(maxsize=64)

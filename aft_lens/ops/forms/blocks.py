@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aft_lens.ops.combine import LARGEST_EXPONENT, Spec, columns, drop_broken, finite, first_key, pull_columns
-from aft_lens.ops.pairs import pair_bias
+from aft_lens.ops.forms.block_weights import pair_bias
+from aft_lens.ops.forms.columns import LARGEST_EXPONENT, columns, drop_broken, finite, first_key, pull_columns
+from aft_lens.ops.forms.spec import Spec
 
 BLOCK_ELEMENTS = 2**20
 """Weights held at once: h x block x T stays near this (4 MiB in float32)."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aft_lens.ops.expand import source_index
+from aft_lens.ops.bias import source_index
 
 CHUNK = 1_250_000
 """Values handled at a time where no gradient is asked, so that the temporaries stay in the caches."""
