@@ -20,7 +20,7 @@ from analyses.bias import BiasMaps, position_bias_maps
 from analyses.pruning import PruneLadder, prune_to_indexing
 from app import serve as server
 from app.batches import BATCH, batches
-from app.report import Section, write_report
+from analyses.page import Section, write_page
 from app.views import ladder, locality, stacks, training
 from app.views.mosaic import mosaic
 from app.views.stack import MapStack, nearest_frame, shared_bound
@@ -100,7 +100,7 @@ def run(out: Path, shipped: Path = SHIPPED, seed: int = 0) -> Result:
     attention.save(out / "attention")
     sections = report_sections(models, biases, attention, ladders)
     seconds = time.perf_counter() - start
-    page = write_report(
+    page = write_page(
         out / "index.html",
         "AFT Lens: the demo's report",
         "A single-position AFT-conv trained on scikit-learn's digits, pruned to pure indexing, beside an "

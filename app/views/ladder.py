@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analyses.pruning import PruneLadder, Rung
-from app.views import theme
+from analyses import theme
 
 NAMES = {"parent": "dense", "masked": "masked", "indexed": "indexed"}
 """Words for the rungs' names."""

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analyses.locality.figure import layer_traces
-from app.views import theme
+from analyses import theme
 
 
 def by_layer(series: Sequence[tuple[str, np.ndarray]], *, name: str, height: int = 300) -> go.Figure:

@@ -1,16 +1,17 @@
-"""The report: everything is escaped, and the page draws its figures in a browser without any request."""
+"""A page: everything is escaped, and the page draws its figures in a browser without any request."""
 
 import plotly.graph_objects as go
 from browsers import ARGUMENTS, browser_path
 from playwright.sync_api import sync_playwright
 
-from app.report import Section, write_report
+from analyses.page import Section, write_page
+from analyses.result import Table
 
 
 def test_report_opens_without_a_network(tmp_path):
     figure = go.Figure(go.Bar(x=["a"], y=[1]))
-    section = Section("A < B", "text & more", [{"k": "<1>"}], [("one", figure), ("two", figure)], "a note")
-    path = write_report(tmp_path / "deep" / "index.html", "Title", "Lead", [section, section], "Footer")
+    section = Section("A < B", "text & more", Table(["k"], [["<1>"]]), [("one", figure), ("two", figure)], "a note")
+    path = write_page(tmp_path / "deep" / "index.html", "Title", "Lead", [section, section], "Footer")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=browser_path(playwright.chromium.executable_path), args=ARGUMENTS

@@ -1,4 +1,4 @@
-"""Colours, fonts and layout that every figure of the app shares."""
+"""Colours, fonts and layout that every Plotly figure shares, in pages, reports and the app."""
 
 from typing import Any
 
