@@ -17,11 +17,11 @@ from aft_lens.training import read_recipe, train
 from aft_lens.training.run import state_folder
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
+from analyses.page import Section, write_page
 from analyses.pruning import PruneLadder, prune_to_indexing
 from app import serve as server
 from app.batches import BATCH, batches
-from analyses.page import Section, write_page
-from app.views import ladder, locality, stacks, training
+from app.views import locality, stacks, training
 from app.views.mosaic import mosaic
 from app.views.stack import MapStack, nearest_frame, shared_bound
 
@@ -89,7 +89,7 @@ def run(out: Path, shipped: Path = SHIPPED, seed: int = 0) -> Result:
     for name in (FIRST, "digits-entropy"):
         ladders[name] = prune_to_indexing(models[name].model, images, batch_sizes=(BATCH,))
         ladders[name].save(out / "ladder" / name)
-        print(f"\n{name}\n{ladders[name].table()}")
+        print(f"\n{name}\n{ladders[name].table().text()}")
     parity = max(found.max_logit_difference for found in ladders.values())
     print(f"\nParity: max |Δlogit| between the masked and the indexed model {parity:.1e} (at most {PARITY:g})")
     step(4, "Drawing the maps and writing the report")
@@ -155,8 +155,8 @@ def report_sections(
                 f"Pruned to indexing: {name}",
                 "Every head keeps its strongest offset. Masked is the dense convolution with the rest set to zero; "
                 "indexed is pooling and one gather, with the same outputs.",
-                table=ladder.table_rows(result.rows),
-                figures=[("", ladder.ladder(result))],
+                table=result.table(),
+                figures=[("", result.interactive())],
                 note=f"{result.images} test images; one forward pass of {BATCH} images on this CPU.",
             )
         )

@@ -23,8 +23,8 @@ from analyses.pruning import (
     score,
     select,
 )
-from analyses.pruning.compact import conv_mixers, dense_biases, layer_forms
-from analyses.pruning.rung import AGREEMENT, check_agreement
+from analyses.pruning.cutting.compact import conv_mixers, dense_biases, layer_forms
+from analyses.pruning.measuring.rung import AGREEMENT, check_agreement
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_single_position_at_one_offset_changes_nothing(batches):
     assert ladder.rows[2].difference == 0
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", CRITERIA.names())
 def test_every_criterion_scores_every_offset_and_budgets_hold(criterion, batches):
     model = trained_like()
     scores = score(model, criterion, batches)

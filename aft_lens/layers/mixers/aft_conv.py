@@ -1,6 +1,7 @@
 """The AFT-conv layer: projections around the operator, over a grid."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ class AFTConv(nn.Module):
     """AFT-conv over a 1-D or 2-D grid (Eq. 6): h biases, one key channel a head, c = d / h value channels.
 
     `position_bias` is one of `aft_lens.layers.position_bias`; swapping it for `Indexed` turns the layer into
-    pooling and indexing. Raises ValueError if `dim` is no multiple of `num_heads`.
+    pooling and indexing. `implementation` is the operator's. Raises ValueError if `dim` is no multiple of `num_heads`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class AFTConv(nn.Module):
             raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
         self.num_heads = num_heads
         self.outside = outside
+        self.implementation = "auto"
         self.position_bias = position_bias
         self.query = nn.Linear(dim, dim) if use_query else None
         self.key = nn.Linear(dim, num_heads)
@@ -87,10 +89,15 @@ class AFTConv(nn.Module):
         value_bias: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """The operator that the bias is for."""
+        how: dict[str, Any] = {
+            "implementation": self.implementation,
+            "query_bias": query_bias,
+            "value_bias": value_bias,
+        }
         offset = self.position_bias.offset
         if offset is None:
-            return aft_conv(query, key, value, w, outside=self.outside, query_bias=query_bias, value_bias=value_bias)
-        return aft_indexed(query, key, value, w, offset, query_bias=query_bias, value_bias=value_bias)
+            return aft_conv(query, key, value, w, outside=self.outside, **how)
+        return aft_indexed(query, key, value, w, offset, **how)
 
 
 def _build(spec: MixerSpec) -> AFTConv:

@@ -1,13 +1,12 @@
 """What a sweep of pruned models does, as one record that a YAML fills."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from aft_lens.checkpoint import revision
+from analyses.store import fingerprint
 
 SCHEDULES = ("one-shot", "iterative")
 
@@ -24,9 +23,11 @@ class Place:
 
     @property
     def name(self) -> str:
-        """Stem of the rung's files."""
+        """Stem of the rung's files, which tells folders of one name apart."""
         folder = Path(self.checkpoint).name
-        return f"{folder}-{self.criterion}-{self.budget}-{self.schedule}-{self.keep:g}"
+        return (
+            f"{folder}-{self.criterion}-{self.budget}-{self.schedule}-{self.keep:g}-{fingerprint(self.checkpoint)[:6]}"
+        )
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,10 @@ class Plan:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def fingerprint(plan: Plan, place: Place) -> str:
-    """A short hash of the parent's weights and of everything that a rung's accuracy depends on."""
+def mark(plan: Plan, place: Place) -> str:
+    """A fingerprint of the parent's weights and of everything that a rung's accuracy depends on."""
     names = ["finetune", "finetune_batch", "data", "images", "calibration", "seed"]
     if place.schedule == "iterative":
         names.append("keeps")
     record = plan.record() | {"keeps": [float(keep) for keep in plan.keeps]}
-    content = json.dumps([revision(place.checkpoint), {name: record[name] for name in names}, asdict(place)])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return fingerprint(revision(place.checkpoint), {name: record[name] for name in names}, place)

@@ -10,21 +10,20 @@ import torch
 from torch import Tensor
 
 from aft_lens.models import VisionModel
-from analyses.pruning.compact import (
+from aft_lens.statistics import bootstrap_interval, paired_bootstrap
+from analyses.pruning.cutting.compact import (
     conv_mixers,
     dense_biases,
     full_masks,
     layer_forms,
     masked_model,
 )
-from analyses.pruning.masks import dropped_heads
-from analyses.pruning.measure import (
+from analyses.pruning.cutting.masks import dropped_heads
+from analyses.pruning.measuring.cost import (
     Batches,
     Latency,
-    bootstrap,
     latencies_by_device,
     operations,
-    paired_difference,
     predict,
     tensor_bytes,
 )
@@ -106,7 +105,7 @@ def measure_rungs(
     rungs = []
     for place, contender in enumerate(contenders):
         model = contender.model
-        change, interval = paired_difference(right[0], right[place])
+        change, interval = paired_bootstrap(right[0], right[place])
         used = kept_masks(model)
         times = taken[place]
         count = sum(int(mask.sum()) for mask in used)
@@ -119,7 +118,7 @@ def measure_rungs(
                 bytes=tensor_bytes(model),
                 latency_mean_ms=times[0].mean_ms if times else math.nan,
                 latency_sd_ms=times[0].sd_ms if times else math.nan,
-                accuracy_interval=bootstrap(right[place].astype(float), seed=seed),
+                accuracy_interval=bootstrap_interval(right[place].astype(float), seed=seed),
                 difference=change,
                 difference_interval=interval,
                 parameters=sum(parameter.numel() for parameter in model.parameters()),

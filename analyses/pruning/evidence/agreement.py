@@ -1,30 +1,34 @@
 """Structure or noise: do runs with other seeds keep the same offsets, once their heads are matched?
 
-python -m analyses.pruning.structure '[runs/a, runs/b, runs/c]' --keep 1 --out DIR
+python -m analyses.pruning.evidence.agreement '[runs/a, runs/b, runs/c]' --keep 1 --out DIR
 """
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import jsonargparse
 import numpy as np
+import plotly.graph_objects as go
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from aft_lens.checkpoint import load_checkpoint
+from aft_lens.statistics import percentile_interval, permutation_p
+from analyses import theme
 from analyses.pairing import assign, exchangeable, relabelling
+from analyses.provenance import run_module
 from analyses.pruning.criteria import score
-from analyses.pruning.masks import select
+from analyses.pruning.cutting.masks import select
+from analyses.result import Result, Table
 
 NULLS = ("places", "rings")
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Result):
     """How alike the offset sets of several runs are, and how alike they would be by chance."""
 
     runs: int
@@ -40,22 +44,48 @@ class Agreement:
     p_value: float
     """Share of relabellings (counting the data) with an overlap as high as the data's."""
     draws: int
+    size = (4.5, 3.0)
 
-    def save(self, out: Path) -> list[Path]:
-        """Write agreement-NULL.json, .png and .svg into the folder `out` and return their paths."""
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-        paths = [out / f"agreement-{self.null}.{end}" for end in ("json", "png", "svg")]
-        paths[0].write_text(json.dumps(asdict(self), indent=1) + "\n")
-        figure = Figure(figsize=(4.5, 3), layout="constrained")
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """A file a null."""
+        return f"agreement-{self.null}"
+
+    def record(self) -> dict[str, Any]:
+        """Every field."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """Overlap against chance."""
+        low, high = self.null_interval
+        row = [self.null, f"{self.overlap:.3f}", f"{self.null_mean:.3f} [{low:.3f}, {high:.3f}]", f"{self.p_value:.3g}"]
+        return Table(COLUMNS, [row])
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Overlap by layer over the band of chance."""
         axis = figure.subplots()
-        axis.bar(range(len(self.overlap_by_layer)), self.overlap_by_layer, color="#4c72b0", label="runs, heads matched")
+        layers = range(len(self.overlap_by_layer))
+        axis.bar(layers, self.overlap_by_layer, color="#4c72b0", label="runs, heads matched")
         axis.axhspan(*self.null_interval, color="grey", alpha=0.35, label=f"95 % of random {self.null} (all layers)")
-        axis.set(xlabel="layer", ylabel="overlap of offsets", title=f"k = {self.keep:g}, p = {self.p_value:.3g}")
+        axis.set(xlabel="layer", ylabel="overlap of offsets", title=self._title)
         axis.legend(frameon=False, fontsize=8)
-        for path in paths[1:]:
-            figure.savefig(path, dpi=150)
-        return paths
+
+    def interactive(self) -> go.Figure:
+        """The same bars and band."""
+        figure = go.Figure(go.Bar(y=self.overlap_by_layer, name="runs, heads matched"))
+        low, high = self.null_interval
+        figure.add_hrect(low, high, fillcolor="grey", opacity=0.35, line_width=0, annotation_text=f"random {self.null}")
+        theme.layout(theme.axes(figure), height=360, title=self._title)
+        figure.update_xaxes(title="layer")
+        figure.update_yaxes(title="overlap of offsets")
+        return figure
+
+    @property
+    def _title(self) -> str:
+        return f"k = {self.keep:g}, p = {self.p_value:.3g}"
+
+
+COLUMNS = ("null", "overlap", "chance [95 %]", "p")
 
 
 def match_heads(first: Tensor, second: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +122,7 @@ def agreement(runs: Sequence[Sequence[Tensor]], *, null: str = "places", draws: 
     groups = exchangeable(runs[0][0].shape[1:], null)
     chance = np.array([_overlap([_relabelled(run, groups, generator) for run in runs]).mean() for _ in range(draws)])
     observed = float(by_layer.mean())
-    low, high = np.percentile(chance, [2.5, 97.5])
+    low, high = percentile_interval(chance)
     kept = sum(int(mask.sum()) for run in runs for mask in run) / sum(len(mask) for run in runs for mask in run)
     return Agreement(
         runs=len(runs),
@@ -102,7 +132,7 @@ def agreement(runs: Sequence[Sequence[Tensor]], *, null: str = "places", draws: 
         null=null,
         null_mean=float(chance.mean()),
         null_interval=(float(low), float(high)),
-        p_value=float((1 + (chance >= observed - 1e-12).sum()) / (1 + draws)),
+        p_value=permutation_p(observed, chance, tolerance=1e-12),
         draws=draws,
     )
 
@@ -136,14 +166,11 @@ def command(
     """
     models = [load_checkpoint(path).model for path in checkpoints]
     runs = [select(score(model, criterion), keep) for model in models]
-    print("null    overlap  chance [95 %]            p")
-    for null in NULLS:
-        found = agreement(runs, null=null, draws=draws)
-        low, high = found.null_interval
-        print(f"{null:7} {found.overlap:.3f}    {found.null_mean:.3f} [{low:.3f}, {high:.3f}]   {found.p_value:.3g}")
-        if out is not None:
-            found.save(out)
+    found = [agreement(runs, null=null, draws=draws) for null in NULLS]
+    print(Table(COLUMNS, [row for each in found for row in each.table().rows]).text())
+    if out is not None:
+        print("\n".join(str(path) for each in found for path in each.save(out)))
 
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    run_module("analyses.pruning.evidence.agreement", command)

@@ -1,33 +1,37 @@
 """The receptive field of a stack of kept offsets: exact sums through depth, against the gradient's field.
 
-python -m analyses.pruning.field CHECKPOINT --keep 1 --out DIR
+python -m analyses.pruning.evidence.receptive_field CHECKPOINT --keep 1 --out DIR
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import jsonargparse
 import numpy as np
+import plotly.graph_objects as go
 import torch
 from captum.attr import Saliency
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from plotly.subplots import make_subplots
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.models import VisionModel
-from analyses.pruning.compact import compact_model
+from analyses import theme
+from analyses.provenance import run_module
 from analyses.pruning.criteria import score
+from analyses.pruning.cutting.compact import compact_model
+from analyses.pruning.cutting.masks import select
 from analyses.pruning.images import load_images
-from analyses.pruning.masks import select
-from analyses.pruning.measure import Batches
-from analyses.pruning.rung import kept_offsets
+from analyses.pruning.measuring.cost import Batches
+from analyses.pruning.measuring.rung import kept_offsets
+from analyses.result import Result, Table
 
 
 @dataclass(frozen=True)
-class Field:
+class ReceptiveField(Result):
     """Where a token looks through the whole stack: counted from the offsets, and measured by gradients."""
 
     composed: np.ndarray
@@ -42,35 +46,45 @@ class Field:
     """Mean gradient at offsets that some path reaches, over the mean elsewhere (1: no difference)."""
     reach: tuple[int, int]
     """Furthest row and column step that a path of offsets can make."""
+    name = "field"
+    size = (8.0, 3.6)
 
-    def save(self, out: Path) -> list[Path]:
-        """Write field.json, .png and .svg into the folder `out` and return their paths."""
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-        paths = [out / f"field.{end}" for end in ("json", "png", "svg")]
-        record = {
-            "rank_correlation": self.rank_correlation,
-            "inside_over_outside": self.inside_over_outside,
-            "reach": self.reach,
-            "composed": self.composed.tolist(),
-            "gradient": self.gradient.tolist(),
-        }
-        paths[0].write_text(json.dumps(record) + "\n")
-        figure = Figure(figsize=(8, 3.6), layout="constrained")
+    def record(self) -> dict[str, Any]:
+        """Both fields and what they have in common."""
+        names = ("rank_correlation", "inside_over_outside", "reach", "composed", "gradient")
+        return {name: getattr(self, name) for name in names}
+
+    def table(self) -> Table:
+        """How far the offsets reach, and what gradients say of that."""
+        rows = [
+            ["rows and columns that offsets reach", f"{self.reach[0]} and {self.reach[1]}"],
+            ["gradient where they reach over elsewhere", f"{self.inside_over_outside:.2f}"],
+            ["rank correlation of paths and gradient", f"{self.rank_correlation:.3f}"],
+        ]
+        return Table(["receptive field", ""], rows)
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Both fields by offset."""
         side, across = (size // 2 for size in self.composed.shape)
         extent = (-across - 0.5, across + 0.5, side + 0.5, -side - 0.5)
-        for axis, values, title in zip(
-            figure.subplots(1, 2),
-            (np.sqrt(self.composed), self.gradient),
-            ("paths of offsets (root of share)", "gradient (mean = 1)"),
-            strict=True,
-        ):
+        for axis, (title, values) in zip(figure.subplots(1, 2), self._panels(), strict=True):
             shown = axis.imshow(values, cmap="magma", extent=extent)
             axis.set(title=title, xlabel="Δx", ylabel="Δy")
             figure.colorbar(shown, ax=axis)
-        for path in paths[1:]:
-            figure.savefig(path, dpi=150)
-        return paths
+
+    def interactive(self) -> go.Figure:
+        """The same with values under the pointer."""
+        panels = self._panels()
+        figure = make_subplots(1, 2, subplot_titles=[title for title, _ in panels])
+        y, x = (np.arange(size) - size // 2 for size in self.composed.shape)
+        for column, (_, values) in enumerate(panels, 1):
+            heat = go.Heatmap(z=values, x=x, y=y, colorscale="Magma", showscale=False)
+            figure.add_trace(heat, 1, column)
+        figure.update_yaxes(autorange="reversed")
+        return theme.layout(figure, height=420)
+
+    def _panels(self) -> list[tuple[str, np.ndarray]]:
+        return [("paths of offsets (root of share)", np.sqrt(self.composed)), ("gradient (mean = 1)", self.gradient)]
 
 
 def composed_field(offsets: Sequence[Sequence[Sequence[Sequence[int]]]], grid: Sequence[int]) -> np.ndarray:
@@ -137,7 +151,7 @@ def gradient_field(model: VisionModel, batches: Batches, *, targets: int = 16) -
     return total / np.maximum(seen, 1), seen
 
 
-def receptive_field(model: VisionModel, batches: Batches, *, targets: int = 16) -> Field:
+def receptive_field(model: VisionModel, batches: Batches, *, targets: int = 16) -> ReceptiveField:
     """Compare the field composed of a model's kept offsets with its gradients' field on some images."""
     offsets = kept_offsets(model)
     gradient, seen = gradient_field(model.eval(), batches, targets=targets)
@@ -150,7 +164,7 @@ def receptive_field(model: VisionModel, batches: Batches, *, targets: int = 16) 
         sum(max((abs(step[axis]) for head in layer for step in head), default=0) for layer in offsets)
         for axis in (0, 1)
     ]
-    return Field(
+    return ReceptiveField(
         composed=composed,
         gradient=gradient,
         seen=seen,
@@ -175,12 +189,10 @@ def command(
     loaded = load_checkpoint(checkpoint)
     batches = load_images(loaded.data, test=images, calibration=1).test
     field = receptive_field(compact_model(loaded.model, select(score(loaded.model, criterion), keep)), batches)
-    print(f"{checkpoint}: {keep} offsets a head reach {field.reach[0]} rows and {field.reach[1]} columns")
-    print(f"gradient where they reach over elsewhere: {field.inside_over_outside:.2f}")
-    print(f"rank correlation of paths and gradient: {field.rank_correlation:.3f}")
+    print(f"{checkpoint}: {keep} offsets a head\n{field}")
     if out is not None:
         print("\n".join(str(path) for path in field.save(out)))
 
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    run_module("analyses.pruning.evidence.receptive_field", command)

@@ -1,9 +1,8 @@
 """The mixing core alone: k-offset indexing against every dense form, and where gathering stops winning.
 
-python -m analyses.pruning.core --batch 64 --side 14 --dim 192 --heads 32 --window 11 --out DIR
+python -m analyses.pruning.measuring.operator_timing --batch 64 --side 14 --dim 192 --heads 32 --window 11 --out DIR
 """
 
-import json
 import os
 import platform
 import statistics
@@ -12,13 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import jsonargparse
+import plotly.graph_objects as go
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from aft_lens.ops import aft_conv, aft_indexed
+from analyses import theme
+from analyses.provenance import run_module
+from analyses.result import Result, Table
 
 DENSE = ("auto", "convolution", "matmul")
 KEEPS = (0, 1, 2, 4, 8, 16, 32, 64)
@@ -38,7 +41,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class CoreTimings:
+class CoreTimings(Result):
     """Dense and indexed timings of one shape on one device, without gradients."""
 
     batch: int
@@ -49,6 +52,8 @@ class CoreTimings:
     device: str
     threads: int
     rows: list[Timing]
+    name = "core"
+    size = (4.8, 3.6)
 
     def dense(self, form: str = "auto") -> Timing:
         """The dense row of a form; "fastest" is the one with the lowest median."""
@@ -69,24 +74,64 @@ class CoreTimings:
         slower = [row.keep for row in self.rows if row.form == "gather" and row.median_ms >= dense]
         return min(slower, default=None)
 
-    def record(self) -> dict[str, object]:
-        """Everything measured, as plain values for JSON."""
+    def record(self) -> dict[str, Any]:
+        """Everything measured."""
         return {
             **asdict(self),
             "speedup_one_offset": {form: self.speedup(1, form) for form in (*DENSE, "fastest")},
             "crossover": self.crossover,
         }
 
-    def save(self, out: Path, name: str = "core") -> list[Path]:
-        """Write NAME.json, .png and .svg into the folder `out` and return their paths."""
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-        paths = [out / f"{name}.{end}" for end in ("json", "png", "svg")]
-        paths[0].write_text(json.dumps(self.record(), indent=1) + "\n")
-        figure = draw([self])
-        for path in paths[1:]:
-            figure.savefig(path, dpi=150)
-        return paths
+    def table(self) -> Table:
+        """A row a form and k."""
+        columns = ("form", "k", "mean ± sd (ms)", "median (ms)")
+        rows = [
+            [row.form, str(row.keep), f"{row.mean_ms:.2f} ± {row.sd_ms:.2f}", f"{row.median_ms:.2f}"]
+            for row in self.rows
+        ]
+        shape = f"batch {self.batch}, {self.side}x{self.side}, d {self.dim}, h {self.heads}"
+        gains = [f"one offset is {self.speedup(1, form):.1f}x faster than dense {form}" for form in (*DENSE, "fastest")]
+        return Table(
+            columns, rows, f"{self.device}, {self.threads} threads of {os.cpu_count()}, {shape}",
+            "\n".join([*gains, f"gather stops winning at k = {self.crossover}"]),
+        )  # fmt: skip
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Time against k with the dense forms as lines."""
+        axis = figure.subplots()
+        gathers = [row for row in self.rows if row.form == "gather"]
+        axis.errorbar(
+            [row.keep for row in gathers], [row.median_ms for row in gathers],
+            yerr=[row.sd_ms for row in gathers], marker="o", label="k-offset gather",
+        )  # fmt: skip
+        for color, form in zip(("C1", "C2"), ("convolution", "matmul"), strict=True):
+            axis.axhline(self.dense(form).median_ms, color=color, linestyle="--", label=f"dense, {form}")
+        if self.crossover is not None:
+            words = f"gather no faster from k = {self.crossover}"
+            axis.axvline(self.crossover, color="grey", linewidth=0.8, label=words)
+        axis.set_xscale("symlog", base=2, linthresh=1)
+        axis.set_xticks(keeps := [row.keep for row in gathers], [str(keep) for keep in keeps])
+        axis.set_xlim(-0.3, 1.3 * max(keeps))
+        axis.set(yscale="log", xlabel="offsets kept a head (k)", ylabel="median ms a batch")
+        axis.set_title(f"batch {self.batch}, {self.side}×{self.side}, d {self.dim}, h {self.heads}", fontsize=10)
+        axis.legend(frameon=False, fontsize=8)
+
+    def interactive(self) -> go.Figure:
+        """The same lines with the values under the pointer."""
+        gathers = [row for row in self.rows if row.form == "gather"]
+        figure = go.Figure(
+            go.Scatter(
+                x=[row.keep for row in gathers], y=[row.median_ms for row in gathers], name="k-offset gather",
+                error_y={"type": "data", "array": [row.sd_ms for row in gathers]}, mode="lines+markers",
+            )
+        )  # fmt: skip
+        for color, form in zip(theme.SERIES[1:], ("convolution", "matmul"), strict=False):
+            words = f"dense, {form}"
+            figure.add_hline(self.dense(form).median_ms, line_dash="dash", line_color=color, annotation_text=words)
+        theme.layout(theme.axes(figure), height=400)
+        figure.update_xaxes(title="offsets kept a head (k)")
+        figure.update_yaxes(title="median ms a batch", type="log")
+        return figure
 
 
 def time_core(
@@ -149,35 +194,6 @@ def _time(form: str, keep: int, call: Callable[[], Tensor], seconds: float) -> T
     return Timing(form, keep, statistics.fmean(times), statistics.stdev(times), statistics.median(times), len(times))
 
 
-def draw(timings: Sequence[CoreTimings]) -> Figure:
-    """Time against k with the dense forms as lines, a panel a shape."""
-    figure = Figure(figsize=(4.8 * len(timings), 3.6), layout="constrained")
-    for axis, result in zip(figure.subplots(1, len(timings), squeeze=False)[0], timings, strict=True):
-        gathers = [row for row in result.rows if row.form == "gather"]
-        axis.errorbar(
-            [row.keep for row in gathers],
-            [row.median_ms for row in gathers],
-            yerr=[row.sd_ms for row in gathers],
-            marker="o",
-            label="k-offset gather",
-        )
-        for color, form in zip(("C1", "C2"), ("convolution", "matmul"), strict=True):
-            axis.axhline(result.dense(form).median_ms, color=color, linestyle="--", label=f"dense, {form}")
-        if result.crossover is not None:
-            axis.axvline(
-                result.crossover, color="grey", linewidth=0.8, label=f"gather no faster from k = {result.crossover}"
-            )
-        axis.set_xscale("symlog", base=2, linthresh=1)
-        axis.set_xticks(keeps := [row.keep for row in gathers], [str(keep) for keep in keeps])
-        axis.set_xlim(-0.3, 1.3 * max(keeps))
-        axis.set(yscale="log", xlabel="offsets kept a head (k)", ylabel="median ms a batch")
-        axis.set_title(
-            f"batch {result.batch}, {result.side}×{result.side}, d {result.dim}, h {result.heads}", fontsize=10
-        )
-        axis.legend(frameon=False, fontsize=8)
-    return figure
-
-
 def command(
     batch: int = 64,
     side: int = 14,
@@ -209,17 +225,10 @@ def command(
     found = time_core(
         batch=batch, side=side, dim=dim, heads=heads, window=window, keeps=keeps, device=device, seconds=seconds
     )
-    print(
-        f"{found.device}, {found.threads} threads of {os.cpu_count()}, batch {batch}, {side}x{side}, d {dim}, h {heads}"
-    )
-    for row in found.rows:
-        print(f"{row.form:18} k = {row.keep:<4} {row.mean_ms:9.2f} ± {row.sd_ms:.2f} ms, median {row.median_ms:.2f}")
-    for form in (*DENSE, "fastest"):
-        print(f"one offset is {found.speedup(1, form):.1f}x faster than dense {form}")
-    print(f"gather stops winning at k = {found.crossover}")
+    print(found)
     if out is not None:
         print("\n".join(str(path) for path in found.save(out)))
 
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    run_module("analyses.pruning.measuring.operator_timing", command)

@@ -1,31 +1,32 @@
 """The published ladder of a data set: sweeps, core timings, structure, fields, exports, one JSON and one figure.
 
-python -m analyses.pruning.publish digits     # analyses/results/ladder_digits.json
-python -m analyses.pruning.publish fashion    # analyses/results/ladder_fashion.json
+python -m analyses.pruning.evidence.publish digits     # analyses/results/ladder_digits.json
+python -m analyses.pruning.evidence.publish fashion    # analyses/results/ladder_fashion.json
 """
 
 import itertools
-import json
-import shlex
 import shutil
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import torch
 
-from aft_lens.checkpoint import commit, revision
+from aft_lens.checkpoint import revision
+from aft_lens.files import write_whole
 from analyses import provenance
-from analyses.pruning import evidence, findings
-from analyses.pruning.core import time_core
-from analyses.pruning.plan import Plan
-from analyses.pruning.sweep import Times, run_sweep
+from analyses.pruning.evidence import findings
+from analyses.pruning.evidence.curves import Evidence, conditions, curves
+from analyses.pruning.evidence.plan import Plan
+from analyses.pruning.evidence.row import RungRow
+from analyses.pruning.evidence.sweep import Times, run_sweep
+from analyses.pruning.measuring.operator_timing import time_core
+from analyses.result import drawn, dump, plain
+from analyses.store import Store, fingerprint
 
-PLANS = Path(__file__).parent / "plans"
+PLANS = Path(__file__).parents[1] / "plans"
 KEEPS = (1, 4)
 """Offsets a head at which structure is asked for and models are exported."""
 
@@ -58,23 +59,23 @@ def read_publication(name: str, device: str = "cpu") -> Publication:
 
 
 def untimed(
-    rows: Sequence[dict[str, Any]], variants: dict[str, list[str]], out: Path, device: str
+    rows: Sequence[RungRow], variants: dict[str, list[str]], out: Path, device: str
 ) -> dict[str, list[dict[str, Any]]]:
     """Findings that no clock is needed for; taken from `out` where the same checkpoints left them."""
     kinds = findings.by_kind(rows)
     checkpoints = {*itertools.chain(*kinds.values()), *itertools.chain(*variants.values())}
-    made_of = {path: revision(path) for path in sorted(checkpoints)}
-    path = out / "findings.json"
-    if path.is_file() and (kept := json.loads(path.read_text()))["made_of"] == made_of:
-        return kept["findings"]
-    found = {
+    store, made_of = Store(out), fingerprint({path: revision(path) for path in sorted(checkpoints)})
+    kept = store.get("findings", made_of)
+    if kept is not None:
+        return kept
+    found = plain({
         "structure": findings.structure(kinds, KEEPS, out / "structure"),
         "heads": findings.dropped(kinds, calibration=512, device=device, tolerance=0.0),
         "fields": findings.fields(kinds, out / "fields"),
         "exports": findings.exports(kinds, KEEPS, out / "exports"),
         "gumbel": findings.gumbel(variants),
-    }
-    path.write_text(json.dumps({"made_of": made_of, "findings": found}) + "\n")
+    })  # fmt: skip
+    store.put("findings", made_of, found)
     return found
 
 
@@ -90,30 +91,9 @@ def clocked(out: Path) -> dict[str, Any]:
     return {"indexed_core_speedup_cpu": core.speedup(), "core": cores, "whole_model": findings.whole_model()}
 
 
-def published(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rungs without their offsets and fingerprints, which stay in the evidence folder."""
-    left_out = ("offsets", "fingerprint", "masks")
-    return [{name: value for name, value in row.items() if name not in left_out} for row in rows]
-
-
-def dump(record: dict[str, Any]) -> str:
-    """JSON with a line for each field and for each row of a list."""
-    lines = []
-    for name, value in record.items():
-        text = json.dumps(_rounded(value))
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            text = "[\n  " + ",\n  ".join(json.dumps(_rounded(row)) for row in value) + "\n ]"
-        lines.append(f" {json.dumps(name)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _rounded(value: Any) -> Any:
-    """A value with its fractions at six significant digits."""
-    if isinstance(value, dict):
-        return {name: _rounded(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def published(rows: Sequence[RungRow]) -> list[dict[str, Any]]:
+    """Rungs without their offsets, which stay in the evidence folder."""
+    return [{name: value for name, value in asdict(row).items() if name not in ("offsets", "masks")} for row in rows]
 
 
 def command(
@@ -137,35 +117,25 @@ def command(
     """
     name = Path(plan).stem
     out = Path(out or f"runs/ladder-{name}")
-    line = shlex.join(["python", "-m", "analyses.pruning.publish", *sys.argv[1:]])
     publication = read_publication(plan, device)
-    sweeps = publication.sweeps
-    rows: list[dict[str, Any]] = []
-    for sweep, each in sweeps.items():
-        rows += [{"sweep": sweep, **row} for row in run_sweep(each, out / sweep, line=line, times=times)]
+    rows: list[RungRow] = []
+    for sweep, each in publication.sweeps.items():
+        rows += [replace(row, sweep=sweep) for row in run_sweep(each, out / sweep, times=times)]
     found = untimed(rows, publication.gumbel, out, device)
     if times == "none":
         print(f"{len(rows)} rungs in {out}; the same line without --times none takes their times and publishes")
         return
     record: dict[str, Any] = {
-        "command": line, **provenance.environment(), "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "commit": commit(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"), "data": rows[0]["data"],
-        "seeds": sorted({row["parent_seed"] for row in rows}),
-        "max_abs_logit_difference": max(row["max_abs_logit_difference"] for row in rows),
+        **conditions(), "data": rows[0].data, "seeds": sorted({row.parent_seed for row in rows}),
+        "max_abs_logit_difference": max(row.max_abs_logit_difference for row in rows),
     }  # fmt: skip
-    record |= clocked(out) | {"single_position": findings.single_against_dense(rows)} | found
-    record |= {"curves": evidence.curves(rows), "rungs": published(rows)}
-    result, figure = (
-        Path(result or provenance.RESULTS / f"ladder_{name}.json"),
-        Path(figure or f"docs/ladder-{name}.png"),
-    )
-    for path in (result, figure):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(dump(record))
+    record |= clocked(out) | {"single_position": findings.single_against_dense(rows) or {}} | found
+    record |= {"curves": curves(rows), "rungs": published(rows)}
+    result = write_whole(result or provenance.RESULTS / f"ladder_{name}.json", dump(record))
+    first = next(iter(publication.sweeps))
+    drawing = Evidence(tuple(row for row in rows if row.sweep == first), {}).figure()
+    figure = write_whole(figure or f"docs/ladder-{name}.png", drawn(drawing, "png", dpi=110))
     shutil.copyfile(out / "core" / "core.png", figure.with_stem(f"{figure.stem}-core"))
-    first = next(iter(sweeps))
-    evidence.draw_curves([row for row in rows if row["sweep"] == first]).savefig(figure, dpi=110)
     print(
         f"{len(rows)} rungs, max |Δlogit| {record['max_abs_logit_difference']:.2e}, one offset's core "
         f"{record['indexed_core_speedup_cpu']:.1f}x faster than the dense one on the CPU\n{result}\n{figure}"
@@ -173,4 +143,4 @@ def command(
 
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    provenance.run_module("analyses.pruning.evidence.publish", command)

@@ -8,15 +8,17 @@ import logging
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
 import torch
 from torch import Tensor
 
+from aft_lens.files import write_whole
 from aft_lens.models import VisionModel
 from aft_lens.ops.inspection import LARGEST, MOST_NEGATIVE
-from analyses.pruning.compact import conv_mixers
+from analyses.pruning.cutting.compact import conv_mixers
 
 TOLERANCE = {"torch.export": 1e-5, "onnx": 1e-4}
 """Largest |logit difference| allowed; onnxruntime sums matrix products in another order."""
@@ -31,6 +33,10 @@ class Exported:
     bytes: int
     max_logit_difference: float
     images: int
+
+    def record(self) -> dict[str, Any]:
+        """Every field, the file by its name alone."""
+        return {**asdict(self), "path": self.path.name}
 
 
 def export_model(model: VisionModel, images: Tensor, out: Path) -> list[Exported]:
@@ -66,8 +72,7 @@ def export_model(model: VisionModel, images: Tensor, out: Path) -> list[Exported
         _compare("torch.export", out / "model.pt2", expected, loaded),
         _compare("onnx", out / "model.onnx", expected, torch.from_numpy(ran)),
     ]
-    record = [{**asdict(result), "path": result.path.name} for result in results]
-    (out / "export.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_whole(out / "export.json", json.dumps([result.record() for result in results], indent=1) + "\n")
     return results
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aft_lens.models import VisionModel
-from analyses.pruning.compact import masked_model
-from analyses.pruning.measure import Batches, predict
-from analyses.pruning.rung import kept_masks
+from analyses.pruning.cutting.compact import masked_model
+from analyses.pruning.measuring.cost import Batches, predict
+from analyses.pruning.measuring.rung import kept_masks
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,27 @@
 """The ladder: a parent, its masked form, its compact form and the fine-tuned one, on the same images."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import plotly.graph_objects as go
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from aft_lens.data import ResidentBatches
 from aft_lens.models import VisionModel
-from analyses.pruning import figures
-from analyses.pruning.compact import compact_model, masked_model
 from analyses.pruning.criteria import score
-from analyses.pruning.finetune import finetune as train_on
-from analyses.pruning.heads import droppable_heads
-from analyses.pruning.masks import select
-from analyses.pruning.measure import Batches
-from analyses.pruning.rung import (
+from analyses.pruning.cutting.compact import compact_model, masked_model
+from analyses.pruning.cutting.finetune import finetune as train_on
+from analyses.pruning.cutting.heads import droppable_heads
+from analyses.pruning.cutting.masks import select
+from analyses.pruning.measuring import ladder_figure
+from analyses.pruning.measuring.columns import write_csv
+from analyses.pruning.measuring.cost import Batches
+from analyses.pruning.measuring.rung import (
     Contender,
     Rung,
     check_agreement,
@@ -26,10 +30,11 @@ from analyses.pruning.rung import (
     masked_twin,
     measure_rungs,
 )
+from analyses.result import Result, Table
 
 
 @dataclass(frozen=True)
-class PruneLadder:
+class PruneLadder(Result):
     """The rungs in order and the last one's model."""
 
     rows: list[Rung]
@@ -38,6 +43,8 @@ class PruneLadder:
     images: int
     """Images that accuracy was measured on."""
     seed: int = 0
+    name = "ladder"
+    size = (10.0, 3.2)
 
     @property
     def max_logit_difference(self) -> float:
@@ -48,23 +55,48 @@ class PruneLadder:
         """Kept offsets (Δy, Δx) by layer and head of the compact model."""
         return kept_offsets(self.model)
 
-    def record(self) -> dict[str, object]:
-        """Everything measured, as plain values for JSON."""
+    def record(self) -> dict[str, Any]:
+        """Everything measured."""
         return {
             "images": self.images,
             "seed": self.seed,
             "max_abs_logit_difference": self.max_logit_difference,
-            "rungs": [asdict(row) for row in self.rows],
+            "rungs": self.rows,
             "offsets": self.offsets(),
         }
 
-    def table(self) -> str:
-        """The rungs as an aligned text table."""
-        return figures.table(self.rows)
+    def table(self) -> Table:
+        """Rungs: offsets a head, accuracy and its change, max |Δlogit|, size, latency, form."""
+        columns = ("rung", "k", "accuracy %", "change", "max |Δlogit|", "kB", "ms / batch", "form")
+        return Table(columns, [_cells(row) for row in self.rows])
 
-    def save(self, out: Path) -> list[Path]:
-        """Write ladder.json, .csv, .png, .svg and .html into the folder `out` and return their paths."""
-        return figures.save_ladder(self.rows, self.record(), Path(out))
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Accuracy, size and latency by rung, with intervals where there are any."""
+        ladder_figure.draw(figure, self.rows, self.images)
+
+    def interactive(self) -> go.Figure:
+        """The same three panels."""
+        return ladder_figure.interactive(self.rows, self.images)
+
+    def save(self, out: Path | str, name: str | None = None) -> list[Path]:
+        """Besides what every result writes, the rungs as CSV."""
+        paths = super().save(out, name)
+        return [paths[0], write_csv(self.rows, paths[0].with_suffix(".csv")), *paths[1:]]
+
+
+def _cells(row: Rung) -> list[str]:
+    """A rung as it is printed."""
+    low, high = (100 * end for end in row.accuracy_interval)
+    return [
+        row.name,
+        f"{row.keep:g}" if row.keep == int(row.keep) else f"{row.keep:.2f}",
+        f"{100 * row.accuracy:.2f} [{low:.1f}, {high:.1f}]",
+        f"{100 * row.difference:+.2f}",
+        f"{row.max_logit_difference:.1e}",
+        f"{row.bytes / 1e3:.1f}",
+        f"{row.latency_mean_ms:.2f} ± {row.latency_sd_ms:.2f}",
+        row.form,
+    ]
 
 
 def prune_to_indexing(

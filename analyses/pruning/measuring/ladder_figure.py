@@ -1,16 +1,15 @@
-"""The pruning ladder: accuracy, size and latency of a model at every rung."""
+"""Accuracy, size and latency of a model at every rung, printed and interactive."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
+import seaborn as sns
+from matplotlib.figure import Figure, SubFigure
 from plotly.subplots import make_subplots
 
-from analyses.pruning import PruneLadder, Rung
 from analyses import theme
-
-NAMES = {"parent": "dense", "masked": "masked", "indexed": "indexed"}
-"""Words for the rungs' names."""
+from analyses.pruning.measuring.rung import Rung
 
 
 @dataclass(frozen=True)
@@ -23,22 +22,40 @@ class Bar:
     down: float = 0.0
 
 
-def ladder(result: PruneLadder, *, height: int = 340) -> go.Figure:
-    """Accuracy with its 95 % interval, size on disk, and latency with its standard deviation, a bar a rung."""
-    rows = result.rows
+def panels(rows: Sequence[Rung], images: int) -> list[tuple[str, list[Bar]]]:
+    """Accuracy with its 95 % interval, size on disk, and latency with its standard deviation: a title and its bars."""
     batch = rows[0].latencies[0].batch if rows[0].latencies else None
     latency = f"Latency of {batch} images (ms, mean ± sd)" if batch else "Latency (ms, mean ± sd)"
-    panels = [
-        (f"Accuracy on {result.images} images (%)", [_accuracy(row) for row in rows]),
-        ("Model size (KiB)", [Bar(row.bytes / 1024, f"{row.bytes / 1024:,.0f}") for row in rows]),
+    return [
+        (f"Accuracy on {images} images (%)", [_accuracy(row) for row in rows]),
+        ("Model size (kB)", [Bar(row.bytes / 1e3, f"{row.bytes / 1e3:,.0f}") for row in rows]),
         (latency, [_latency(row) for row in rows]),
     ]
-    figure = make_subplots(1, 3, subplot_titles=[title for title, _ in panels], horizontal_spacing=0.07)
+
+
+def draw(figure: Figure | SubFigure, rows: Sequence[Rung], images: int) -> None:
+    """Three panels, a bar a rung."""
+    with sns.axes_style("whitegrid"):
+        axes = figure.subplots(1, 3)
+    place, names = range(len(rows)), [row.name for row in rows]
+    for axis, (title, bars) in zip(axes, panels(rows, images), strict=True):
+        axis.bar(place, [bar.value for bar in bars], color=sns.color_palette("deep", len(rows)))
+        if any(bar.up or bar.down for bar in bars):
+            spread = [[bar.down for bar in bars], [bar.up for bar in bars]]
+            axis.errorbar(place, [bar.value for bar in bars], yerr=spread, fmt="none", ecolor="black")
+        axis.set_xticks(place, names, rotation=30, ha="right")
+        axis.set_title(title, fontsize=10)
+
+
+def interactive(rows: Sequence[Rung], images: int, *, height: int = 340) -> go.Figure:
+    """The same panels with values on the bars and under the pointer."""
+    found = panels(rows, images)
+    figure = make_subplots(1, 3, subplot_titles=[title for title, _ in found], horizontal_spacing=0.07)
     colors = [theme.MUTED, theme.SERIES[0], theme.SERIES[1], *theme.SERIES[2:]]
-    for column, (_, bars) in enumerate(panels, 1):
+    for column, (_, bars) in enumerate(found, 1):
         figure.add_trace(
             go.Bar(
-                x=[_name(row) for row in rows],
+                x=[row.name for row in rows],
                 y=[bar.value for bar in bars],
                 text=[bar.text for bar in bars],
                 textposition="inside",
@@ -65,36 +82,6 @@ def ladder(result: PruneLadder, *, height: int = 340) -> go.Figure:
     figure.update_xaxes(showgrid=False, tickangle=0, tickfont={"color": theme.INK, "size": 13})
     figure.update_annotations(font={"size": 14, "color": theme.INK})
     return figure
-
-
-def table_rows(rows: Sequence[Rung]) -> list[dict[str, str]]:
-    """The rungs as rows of text with their units in the headings."""
-    return [
-        {
-            "model": _name(row),
-            "offsets a head": f"{row.keep:.4g}",
-            "accuracy (95 % interval)": (
-                f"{row.accuracy:.2%} ({row.accuracy_interval[0]:.1%} to {row.accuracy_interval[1]:.1%})"
-            ),
-            "change (95 % interval)": "" if row.name == "parent" else change(row),
-            "max |Δlogit|": f"{row.max_logit_difference:.2g}" if row.name == "indexed" else "",
-            "size": f"{row.bytes / 1024:,.1f} KiB",
-            "latency": f"{row.latency_mean_ms:.2f} ± {row.latency_sd_ms:.2f} ms",
-            "layers": row.form.replace(" x ", " × "),
-        }
-        for row in rows
-    ]
-
-
-def _name(row: Rung) -> str:
-    """A rung in a word."""
-    return NAMES.get(row.name, row.name)
-
-
-def change(row: Rung) -> str:
-    """Accuracy less the dense model's on the same images, in points, with its 95 % interval."""
-    low, high = row.difference_interval
-    return f"{100 * row.difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def _accuracy(row: Rung) -> Bar:

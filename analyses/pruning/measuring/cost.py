@@ -6,10 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,24 +38,6 @@ def predict(model: VisionModel, batches: Batches) -> tuple[Tensor, Tensor]:
     model.eval()
     logits = torch.cat([model(images.to(device)).float().cpu() for images, _ in batches])
     return logits, torch.cat([labels.cpu() for _, labels in batches])
-
-
-def bootstrap(values: Float[np.ndarray, " images"], *, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean over images drawn with replacement."""
-    generator = np.random.default_rng(seed)
-    index = generator.integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(values[index].mean(1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def paired_difference(
-    before: Bool[np.ndarray, " images"], after: Bool[np.ndarray, " images"]
-) -> tuple[float, tuple[float, float]]:
-    """Accuracy after minus before on the same images, with its bootstrap interval (images drawn in pairs)."""
-    if before.shape != after.shape:
-        raise ValueError(f"before and after must be the same images, got {before.shape} and {after.shape}")
-    change = after.astype(float) - before.astype(float)
-    return float(change.mean()), bootstrap(change)
 
 
 def tensor_bytes(model: VisionModel) -> int:
