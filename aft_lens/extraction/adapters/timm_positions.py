@@ -14,7 +14,7 @@ from torch import Tensor
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset
 from aft_lens.extraction.positions import PositionMap, bias_map
 from aft_lens.extraction.request import Request
-from aft_lens.extraction.timm_vit import class_names, load
+from aft_lens.extraction.adapters.timm_vit import class_names, load
 
 BIASES = (RelPosBias, RelPosMlp, RelPosBiasTf, WindowAttention, WindowAttentionV2, WindowMultiHeadAttention)
 
