@@ -57,9 +57,10 @@ def read_image(source: str | Path | bytes) -> Image.Image:
     or cut off, is larger than `MAX_FILE_PIXELS` (bytes: `MAX_BYTES`, `MAX_PIXELS`), has 32-bit values, which have no
     range to scale by, or colours that have no RGB.
     """
-    of_bytes = isinstance(source, bytes)
-    name, limit = ("image", MAX_PIXELS) if of_bytes else (f"image {source}", MAX_FILE_PIXELS)
-    if isinstance(source, bytes):
+    name, limit = "image", MAX_PIXELS
+    if not isinstance(source, bytes):
+        name, limit = f"image {source}", MAX_FILE_PIXELS
+    else:
         if not source:
             raise _error(name, "empty", "no bytes")
         if len(source) > MAX_BYTES:
@@ -114,11 +115,12 @@ def to_pixels(image: Image.Image | Tensor, channels: int, *, invert: bool = Fals
     """
     if isinstance(image, Image.Image):
         return F.pil_to_tensor(flatten(image, channels, invert=invert))
-    if image.shape[0] != channels:
-        if {image.shape[0], channels} != {1, 3}:
-            raise ValueError(f"channels must be {image.shape[0]} as the images have, or 1 or 3 of them, got {channels}")
-        image = F.rgb_to_grayscale(image) if channels == 1 else F.grayscale_to_rgb(image)
-    return 255 - image if invert else image
+    pixels = image
+    if len(pixels) != channels:
+        if {len(pixels), channels} != {1, 3}:
+            raise ValueError(f"channels must be {len(pixels)} as the images have, or 1 or 3 of them, got {channels}")
+        pixels = F.rgb_to_grayscale(pixels) if channels == 1 else F.grayscale_to_rgb(pixels)
+    return F.invert(pixels) if invert else pixels
 
 
 def fit(

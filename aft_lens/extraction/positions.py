@@ -34,8 +34,8 @@ def open_positions(
     """Read the positions of a model by layer, in the frame of `relative_attention`, where its adapter knows them.
 
     Of timm's models: Swin's and Swin V2's relative-position biases by window, those of vit_relpos_*, BEiT and MaxViT,
-    and ConViT's gated positions. Arguments as in `open_source`. Raises ValueError on a model that has none, and says what was
-    looked for, and as `open_source` does.
+    and ConViT's gated positions. Arguments as in `open_source`. Raises ValueError on a model that has none, and says
+    what was looked for, and as `open_source` does.
     """
     kind, _, name = spec.partition(":")
     read = getattr(ADAPTERS[kind], "open_positions", None) if kind in ADAPTERS else None

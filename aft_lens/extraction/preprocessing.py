@@ -63,8 +63,9 @@ def image_batches(
     """Batches (image `b c y x`, class index `b`) of images that stand for a data set's split, as a model takes them.
 
     `data` and `root` are as in `load_data`. Which `images` are taken, `representative` says: the first of data whose
-    classes are mixed, a fixed draw over the classes of files that are sorted by them. Images in memory (digits, Fashion-MNIST, CIFAR) are squeezed whole to the
-    model's size; image files get its centre crop. Raises ValueError if `images` < 1, and as `load_data` does.
+    classes are mixed, a fixed draw over the classes of files that are sorted by them. Images in memory (digits,
+    Fashion-MNIST, CIFAR) are squeezed whole to the model's size; image files get its centre crop. Raises ValueError if
+    `images` < 1, and as `load_data` does.
     """
     if images < 1:
         raise ValueError(f"images must be 1 or more, got {images}")
