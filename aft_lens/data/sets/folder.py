@@ -1,27 +1,52 @@
-"""A user's own folder of images, and reading one of its files."""
+"""A user's own folder of images, with a folder for each class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from torchvision import datasets
 
+from aft_lens.data.build import Part, from_files
+from aft_lens.data.dataset import DATASETS, DataSet
+from aft_lens.data.image import EXTENSIONS, read_image
+from aft_lens.data.source import DataSource
 from aft_lens.data.split import stratified
 
-SPLITS = ("train", "val", "test")
+SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Folder names, in lower case, that are taken for splits, and the name that each must have."""
 FEWEST = 10
 """Images a class needs where a split is made here."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """The images of one split: a data set, or some of it."""
+class ClassFolders(datasets.DatasetFolder):
+    """The image files of a folder with a folder for each class; what tools leave behind (hidden names) is left out."""
 
-    images: Any
-    index: list[int] | None = None
+    def __init__(self, path: Path) -> None:
+        def is_image(file: str) -> bool:
+            inside = Path(file).relative_to(path)
+            return inside.suffix.lower() in EXTENSIONS and not any(map(_is_hidden, inside.parts))
+
+        super().__init__(path, read_image, is_valid_file=is_image)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Classes in alphabetical order, and their numbers."""
+        classes = _folders(Path(directory))
+        if not classes:
+            raise FileNotFoundError(f"{directory} holds no folders")
+        return classes, {name: number for number, name in enumerate(classes)}
+
+
+def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSource:
+    """folder:PATH, with ImageNet's normalisation and centre crop; `root` is not read."""
+    path = name.partition(":")[2]
+    if not path:
+        raise ValueError(f"data name {name!r} must be folder:PATH with a folder of images for each class in PATH")
+    classes, parts, words = read_folder(name, Path(path).expanduser())
+    return from_files(name, classes, parts, img_size=img_size or 224, augment=augment, words=words)
 
 
 def read_folder(name: str, path: Path) -> tuple[list[str], list[Part], str]:
@@ -33,10 +58,11 @@ def read_folder(name: str, path: Path) -> tuple[list[str], list[Part], str]:
     """
     if not path.is_dir():
         raise FileNotFoundError(f"data {name!r}: {path} is no folder; give one with a folder of images for each class")
-    found = {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    splits = found & {*SPLITS, "valid", "validation"}
-    if splits and (splits == found or splits > {"train"}):
-        if "train" not in splits or not splits <= set(SPLITS):
+    folders = _folders(path)
+    splits = {folder for folder in folders if folder.lower() in SPLITS}
+    kinds = {SPLITS[folder.lower()] for folder in splits}
+    if splits and (len(splits) == len(folders) or kinds > {"train"}):
+        if "train" not in splits or splits != kinds:
             raise ValueError(
                 f"data {name!r}: {path} holds {', '.join(sorted(splits))}; name the splits train, val and test, with a "
                 "folder of images for each class in each"
@@ -47,22 +73,19 @@ def read_folder(name: str, path: Path) -> tuple[list[str], list[Part], str]:
     return whole.classes, parts, "a fixed stratified split made here: 70 % train, 10 % val, 20 % test"
 
 
-def read_image(file: str) -> Image.Image:
-    """An image file in RGB; 16-bit grey is scaled to 8 bits. Raises ValueError on one that cannot be read."""
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith("I;16"):
-                return Image.fromarray(np.uint8(np.asarray(image) >> 8)).convert("RGB")
-            if image.mode in ("I", "F"):
-                raise ValueError(f"image {file} has 32-bit values; save it with 8 or 16 bits")
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"image {file} cannot be read ({error}); remove or replace it") from error
+def _folders(path: Path) -> list[str]:
+    """Names of the folders in a folder, in order, without hidden ones."""
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+
+
+def _is_hidden(name: str) -> bool:
+    """True for what notebooks, file managers and archives put beside a user's files."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _split_already(name: str, path: Path, found: set[str]) -> tuple[list[str], list[Part], str]:
     """The splits of a folder that has train/ and perhaps val/ and test/."""
-    sets = {split: _images(name, path / split) for split in SPLITS if split in found}
+    sets = {split: _images(name, path / split) for split in ("train", "val", "test") if split in found}
     train = sets["train"]
     for split, images in sets.items():
         if images.classes != train.classes:
@@ -78,14 +101,14 @@ def _split_already(name: str, path: Path, found: set[str]) -> tuple[list[str], l
     return train.classes, [Part(train), Part(sets["val"]), Part(test)], words
 
 
-def _images(name: str, path: Path) -> datasets.ImageFolder:
+def _images(name: str, path: Path) -> ClassFolders:
     try:
-        return datasets.ImageFolder(path, loader=read_image)
+        return ClassFolders(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data {name!r}: {error}; give a folder of images for each class") from error
 
 
-def _three(name: str, whole: datasets.ImageFolder) -> list[Part]:
+def _three(name: str, whole: ClassFolders) -> list[Part]:
     """Train, validation and test out of one set."""
     targets = _targets(name, whole)
     rest, test = stratified(targets, 0.2)
@@ -94,7 +117,7 @@ def _three(name: str, whole: datasets.ImageFolder) -> list[Part]:
     return [Part(whole, index) for index in chosen]
 
 
-def _targets(name: str, images: datasets.ImageFolder) -> np.ndarray:
+def _targets(name: str, images: ClassFolders) -> np.ndarray:
     """Labels of a set that is to be split; ValueError where a class has too few images."""
     targets = np.array(images.targets)
     if np.bincount(targets).min() < FEWEST:
@@ -102,3 +125,6 @@ def _targets(name: str, images: datasets.ImageFolder) -> np.ndarray:
             f"data {name!r}: each class needs at least {FEWEST} images to split; add some, or make train/ and val/"
         )
     return targets
+
+
+DATASETS.add("folder", DataSet(load, argument="PATH", crop=True))

@@ -11,10 +11,10 @@ from timm.models.swin_transformer_v2 import WindowAttention as WindowAttentionV2
 from timm.models.swin_transformer_v2_cr import WindowMultiHeadAttention
 from torch import Tensor
 
+from aft_lens.extraction.adapters.timm_vit import class_names, load
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset
 from aft_lens.extraction.positions import PositionMap, bias_map
 from aft_lens.extraction.request import Request
-from aft_lens.extraction.timm_vit import class_names, load
 
 BIASES = (RelPosBias, RelPosMlp, RelPosBiasTf, WindowAttention, WindowAttentionV2, WindowMultiHeadAttention)
 
