@@ -208,7 +208,7 @@ def test_ladder_saves_itself(batches, tmp_path):
     record = json.loads(paths[0].read_text())
     assert record["max_abs_logit_difference"] <= AGREEMENT
     assert [row["name"] for row in record["rungs"]] == ["parent", "masked", "indexed"]
-    assert "max |Δlogit|" in ladder.table()
+    assert "max |Δlogit|" in ladder.table().columns
 
 
 @pytest.mark.parametrize("keep", [0, 1, 3, 20])

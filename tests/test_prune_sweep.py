@@ -232,8 +232,9 @@ def test_parents_of_one_folder_name_are_told_apart(parents, tmp_path):
 def test_published_rungs_are_read(name):
     record = json.loads((RESULTS / f"{name}.json").read_text())
     rows = [RungRow.read(row) for row in record["rungs"]]
-    before = [{key: value for key, value in point.items()} for point in record["curves"]]
+    before = record["curves"]
     found = [vars(point) for point in curves(rows)]
     assert [list(point) for point in found] == [list(point) for point in before]
     for one, other in zip(found, before, strict=True):
-        assert one == pytest.approx(other, rel=1e-5, nan_ok=True)
+        for key, value in other.items():
+            assert one[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value)

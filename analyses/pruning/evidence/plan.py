@@ -24,10 +24,8 @@ class Place:
     @property
     def name(self) -> str:
         """Stem of the rung's files, which tells folders of one name apart."""
-        folder = Path(self.checkpoint).name
-        return (
-            f"{folder}-{self.criterion}-{self.budget}-{self.schedule}-{self.keep:g}-{fingerprint(self.checkpoint)[:6]}"
-        )
+        folder = f"{Path(self.checkpoint).name}-{fingerprint(self.checkpoint)[:6]}"
+        return f"{folder}-{self.criterion}-{self.budget}-{self.schedule}-{self.keep:g}"
 
 
 @dataclass(frozen=True)
