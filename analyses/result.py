@@ -94,13 +94,20 @@ class Result(ABC):
     def save(self, out: Path | str, name: str | None = None) -> list[Path]:
         """Write NAME.json, .png, .svg and .html into a folder and return their paths; each is whole or not there."""
         out, stem = Path(out), name or self.name
-        record = {"command": command_line(), **self.record()}
-        figure = self.figure()
         return [
-            write_whole(out / f"{stem}.json", dump(record)),
-            *(write_whole(out / f"{stem}.{kind}", drawn(figure, kind)) for kind in ("png", "svg")),
+            self.write_record(out / f"{stem}.json"),
+            *self.write_figures(out, stem),
             write_whole(out / f"{stem}.html", self.interactive().to_html(include_plotlyjs=True)),
         ]
+
+    def write_record(self, path: Path) -> Path:
+        """Write the record with the command line that made it, and return the path."""
+        return write_whole(path, dump({"command": command_line(), **self.record()}))
+
+    def write_figures(self, out: Path, stem: str) -> list[Path]:
+        """Write STEM.png and .svg into a folder and return their paths."""
+        figure = self.figure()
+        return [write_whole(out / f"{stem}.{kind}", drawn(figure, kind)) for kind in ("png", "svg")]
 
     def __str__(self) -> str:
         """The table as text."""

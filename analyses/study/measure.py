@@ -45,13 +45,13 @@ def places(model: VisionModel, data: DataSource, device: torch.device) -> dict[s
     softmax(w) in nats.
     """
     side = min(model.config.window_size, 2 * model.config.grid_size - 1)
-    if model.config.mixer == "attention":
+    if model.config.traits.weights == "attention":
         batches = ResidentBatches(data, "test", 64, device=device)
         images = (image for image, _ in zip(batches, range(-(-ATTENTION_IMAGES // 64))))
         sums = stream_relative(model, (batch[0] for batch in images))
         maps = framed(sums.average().numpy(), (side, side))
         entropy = None
-    elif model.config.mixer == "aft_conv":
+    elif model.config.traits.weights == "offset":
         bias = position_bias_maps(model.cpu())
         maps = np.abs(framed(bias.maps, (side, side)))
         entropy = float(bias.entropy.mean())

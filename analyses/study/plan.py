@@ -4,9 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
-
-from aft_lens.training import Recipe, fits_cuda_graphs, recipe_path
+from aft_lens.training import Recipe, fits_cuda_graphs, read_recipe
 
 FAMILIES = ("fashion", "digits")
 SHIPPED = ("vit", "conv", "full", "entropy", "single")
@@ -149,20 +147,19 @@ def tasks(study: Study) -> list[Task]:
 def _task(study: Study, configuration: Configuration, seed: int, *, long: bool = False) -> Task:
     epochs = round(study.long_epochs * configuration.longer) if long else study.epochs
     source = f"{study.family}-{configuration.recipe}"
-    arguments = [
-        f"--config={recipe_path(source)}",
-        f"--seed={seed}",
-        "--data.resident=true",
-        f"--data.augment={'shift' if study.family == 'digits' else 'flip-crop'}",
-        f"--data.batch_size={study.batch_size}",
-        f"--optim.warmup_epochs={max(0.5, epochs / 10)}",
-        f"--trainer.epochs={epochs}",
-        f"--trainer.accelerator={study.accelerator}",
-        *(("--trainer.compile=true", f"--trainer.compile_mode={study.compile}") if study.compile else ()),
-        f"--trainer.limit_batches={study.limit_batches}",
-        *(f"--{change}" for change in configuration.changes),
-    ]
-    recipe = jsonargparse.auto_cli(Recipe, args=arguments, as_positional=False)
+    recipe = read_recipe(
+        source,
+        f"seed={seed}",
+        "data.resident=true",
+        f"data.augment={'shift' if study.family == 'digits' else 'flip-crop'}",
+        f"data.batch_size={study.batch_size}",
+        f"optim.warmup_epochs={max(0.5, epochs / 10)}",
+        f"trainer.epochs={epochs}",
+        f"trainer.accelerator={study.accelerator}",
+        *(("trainer.compile=true", f"trainer.compile_mode={study.compile}") if study.compile else ()),
+        f"trainer.limit_batches={study.limit_batches}",
+        *configuration.changes,
+    )
     if study.cuda_graphs and fits_cuda_graphs(recipe.model):
         recipe = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs=True))
     return Task(source if long else f"{configuration.name}-s{seed}", configuration, recipe, long, study.runs)
