@@ -29,7 +29,7 @@ def test_a_criterion_prunes(monkeypatch):
 
 
 def test_an_unknown_name_says_which_there_are():
-    with pytest.raises(ValueError, match="criterion must be one of magnitude, hard, .*, got 'luck'"):
+    with pytest.raises(ValueError, match=r"criterion must be one of .*hard.*, got 'luck'"):
         score(trained_like(), "luck")
 
 

@@ -1,4 +1,4 @@
-"""A token mixer: every token becomes the mean of all, through one projection."""
+"""A token mixer of another package, found by `mean = "mixer:MEAN"` in the group aft_lens.mixers."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from aft_lens.layers.mixer import Mixer, MixerSpec
 
 
 class Mean(nn.Module):
-    """proj(mean over tokens), the same for every token."""
+    """Every token becomes the mean of all, through one projection."""
 
     def __init__(self, spec: MixerSpec) -> None:
         super().__init__()
