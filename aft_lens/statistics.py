@@ -1,7 +1,8 @@
 """Every interval and p-value of the project, by scipy.stats where it has them. All intervals are 95 %.
 
-Two are written by hand, as no library here has them: Agresti and Min's interval of paired proportions, and the interval
-of two means whose deviation is pooled over more groups than the two.
+Written by hand, as no library here has them: Agresti and Min's interval of paired proportions, the interval of two
+means whose deviation is pooled over more groups than the two, and the p-value of draws that are made already (SciPy's
+permutation test makes its own).
 """
 
 import math
@@ -22,21 +23,26 @@ Interval = tuple[float, float]
 
 
 def wilson(right: int, total: int) -> Interval:
-    """Wilson's score interval of the share `right` out of `total`."""
+    """Wilson's score interval of the share `right` out of `total`; ValueError without any."""
+    if total < 1:
+        raise ValueError(f"total must be 1 or more for an interval, got {total}")
     found = stats.binomtest(right, total).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)
 
 
 def normal_interval(values: Float[np.ndarray, "n"]) -> Interval:
-    """Mean plus and minus 1.96 standard errors (n - 1 in the deviation); NaN for one value."""
+    """Mean plus and minus 1.96 standard errors (n - 1 in the deviation), in double precision; NaN for one value."""
     if len(values) < 2:
         return math.nan, math.nan
-    mean, half = float(np.mean(values)), Z * float(stats.sem(values))
+    values = np.asarray(values, np.float64)
+    mean, half = float(values.mean()), Z * float(stats.sem(values))
     return mean - half, mean + half
 
 
 def student_interval(values: Sequence[float]) -> Interval:
-    """Interval of the mean of few values (seeds), by Student's t."""
+    """Interval of the mean of few values (seeds), by Student's t; NaN for one value."""
+    if len(values) < 2:
+        return math.nan, math.nan
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * float(stats.sem(values))
     return fmean(values) - half, fmean(values) + half
 
@@ -51,18 +57,26 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
 def unpaired_interval(first: Sequence[float], second: Sequence[float], pooled: tuple[float, int]) -> Interval:
     """Interval of the difference first - second of the means of independent runs.
 
-    Each group's deviation is its own or the `pooled_deviation`, whichever is larger; Student's quantile has the
-    pooled degrees of freedom.
+    Each group's deviation is its own or the `pooled_deviation`, whichever is larger (of one run, the pooled one);
+    Student's quantile has the pooled degrees of freedom. NaN without any.
     """
     deviation, degrees = pooled
-    error = math.sqrt(sum(max(deviation, stdev(group)) ** 2 / len(group) for group in (first, second)))
+    if degrees < 1:
+        return math.nan, math.nan
+    own = [max(deviation, stdev(group)) if len(group) > 1 else deviation for group in (first, second)]
+    error = math.sqrt(sum(spread**2 / len(group) for spread, group in zip(own, (first, second))))
     half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
     middle = fmean(first) - fmean(second)
     return middle - half, middle + half
 
 
 def bootstrap_interval(values: Float[np.ndarray, "images"], *, draws: int = 2000, seed: int = 0) -> Interval:
-    """Percentile interval of the mean over images drawn with replacement; one image has no spread."""
+    """Percentile interval of the mean over images drawn with replacement; one image has no spread.
+
+    Raises ValueError without any image.
+    """
+    if not len(values):
+        raise ValueError("values must be of one image or more, got none")
     if len(values) < 2:
         return float(values[0]), float(values[0])
     found = stats.bootstrap(
@@ -100,5 +114,8 @@ def percentile_interval(draws: Float[np.ndarray, "draw *n"]) -> Float[np.ndarray
 
 
 def permutation_p(observed: float, chance: Float[np.ndarray, "draws"], *, tolerance: float = 0.0) -> float:
-    """Share of random draws, counting the data, that are as high as the observed value (one-sided)."""
+    """Share of random draws, counting the data, that are as high as the observed value (one-sided).
+
+    `tolerance` is how much lower a draw may be by rounding and still count.
+    """
     return float((1 + (chance >= observed - tolerance).sum()) / (1 + len(chance)))

@@ -11,7 +11,7 @@ from jsonargparse import auto_cli
 from torch import Tensor
 
 from aft_lens.checkpoint import Checkpoint, load_checkpoint
-from aft_lens.data import eval_transform, load_data, read_image
+from aft_lens.data import load_data, model_input, read_image
 from aft_lens.extraction import run_with_cache
 from aft_lens.models import VisionModel
 from analyses.figures import report_folder, rounded, save_mosaic, table
@@ -119,8 +119,7 @@ def _sample(loaded: Checkpoint, number: int) -> Tensor:
 
 def _file(loaded: Checkpoint, path: Path) -> Tensor:
     """An image file as the model takes it."""
-    picture = read_image(str(path)).convert("L" if loaded.config.in_chans == 1 else "RGB")
-    return eval_transform(loaded.data["img_size"], loaded.data["mean"], loaded.data["std"])(picture)
+    return model_input(read_image(path), loaded.data)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ WORDS = {
     "pixels": "The image has {}. Scale it down first.",
     "damaged": "The image is damaged or cut off. Export it again and upload the new file.",
     "values": "The image has {}. Save it with 8 or 16 bits and upload the new file.",
-    "colours": "The image has {}. Save it in RGB and upload the new file.",
 }
 """By kind of `ImageError`, what was found and what to do."""
 
@@ -33,7 +32,7 @@ def read_image(data: bytes) -> Image.Image:
     """Decode an upload as any image file is read, to RGB or RGBA.
 
     Raises UploadError if it is empty, no image, of another format, larger than MAX_BYTES or the limit of pixels, cut
-    off, or of values or colours that are not read.
+    off, or of 32-bit values.
     """
     try:
         return read_any(data)

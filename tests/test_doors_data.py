@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 import torch
+from installed import install
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -13,20 +13,9 @@ from aft_lens.data import DATASETS, is_cropped, load_data, model_input
 from aft_lens.extraction import image_batches, open_positions, open_source, stream_relative
 from app.cli import main
 
-ADDED = EntryPoints(
-    [
-        EntryPoint("stripes", "doors.dataset:STRIPES", "aft_lens.datasets"),
-        EntryPoint("lab", "doors.vit_adapter", "aft_lens.vit_adapters"),
-    ]
-)
 
-
-@pytest.fixture
-def added(monkeypatch):
-    monkeypatch.setattr("aft_lens.registry.entry_points", ADDED.select)
-
-
-def test_a_data_set_of_another_package(added, capsys):
+def test_a_data_set_of_another_package(monkeypatch, capsys):
+    install(monkeypatch, "aft_lens.datasets", "stripes", "doors.dataset:STRIPES")
     data = load_data("stripes", img_size=16, augment="shift")
     assert (data.classes, data.in_chans, len(data.test)) == (["lying", "standing"], 1, 8)
     image, label = data.test[1]
@@ -46,7 +35,8 @@ def test_without_its_package_a_data_set_is_unknown():
     assert is_cropped("stripes"), "images of unknown data come from files"
 
 
-def test_a_vit_library_of_another_package(added, tmp_path, monkeypatch):
+def test_a_vit_library_of_another_package(tmp_path, monkeypatch):
+    install(monkeypatch, "aft_lens.vit_adapters", "lab", "doors.vit_adapter")
     monkeypatch.chdir(tmp_path)
     control = open_source("lab:small", pretrained=False, grid=(3, 3))
     assert (control.source, control.grid, control.image_size) == ("lab:small", (3, 3), (24, 24))

@@ -32,7 +32,6 @@ WORDS = {
     "bytes": "is too large ({}); save it smaller",
     "pixels": "is too large ({}); scale it down",
     "values": "has {}; save it with 8 or 16 bits",
-    "colours": "has {}, which are not read; save it in RGB",
 }
 """What can be wrong with an image, and what is said of it."""
 
@@ -54,8 +53,8 @@ def read_image(source: str | Path | bytes) -> Image.Image:
     RGB. What lies behind transparent parts is decided where the model's channels are known, in `flatten`.
 
     Raises ImageError, a ValueError that names the file and the next step: on what is no image of `FORMATS`, is broken
-    or cut off, is larger than `MAX_FILE_PIXELS` (bytes: `MAX_BYTES`, `MAX_PIXELS`), has 32-bit values, which have no
-    range to scale by, or colours that have no RGB.
+    or cut off, is larger than `MAX_FILE_PIXELS` (bytes: `MAX_BYTES`, `MAX_PIXELS`), or has 32-bit values, which have no
+    range to scale by.
     """
     name, limit = "image", MAX_PIXELS
     if not isinstance(source, bytes):
@@ -67,8 +66,8 @@ def read_image(source: str | Path | bytes) -> Image.Image:
             raise _error(name, "bytes", f"{len(source) / 2**20:.0f} MiB; up to {MAX_BYTES // 2**20} MiB are read")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of half as many pixels as it refuses; the limit here is checked below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of half as many pixels as Pillow refuses, which are counted below, and of metadata that is broken.
+            warnings.simplefilter("ignore")
             opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _error(name, "pixels", f"more than {limit // 10**6} million pixels") from error
@@ -147,16 +146,13 @@ def fit(
 
 
 def _in_colour(image: Image.Image, name: str) -> Image.Image:
-    """The picture in RGB or RGBA; ImageError where its values or colours have no place there."""
+    """The picture in RGB or RGBA; ImageError where its values have no place there."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         # Pillow gives a 16-bit PGM as 32-bit integers from 0 to 65535.
         return Image.fromarray(np.uint8(np.asarray(image) >> 8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise _error(name, "values", "32-bit values")
-    try:
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
-    except ValueError as error:
-        raise _error(name, "colours", f"colours of mode {image.mode}") from error
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _set_upright(image: Image.Image) -> None:

@@ -25,8 +25,7 @@ def open_reader(
     if (Path(source) / CONFIG).is_file():
         loaded = load_checkpoint(source, device)
         if loaded.config.traits.weights == "offset":
-            size, mean, std = loaded.config.img_size, tuple(loaded.data["mean"]), tuple(loaded.data["std"])
-            way = Preprocessing((size, size), mean, std, crop=0.875)
+            way = Preprocessing.of_record(loaded.data)
             return AFTReader(loaded.model, source, preprocessing=way, data=loaded.data["name"])
     return open_source(source, pretrained=pretrained, device=device, seed=seed)
 
