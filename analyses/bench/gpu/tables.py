@@ -1,117 +1,110 @@
-"""gpu_h100.json as the Markdown that the README shows, and its figure: `aft-lens bench gpu_table`."""
+"""gpu_h100.json as tables: ratios, operators, models and rooflines, and what they were measured on."""
 
-import json
 import math
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from analyses.bench.gpu_figure import draw
-from analyses.bench.gpu_record import CONTESTS, NAME, PASSES, WORDS, Contest, ratios
-from analyses.bench.gpu_roofline import COUNTED, PUBLISHED, Roofline, copy_rate, roofline
-from analyses.provenance import RESULTS
+from analyses.bench.gpu.comparisons import COMPARISONS, Comparison, ratios
+from analyses.bench.gpu.record import PASSES, WORDS, GPURecord, ModelRow, OperatorRow
+from analyses.bench.gpu.roofline import COUNTED, PUBLISHED, Roofline, copy_rate, roofline
+from analyses.result import Table
 
 BIASED = ("aft_conv", "indexed", "eq6", "local_causal", "local_causal_torch")
 """Operators whose rows' window means something."""
 NONE = "–"
 
 
-def command(out: Path | None = None) -> None:
-    """Print the tables of gpu_h100.json and draw its figure anew; FileNotFoundError with the next step without one."""
-    folder = out or RESULTS
-    path = folder / f"{NAME}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; make it with `aft-lens bench gpu` on a GPU")
-    record = json.loads(path.read_text())
-    print(markdown(record))
-    for drawn in draw(record, folder, NAME):
-        print(f"wrote {drawn}", file=sys.stderr)
-
-
-def markdown(record: Mapping[str, Any]) -> str:
+def markdown(measured: GPURecord) -> str:
     """Ratios, operators, models and rooflines, and what they were measured on."""
+    rooflines = roofline_table(measured)
     return "\n\n".join(
         [
-            ratio_table(record),
-            operator_table(record["operators"]),
-            model_table(record["models"]),
-            roofline_table(record),
-            f"{record['method']} The quartiles of a time lie at most {100 * _spread(record['operators']):.1f} % of it "
-            f"apart. On {record['hardware']}, PyTorch {record['versions']['torch']}. Made by: `{record['command']}`",
+            ratio_table(measured).markdown(),
+            operator_table(measured.operators).markdown(),
+            model_table(measured.models).markdown(),
+            rooflines.markdown(),
+            rooflines.note,
+            made_on(measured),
         ]
     )
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A Markdown table whose first `words` columns are words, the others figures."""
-    rule = ["---"] * words + ["---:"] * (len(header) - words)
-    return "\n".join(["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)])
+def made_on(measured: GPURecord) -> str:
+    """Method, spread, hardware, PyTorch and command."""
+    return (
+        f"{measured.method} The quartiles of a time lie at most {100 * _spread(measured.operators):.1f} % of it apart. "
+        f"On {measured.hardware}, PyTorch {measured.versions['torch']}. Made by: `{measured.command}`"
+    )
 
 
-def ratio_table(record: Mapping[str, Any]) -> str:
+def ratio_table(measured: GPURecord) -> Table:
     """Every ratio beside its aim and least, "–" where it was not measured."""
-    found = ratios(record["operators"], record["models"])
-    rows = [_contest_row(record, contest, found.get(contest.key)) for contest in CONTESTS]
-    return table(("Compared", "Ours", "Theirs", "Ratio", "Aim", "At least", "Met"), rows)
+    found = ratios(measured)
+    rows = [_comparison_row(measured, comparison, found.get(comparison.key)) for comparison in COMPARISONS]
+    return Table(("Compared", "Ours", "Theirs", "Ratio", "Aim", "At least", "Met"), rows, words=1)
 
 
-def operator_table(rows: Iterable[Mapping[str, Any]]) -> str:
+def operator_table(rows: Iterable[OperatorRow]) -> Table:
     """Times, peak memory above the inputs and relative error of every operator and shape."""
     lines = []
     for row in sorted(rows, key=_place):
-        name = row["operator"]
+        times = [row.time(column) for column in PASSES]
         lines.append(
             [
-                *(WORDS.get(name, name), _grid(row), str(row["batch"]), _or_none(row["heads"] or None, "d")),
-                _or_none(row["window"] if name in BIASED else None, "d"),
-                *(_or_none(row.get(column, {}).get("median"), ",.1f") for column in PASSES),
-                _or_none(row.get("peak_mib"), ",.0f"),
-                _or_none(row.get("error"), ".1e"),
+                *(WORDS.get(row.operator, row.operator), _grid(row), str(row.batch), _or_none(row.heads or None, "d")),
+                _or_none(row.window if row.operator in BIASED else None, "d"),
+                *(_or_none(None if time is None else time.median, ",.1f") for time in times),
+                _or_none(row.peak_mib, ",.0f"),
+                _or_none(row.error, ".1e"),
             ]
         )
     passes = [f"{words.capitalize()}, µs" for words in PASSES.values()]
-    return table(("Operator", "Grid", "Batch", "Heads", "Window", *passes, "Peak, MiB", "Error"), lines)
+    return Table(("Operator", "Grid", "Batch", "Heads", "Window", *passes, "Peak, MiB", "Error"), lines, words=1)
 
 
-def model_table(models: Mapping[str, Mapping[str, float]]) -> str:
+def model_table(models: Mapping[str, ModelRow]) -> Table:
     """Images a second and peak memory of every model."""
     lines = [
-        [f"`{name}`", *(_or_none(row.get(column), ",.0f") for column in ("inference", "training")),
-         _or_none(row.get("peak_gib"), ".2f")]
+        [f"`{name}`", f"{row.inference:,.0f}", f"{row.training:,.0f}", f"{row.peak_gib:.2f}"]
         for name, row in models.items()
-    ]  # fmt: skip
-    return table(("Model", "Inference, images/s", "Training, images/s", "Peak, GiB"), lines)
+    ]
+    return Table(("Model", "Inference, images/s", "Training, images/s", "Peak, GiB"), lines, words=1)
 
 
-def roofline_table(record: Mapping[str, Any]) -> str:
+def roofline_table(measured: GPURecord) -> Table:
     """What AFT-conv's rows must move and multiply, the bound of that, and the rates reached."""
     lines = []
-    for row in sorted(record["operators"], key=_place):
+    for row in sorted(measured.operators, key=_place):
         for column, words in PASSES.items():
-            if row["operator"] in COUNTED and column in row:
-                name = f"{WORDS[row['operator']]} {row['window']}, {_grid(row)}, {row['heads']} heads"
-                lines.append([name, words, *_roofline_cells(roofline(record, row, column))])
+            if row.operator in COUNTED and row.time(column) is not None:
+                name = f"{WORDS[row.operator]} {row.window}, {_grid(row)}, {row.heads} heads"
+                lines.append([name, words, *_roofline_cells(roofline(measured, row, column))])
     header = (
         "Operator", "Pass", "MB", "GFLOP", "Bound, µs", "Measured, µs", "GB/s", "Of the copy's", "TFLOP/s",
         "Of the peak",
     )  # fmt: skip
-    return table(header, lines, words=2) + "\n\n" + _limits(record)
+    return Table(header, lines, note=_limits(measured), words=2)
 
 
-def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _place(row: OperatorRow) -> tuple[Any, ...]:
     """What rows are ordered by: grids of two sides before lines, small before large, then as in WORDS."""
-    order, name = list(WORDS), row["operator"]
+    order, name = list(WORDS), row.operator
     number = order.index(name) if name in order else len(order)
-    return (row["grid"][0] == 1, math.prod(row["grid"]), number, name, row["heads"], row["window"])
+    return (row.grid[0] == 1, math.prod(row.grid), number, name, row.heads, row.window)
 
 
-def _contest_row(record: Mapping[str, Any], contest: Contest, ratio: float | None) -> list[str]:
-    sides = [entry.read(record["operators"], record["models"]) for entry in (contest.ours, contest.theirs)]
-    met = NONE if ratio is None else "yes" if contest.met(ratio) else "no"
-    cells = [_quantity(contest.ours.column, value) for value in sides]
-    sign = "≥" if contest.larger_is_better else "≤"
-    return [contest.words, *cells, _or_none(ratio, ".3f"), f"{contest.aim:g}", f"{sign} {contest.least:g}", met]
+def _comparison_row(measured: GPURecord, comparison: Comparison, ratio: float | None) -> list[str]:
+    sides = [entry.read(measured) for entry in (comparison.ours, comparison.theirs)]
+    met = NONE if ratio is None else "yes" if comparison.met(ratio) else "no"
+    cells = [_quantity(comparison.ours.column, value) for value in sides]
+    return [
+        comparison.words,
+        *cells,
+        _or_none(ratio, ".3f"),
+        f"{comparison.aim:g}",
+        comparison.asked,
+        met,
+    ]
 
 
 def _quantity(column: str, value: float | None) -> str:
@@ -139,9 +132,9 @@ def _roofline_cells(found: Roofline) -> list[str]:
     ]
 
 
-def _limits(record: Mapping[str, Any]) -> str:
+def _limits(measured: GPURecord) -> str:
     """The rates that the bounds are taken from."""
-    copies = [copy_rate(record["operators"], row) for row in record["operators"] if row["operator"] == "copy"]
+    copies = [copy_rate(measured.operators, row) for row in measured.operators if row.operator == "copy"]
     rates = [rate / 1e9 for rate in copies if rate is not None]
     text = (
         "Bytes: Q, K, V read and Y written; trained, Q, K, V, dY read and dQ, dK, dV written besides. Operations: "
@@ -150,20 +143,20 @@ def _limits(record: Mapping[str, Any]) -> str:
     )
     if rates:
         text += f" The copies ran at {min(rates):,.0f} to {max(rates):,.0f} GB/s."
-    if record["hardware"] in PUBLISHED:
-        bandwidth, matrix = PUBLISHED[record["hardware"]]
+    if measured.hardware in PUBLISHED:
+        bandwidth, matrix = PUBLISHED[measured.hardware]
         text += f" Published: {bandwidth / 1e9:,.0f} GB/s and {matrix / 1e12:,.0f} TFLOP/s (dense bfloat16)."
     return text
 
 
-def _spread(rows: Iterable[Mapping[str, Any]]) -> float:
+def _spread(rows: Iterable[OperatorRow]) -> float:
     """Largest distance between the quartiles of a time, relative to its median."""
-    times = [row[column] for row in rows for column in PASSES if column in row]
-    return max(((time["high"] - time["low"]) / time["median"] for time in times), default=0.0)
+    times = [time for row in rows for column in PASSES if (time := row.time(column)) is not None]
+    return max(((time.high - time.low) / time.median for time in times), default=0.0)
 
 
-def _grid(row: Mapping[str, Any]) -> str:
-    return " × ".join(map(str, row["grid"]))
+def _grid(row: OperatorRow) -> str:
+    return " × ".join(map(str, row.grid))
 
 
 def _or_none(value: float | None, form: str) -> str:

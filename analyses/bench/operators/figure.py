@@ -18,14 +18,14 @@ def draw(figure: Figure | SubFigure, curves: Mapping[str, Sequence[CurvePoint]])
     """Draw every curve's `ms` and `peak_mib` over `length`, with fitted exponents."""
     with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
         axes = figure.subplots(1, 2)
-    for curve, lengths, colour, dashed in _lines(curves):
-        for axis, (field, _) in zip(axes, PANELS, strict=True):
-            values = [getattr(point, field) for point in curves[curve]]
-            label = f"{curve.replace('_', ' ')}  $T^{{{exponent(lengths, values):.2f}}}$"
-            axis.loglog(lengths, values, marker="o", ls="--" if dashed else "-", color=colour, label=label)
-    for axis, (_, label) in zip(axes, PANELS, strict=True):
-        axis.set(xlabel="length T", ylabel=label)
-        axis.legend(fontsize=6.5, loc="upper left", title="fitted exponent", title_fontsize=7)
+        for curve, lengths, colour, dashed in _lines(curves):
+            for axis, (field, _) in zip(axes, PANELS, strict=True):
+                values = [getattr(point, field) for point in curves[curve]]
+                label = f"{curve.replace('_', ' ')}  $T^{{{exponent(lengths, values):.2f}}}$"
+                axis.loglog(lengths, values, marker="o", ls="--" if dashed else "-", color=colour, label=label)
+        for axis, (_, label) in zip(axes, PANELS, strict=True):
+            axis.set(xlabel="length T", ylabel=label)
+            axis.legend(fontsize=6.5, loc="upper left", title="fitted exponent", title_fontsize=7)
 
 
 def page(curves: Mapping[str, Sequence[CurvePoint]]) -> go.Figure:
