@@ -1,12 +1,12 @@
 """What the study trains: configurations as changes of shipped recipes, in order of importance."""
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
-
-from aft_lens.training import Recipe, fits_cuda_graphs, recipe_path
+from aft_lens.training import Recipe, fits_cuda_graphs, read_recipe
+from analyses.store import Store, fingerprint
 
 FAMILIES = ("fashion", "digits")
 SHIPPED = ("vit", "conv", "full", "entropy", "single")
@@ -116,9 +116,14 @@ class Task:
         return self.runs / self.name
 
     @property
-    def result(self) -> Path:
-        """The run's JSON, there once it has finished."""
-        return self.runs / f"{self.name}.json"
+    def store(self) -> Store:
+        """Where the run's JSON is kept under its name, there once it has finished."""
+        return Store(self.runs)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that a finished run must agree on."""
+        return fingerprint(self.identity())
 
     @property
     def start(self) -> Path | None:
@@ -129,8 +134,7 @@ class Task:
 
     def identity(self) -> dict[str, Any]:
         """What a finished run must agree on with this one to stand for it."""
-        recipe = asdict(self.recipe)
-        recipe["model"]["keep"] = list(recipe["model"]["keep"])
+        recipe = json.loads(json.dumps(asdict(self.recipe)))
         del recipe["trainer"], recipe["data"]["root"]
         return {"configuration": self.configuration.name, "epochs": self.recipe.trainer.epochs, "recipe": recipe}
 
@@ -149,20 +153,19 @@ def tasks(study: Study) -> list[Task]:
 def _task(study: Study, configuration: Configuration, seed: int, *, long: bool = False) -> Task:
     epochs = round(study.long_epochs * configuration.longer) if long else study.epochs
     source = f"{study.family}-{configuration.recipe}"
-    arguments = [
-        f"--config={recipe_path(source)}",
-        f"--seed={seed}",
-        "--data.resident=true",
-        f"--data.augment={'shift' if study.family == 'digits' else 'flip-crop'}",
-        f"--data.batch_size={study.batch_size}",
-        f"--optim.warmup_epochs={max(0.5, epochs / 10)}",
-        f"--trainer.epochs={epochs}",
-        f"--trainer.accelerator={study.accelerator}",
-        *(("--trainer.compile=true", f"--trainer.compile_mode={study.compile}") if study.compile else ()),
-        f"--trainer.limit_batches={study.limit_batches}",
-        *(f"--{change}" for change in configuration.changes),
-    ]
-    recipe = jsonargparse.auto_cli(Recipe, args=arguments, as_positional=False)
+    recipe = read_recipe(
+        source,
+        f"seed={seed}",
+        "data.resident=true",
+        f"data.augment={'shift' if study.family == 'digits' else 'flip-crop'}",
+        f"data.batch_size={study.batch_size}",
+        f"optim.warmup_epochs={max(0.5, epochs / 10)}",
+        f"trainer.epochs={epochs}",
+        f"trainer.accelerator={study.accelerator}",
+        *(("trainer.compile=true", f"trainer.compile_mode={study.compile}") if study.compile else ()),
+        f"trainer.limit_batches={study.limit_batches}",
+        *configuration.changes,
+    )
     if study.cuda_graphs and fits_cuda_graphs(recipe.model):
         recipe = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs=True))
     return Task(source if long else f"{configuration.name}-s{seed}", configuration, recipe, long, study.runs)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
@@ -35,7 +34,7 @@ RANGE = (0.1, 4.0)
 def draw(figure: Figure | SubFigure, measured: GPURecord) -> None:
     """Draw the three panels; those without measured rows stay empty."""
     greys = {"axes.edgecolor": "#888888", "grid.color": "#e6e6e6"}
-    with sns.plotting_context("paper"), sns.axes_style("whitegrid"), rc_context(greys):
+    with sns.plotting_context("paper"), sns.axes_style("whitegrid", greys):
         axes = figure.subplots(1, 3, width_ratios=[0.95, 1.1, 1.1])
         _draw_bars(axes[0], bars(measured.operators))
         _draw_curves(axes[1], measured.operators)
