@@ -86,7 +86,8 @@ class TrainingSpeed(Result):
         bars = axis.barh([row.words for row in self.rows], [row.images_per_second[-1] for row in self.rows])
         axis.bar_label(bars, [f"{row.images_per_second[-1]:,.0f}" for row in self.rows], padding=3)
         axis.invert_yaxis()
-        axis.margins(x=0.15)
+        axis.set_xlim(0, 1.25 * max((row.images_per_second[-1] for row in self.rows), default=1.0))
+        axis.locator_params(axis="x", nbins=4)
         axis.set_xlabel("training, images/s")
 
     def interactive(self) -> go.Figure:
