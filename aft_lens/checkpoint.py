@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,6 +18,7 @@ from torch import Tensor
 
 import aft_lens
 from aft_lens.device import usable_device
+from aft_lens.files import recovered, whole_folder
 from aft_lens.models import ModelConfig, VisionModel
 
 WEIGHTS, CONFIG, METRICS, CARD, SNAPSHOTS = (
@@ -58,16 +58,9 @@ def save_checkpoint(
     """Write a checkpoint folder and return its path.
 
     `metrics` has one row an epoch; `snapshots` maps an epoch to position biases by name, `start` says where the
-    first weights are from. Everything goes to a
-    temporary folder beside `path` that is renamed at the end: a killed run leaves the old checkpoint whole.
+    first weights are from. A killed run leaves the old checkpoint whole.
     """
     path = Path(path)
-    fresh = path.with_name(f".{path.name}.writing")
-    if fresh.exists():
-        shutil.rmtree(fresh)
-    fresh.mkdir(parents=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, fresh / WEIGHTS)
     record = {
         "model": asdict(model.config),
         "data": dict(data),
@@ -77,25 +70,18 @@ def save_checkpoint(
         "versions": versions(),
         "commit": commit(),
     }
-    (fresh / CONFIG).write_text(yaml.safe_dump(record, sort_keys=False))
-    columns = list(dict.fromkeys(key for row in metrics for key in row))
-    with (fresh / METRICS).open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(metrics)
-    (fresh / CARD).write_text(card or _card(path.name, record, metrics))
-    for epoch, biases in (snapshots or {}).items():
-        (fresh / SNAPSHOTS).mkdir(exist_ok=True)
-        tensors = {name: bias.detach().cpu().contiguous() for name, bias in biases.items()}
-        save_file(tensors, fresh / SNAPSHOTS / f"{epoch:04d}.safetensors")
-    old = path.with_name(f".{path.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
-    if path.exists():
-        path.rename(old)
-    fresh.rename(path)
-    if old.exists():
-        shutil.rmtree(old)
+    with whole_folder(path) as folder:
+        _save(model.state_dict(), folder / WEIGHTS)
+        (folder / CONFIG).write_text(yaml.safe_dump(record, sort_keys=False))
+        columns = list(dict.fromkeys(key for row in metrics for key in row))
+        with (folder / METRICS).open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(metrics)
+        (folder / CARD).write_text(card or _card(path.name, record, metrics))
+        for epoch, biases in (snapshots or {}).items():
+            (folder / SNAPSHOTS).mkdir(exist_ok=True)
+            _save(biases, folder / SNAPSHOTS / f"{epoch:04d}.safetensors")
     return path
 
 
@@ -105,7 +91,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     Raises FileNotFoundError if a part is missing, and ValueError if the configuration has unknown fields or the
     weights differ from it, naming each differing key and both shapes.
     """
-    path = _recover(Path(path))
+    path = recovered(path)
     for part in (WEIGHTS, CONFIG):
         if not (path / part).is_file():
             raise FileNotFoundError(f"checkpoint {path} has no {part}; `aft-lens list` shows the checkpoints there are")
@@ -186,10 +172,8 @@ def weight_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tenso
     return lines
 
 
-def _recover(path: Path) -> Path:
-    """The checkpoint, or the old one that a run killed between two renames left beside it."""
-    old = path.with_name(f".{path.name}.old")
-    return old if not path.exists() and old.is_dir() else path
+def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
 
 
 def _card(name: str, record: Mapping[str, Any], metrics: Sequence[Mapping[str, float]]) -> str:

@@ -11,9 +11,6 @@ from jaxtyping import Float
 from jsonargparse import auto_cli
 
 from aft_lens.checkpoint import load_checkpoint
-from aft_lens.layers.mixers.aft_conv import AFTConv
-from aft_lens.layers.mixers.aft_full import AFTFull
-from aft_lens.layers.position_bias import Indexed
 from aft_lens.models import VisionModel
 from analyses.figures import report_folder, rounded, save_mosaic, table
 
@@ -68,24 +65,17 @@ def position_bias_maps(model: VisionModel) -> BiasMaps:
 
     Raises ValueError for a model without position biases.
     """
-    was_training = model.training
-    model.eval()
-    mixers: list[Any] = [block.mixer for block in model.blocks]
-    try:
-        if all(isinstance(mixer, AFTConv) for mixer in mixers):
-            w = torch.stack([_window(mixer, model.config.window_size) for mixer in mixers])
-            centre = torch.tensor([[side // 2 for side in w.shape[2:]]]).expand(w.shape[1], 2)
-            targets = None
-        elif all(isinstance(mixer, AFTFull) and mixer.position_bias is not None for mixer in mixers):
-            w, centre = _targets(model)
-            targets = tuple((int(y), int(x)) for y, x in centre)
-        else:
-            raise ValueError(
-                f"model mixes with {model.config.mixer}, which has no position biases; "
-                "use `aft-lens attention` for a ViT"
-            )
-    finally:
-        model.train(was_training)
+    if model.config.traits.weights == "offset":
+        w = torch.stack(dense_biases(model))
+        centre = torch.tensor([[side // 2 for side in w.shape[2:]]]).expand(w.shape[1], 2)
+        targets = None
+    elif model.config.traits.weights == "pair":
+        w, centre = _targets(model)
+        targets = tuple((int(y), int(x)) for y, x in centre)
+    else:
+        raise ValueError(
+            f"model mixes with {model.config.mixer}, which has no position biases; use `aft-lens attention` for a ViT"
+        )
     w = w.float().cpu()
     maps = torch.expm1(w)
     log = torch.log_softmax(w.flatten(2), -1)
@@ -96,10 +86,11 @@ def position_bias_maps(model: VisionModel) -> BiasMaps:
     return BiasMaps(maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), targets)
 
 
-def _window(mixer: AFTConv, side: int) -> torch.Tensor:
-    """w of a layer on its window, `h y x`."""
-    bias = mixer.position_bias
-    return bias.window((side, side)) if isinstance(bias, Indexed) else bias()
+def dense_biases(model: VisionModel) -> list[torch.Tensor]:
+    """w of every layer as evaluation computes with it: `h y x` on its window, or `t s` by pair."""
+    sides = (model.config.window_size,) * 2
+    mixers: list[Any] = [block.mixer for block in model.blocks]
+    return [mixer.position_bias.dense(sides) for mixer in mixers]
 
 
 def _targets(model: VisionModel) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,9 +99,7 @@ def _targets(model: VisionModel) -> tuple[torch.Tensor, torch.Tensor]:
     steps = torch.linspace(0, side - 1, min(TARGETS, side)).round().long()
     place = torch.cartesian_prod(steps, steps).reshape(-1, 2)
     rows = 1 + place[:, 0] * side + place[:, 1]
-    mixers: list[Any] = [block.mixer for block in model.blocks]
-    dense = [mixer.position_bias() for mixer in mixers]
-    return torch.stack([w[rows][:, 1:].reshape(-1, side, side) for w in dense]), place
+    return torch.stack([w[rows][:, 1:].reshape(-1, side, side) for w in dense_biases(model)]), place
 
 
 def command(checkpoint: Path, out: Path | None = None) -> None:

@@ -12,7 +12,7 @@ from jsonargparse import auto_cli
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import load_data
-from aft_lens.training import Recipe, evaluate, recipe_path, train
+from aft_lens.training import evaluate, read_recipe, train
 from analyses.provenance import environment
 
 RECIPES = ("digits-vit", "digits-conv", "digits-entropy", "digits-single")
@@ -32,7 +32,7 @@ class Run:
 
 def measure(recipe: str, seed: int, out: Path) -> Run:
     """Train a recipe from nothing into a folder of its own and evaluate it on the test images."""
-    chosen = auto_cli(Recipe, args=[f"--config={recipe_path(recipe)}", f"--seed={seed}"], as_positional=False)
+    chosen = read_recipe(recipe, f"seed={seed}")
     start = time.perf_counter()
     path = train(chosen, out / f"{recipe}-{seed}")
     seconds = time.perf_counter() - start

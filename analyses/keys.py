@@ -13,7 +13,6 @@ from torch import Tensor
 from aft_lens.checkpoint import Checkpoint, load_checkpoint
 from aft_lens.data import eval_transform, load_data, read_image
 from aft_lens.extraction import run_with_cache
-from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.models import VisionModel
 from analyses.figures import report_folder, rounded, save_mosaic, table
 
@@ -53,7 +52,7 @@ def key_maps(model: VisionModel, image: Float[Tensor, "c y x"]) -> KeyMaps:
 
     Raises ValueError for a model that is no AFT-conv, and on an image of the wrong shape.
     """
-    if not all(isinstance(block.mixer, AFTConv) for block in model.blocks):
+    if model.config.traits.weights != "offset":
         raise ValueError(
             f"model mixes with {model.config.mixer}, whose keys are no maps by head; key maps need an AFT-conv"
         )

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
 
 from aft_lens.checkpoint import CONFIG, load_checkpoint
 from aft_lens.extraction import (
@@ -19,10 +18,8 @@ from aft_lens.extraction import (
     stream_relative,
     targets_per_offset,
 )
-from aft_lens.layers.mixers.aft_full import AFTFull
-from aft_lens.layers.position_bias import NAIVE_STD, Factorized, Free, Indexed, Reparameterized
 from aft_lens.models import VisionModel
-from analyses.bias import position_bias_maps
+from analyses.bias import dense_biases, position_bias_maps
 
 Remainder = Literal["apart", "included"]
 
@@ -108,7 +105,7 @@ def read_offset_maps(
     path = Path(spec)
     if (path / CONFIG).is_file():
         loaded = load_checkpoint(path)
-        if loaded.config.mixer != "attention":
+        if loaded.config.traits.weights != "attention":
             if control:
                 redraw(loaded.model, seed)
             return replace(bias_offsets(loaded.model, path.name), control=control)
@@ -150,14 +147,13 @@ def bias_offsets(model: VisionModel, label: str) -> OffsetMaps:
     """
     config = model.config
     grid = (config.grid_size, config.grid_size)
-    layers: list[Any] = [block.mixer for block in model.blocks]
-    if all(isinstance(layer, AFTFull) and layer.position_bias is not None for layer in layers):
-        pairs = torch.stack([layer.position_bias()[1:, 1:] for layer in layers])
+    if config.traits.weights == "pair":
+        pairs = torch.stack([w[1:, 1:] for w in dense_biases(model)])
         excess = fold_offsets(torch.expm1(pairs.double()), grid) / targets_per_offset(grid)
         maps = excess.unsqueeze(1).numpy()
     else:
         maps = position_bias_maps(model).maps.astype(float)
-    beyond = -1.0 if config.mixer == "aft_conv" and config.outside == "none" else 0.0
+    beyond = -1.0 if config.traits.weights == "offset" and config.outside == "none" else 0.0
     return OffsetMaps(label, "bias", maps, grid, (config.patch_size, config.patch_size), beyond=beyond)
 
 
@@ -171,19 +167,10 @@ def redraw(model: VisionModel, seed: int) -> None:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in model.modules():
-            if isinstance(module, Reparameterized):
-                nn.init.normal_(module.weight)
-            elif isinstance(module, Free):
-                nn.init.normal_(module.weight, std=NAIVE_STD)
-            elif isinstance(module, Factorized):
-                nn.init.normal_(module.target, std=NAIVE_STD)
-                nn.init.normal_(module.source, std=NAIVE_STD)
-            elif isinstance(module, Indexed):
-                side = model.config.window_size
-                heads, keep, _ = module.offset.shape
-                place = torch.rand(heads, side * side).argsort(1)[:, :keep]
-                module.offset.copy_(torch.stack([place // side, place % side], -1) - side // 2)
+        for block in model.blocks:
+            bias: Any = getattr(block.mixer, "position_bias", None)
+            if bias is not None:
+                bias.redraw((model.config.window_size,) * 2)
 
 
 def framed(maps: Float[np.ndarray, "*n dy dx"], sides: Sequence[int], beyond: float = 0.0) -> np.ndarray:

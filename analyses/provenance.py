@@ -3,13 +3,15 @@
 import os
 import platform
 import shlex
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import auto_cli
 
 from aft_lens.checkpoint import versions
 
@@ -64,6 +66,7 @@ def made_by(device: str | torch.device = "cpu") -> dict[str, Any]:
     return {"command": command_line(), **environment(device)}
 
 
-def module_line(module: str, arguments: Sequence[str]) -> tuple[str, ...]:
-    """The words of `python -m MODULE ARGUMENTS`, for `commanded`."""
-    return ("python", "-m", module, *arguments)
+def run_module(module: str, command: Callable[..., Any], **options: Any) -> None:
+    """What `python -m MODULE` does: parse the command's options (`options` are jsonargparse's) and run it."""
+    with commanded("python", "-m", module, *sys.argv[1:]):
+        auto_cli(command, **options)

@@ -100,17 +100,25 @@ class Result(ABC):
 
     def save(self, out: Path | str, name: str | None = None) -> list[Path]:
         """Write NAME.json, .png, .svg and .html into a folder and return their paths; each is whole or not there."""
-        record = {"command": command_line(), **self.record()}
-        path = write_whole(Path(out) / f"{name or self.name}.json", dump(record))
-        return [path, *self.save_figures(out, name)]
-
-    def save_figures(self, out: Path | str, name: str | None = None) -> list[Path]:
-        """Write NAME.png, .svg and .html alone, for a record that is there already."""
-        out, stem, figure = Path(out), name or self.name, self.figure()
+        out, stem = Path(out), name or self.name
         return [
-            *(write_whole(out / f"{stem}.{kind}", drawn(figure, kind)) for kind in ("png", "svg")),
-            write_whole(out / f"{stem}.html", self.interactive().to_html(include_plotlyjs=True)),
+            self.write_record(out / f"{stem}.json"),
+            *self.write_figures(out, stem),
+            self.write_page(out / f"{stem}.html"),
         ]
+
+    def write_record(self, path: Path) -> Path:
+        """Write the record with the command line that made it, and return the path."""
+        return write_whole(path, dump({"command": command_line(), **self.record()}))
+
+    def write_figures(self, out: Path, stem: str) -> list[Path]:
+        """Write STEM.png and .svg into a folder and return their paths."""
+        figure = self.figure()
+        return [write_whole(out / f"{stem}.{kind}", drawn(figure, kind)) for kind in ("png", "svg")]
+
+    def write_page(self, path: Path) -> Path:
+        """Write the interactive figure as a page that needs nothing beside it, and return the path."""
+        return write_whole(path, self.interactive().to_html(include_plotlyjs=True))
 
     def __str__(self) -> str:
         """The table as text."""

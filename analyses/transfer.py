@@ -16,7 +16,7 @@ from aft_lens.extraction import AttentionReader, image_batches, open_source, str
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.models import ModelConfig, list_models, model_config
 from aft_lens.models.transfer import Transfer, from_vit, start_from_relative
-from aft_lens.training import Recipe, list_recipes, recipe_path
+from aft_lens.training import list_recipes, read_recipe
 from analyses.figures import table
 
 IMAGENET_CLASSES = 1000
@@ -34,7 +34,7 @@ def target(name: str | None, reader: AttentionReader, classes: int | None) -> tu
         config = model_config(str(name), in_chans=reader.in_chans, img_size=_side(reader))
         return replace(config, num_classes=classes or _classes(reader) or config.num_classes), None
     if name and (name in list_recipes() or Path(name).is_file()):
-        recipe = auto_cli(Recipe, args=[f"--config={recipe_path(name)}"], as_positional=False)
+        recipe = read_recipe(name)
         return recipe.model, recipe.data.name
     known = [model for model in list_models() if model.startswith("aft_conv")]
     raise ValueError(f"to must be a recipe or one of {', '.join(known)}, got {name!r}; give --to")

@@ -5,18 +5,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aft_lens.data import DataSource
+from aft_lens.data import DataSource, representative
 
 BATCH = 64
 """Images a batch; latencies are measured on one batch."""
 
 
 def batches(source: DataSource, images: int | None = None, split: str = "test") -> list[tuple[Tensor, Tensor]]:
-    """The first `images` images (all if None) of a split with their labels, in batches of `BATCH`."""
+    """`images` images (all if None) that stand for a split, with their labels, in batches of `BATCH`.
+
+    The first ones of data whose classes are mixed, a fixed draw over the classes of files (see `representative`).
+    """
     items: Any = getattr(source, split)
-    count = len(items) if images is None else min(images, len(items))
+    chosen = representative(items, images)
     result = []
-    for start in range(0, count, BATCH):
-        pairs = [items[i] for i in range(start, min(start + BATCH, count))]
+    for start in range(0, len(chosen), BATCH):
+        pairs = [items[i] for i in chosen[start : start + BATCH]]
         result.append((torch.stack([image for image, _ in pairs]), torch.tensor([int(label) for _, label in pairs])))
     return result

@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import Literal, get_origin
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
 from aft_lens.checkpoint import list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import DATASETS, load_data
 from aft_lens.models import list_models, model_config
-from aft_lens.training import Recipe, TrainingStopped, evaluate, list_recipes, recipe_path, start_model, train
+from aft_lens.training import (
+    TrainingStopped,
+    add_recipe,
+    evaluate,
+    list_recipes,
+    parse_recipe,
+    recipe_of,
+    recipe_path,
+    start_model,
+    train,
+)
 from analyses.provenance import commanded
 
 ANALYSES = {
@@ -100,12 +110,11 @@ def _parser(command: str, description: str) -> ArgumentParser:
 def train_parser() -> ArgumentParser:
     """The parser of `aft-lens train`, whose options are the fields of `Recipe`."""
     parser = _parser("train", "Train a recipe; its fields are options, e.g. --model.depth 6 --seed 1.")
-    parser.add_argument("--recipe", action=ActionConfigFile, help="a shipped recipe's name, or a YAML file")
     parser.add_argument("--name", type=str | None, default=None, help="folder below --out; default: the recipe's name")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept")
     parser.add_argument("--resume", type=bool, default=False, nargs="?", const=True, help="go on with a broken run")
     parser.add_argument("--start", type=Path | None, default=None, help="checkpoint whose weights training starts from")
-    parser.add_class_arguments(Recipe, as_group=False)
+    add_recipe(parser)
     return parser
 
 
@@ -127,13 +136,10 @@ def _train(arguments: list[str]) -> None:
     """aft-lens train."""
     arguments, default = _recipe_files(arguments)
     parser = train_parser()
-    chosen = parser.instantiate(parser.parse_args(arguments))
+    chosen = parse_recipe(parser, arguments)
     if default is None and chosen.name is None:
         raise ValueError(f"give --recipe with one of: {', '.join(list_recipes())}; or --name for a run of your own")
-    recipe = Recipe(
-        model=chosen.model, data=chosen.data, optim=chosen.optim, sparsity=chosen.sparsity, trainer=chosen.trainer,
-        seed=chosen.seed,
-    )  # fmt: skip
+    recipe = recipe_of(parser, chosen)
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
     resume = bool(chosen.resume)
     start = start_model(chosen.start, recipe.model) if chosen.start and not resume else None

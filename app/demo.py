@@ -13,15 +13,15 @@ import plotly.graph_objects as go
 
 from aft_lens.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import load_data
-from aft_lens.training import Recipe, recipe_path, train
+from aft_lens.training import read_recipe, train
 from aft_lens.training.run import state_folder
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
+from analyses.page import Section, write_page
 from analyses.pruning import PruneLadder, prune_to_indexing
 from app import serve as server
 from app.batches import BATCH, batches
-from app.report import Section, write_report
-from app.views import ladder, locality, stacks, training
+from app.views import locality, stacks, training
 from app.views.mosaic import mosaic
 from app.views.stack import MapStack, nearest_frame, shared_bound
 
@@ -89,18 +89,18 @@ def run(out: Path, shipped: Path = SHIPPED, seed: int = 0) -> Result:
     for name in (FIRST, "digits-entropy"):
         ladders[name] = prune_to_indexing(models[name].model, images, batch_sizes=(BATCH,))
         ladders[name].save(out / "ladder" / name)
-        print(f"\n{name}\n{ladders[name].table()}")
+        print(f"\n{name}\n{ladders[name].table().text()}")
     parity = max(found.max_logit_difference for found in ladders.values())
     print(f"\nParity: max |Δlogit| between the masked and the indexed model {parity:.1e} (at most {PARITY:g})")
     step(4, "Drawing the maps and writing the report")
-    biases = {n: position_bias_maps(c.model) for n, c in models.items() if c.config.mixer != "attention"}
+    biases = {n: position_bias_maps(c.model) for n, c in models.items() if c.config.traits.weights != "attention"}
     attention = attention_maps(models["digits-vit"].model, images[: IMAGES // BATCH])
     for name, maps in biases.items():
         maps.save(out / "bias" / name)
     attention.save(out / "attention")
     sections = report_sections(models, biases, attention, ladders)
     seconds = time.perf_counter() - start
-    page = write_report(
+    page = write_page(
         out / "index.html",
         "AFT Lens: the demo's report",
         "A single-position AFT-conv trained on scikit-learn's digits, pruned to pure indexing, beside an "
@@ -116,8 +116,7 @@ def train_recipe(name: str, path: Path, seed: int) -> Path:
     for folder in (path, state_folder(path)):
         if folder.exists():
             shutil.rmtree(folder)
-    arguments = [f"--config={recipe_path(name)}", f"--seed={seed}"]
-    recipe = jsonargparse.auto_cli(Recipe, args=arguments, as_positional=False)
+    recipe = read_recipe(name, f"seed={seed}")
     with warnings.catch_warnings():
         # Lightning's advice on loader workers and folders: true, and no help to someone who watches a demo.
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
@@ -156,8 +155,8 @@ def report_sections(
                 f"Pruned to indexing: {name}",
                 "Every head keeps its strongest offset. Masked is the dense convolution with the rest set to zero; "
                 "indexed is pooling and one gather, with the same outputs.",
-                table=ladder.table_rows(result.rows),
-                figures=[("", ladder.ladder(result))],
+                table=result.table(),
+                figures=[("", result.interactive())],
                 note=f"{result.images} test images; one forward pass of {BATCH} images on this CPU.",
             )
         )

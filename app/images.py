@@ -7,9 +7,10 @@ import numpy as np
 import streamlit as st
 import torch
 
+from aft_lens.data import model_input
 from app import loaders
 from app.loaders import Entry
-from app.uploads import MAX_BYTES, UploadError, fit_image, read_image, to_tensor
+from app.uploads import MAX_BYTES, UploadError, read_image
 
 SAMPLE, UPLOAD = "Test sample", "Upload"
 KEPT = "kept upload"
@@ -73,8 +74,7 @@ def for_model(chosen: Chosen, entry: Entry) -> tuple[np.ndarray, np.ndarray, int
         image, label = test[chosen.index]
         truth: int | None = int(label)
     else:
-        fitted = fit_image(read_image(chosen.data), record["img_size"], record["in_chans"], invert=chosen.invert)
-        image, truth = to_tensor(fitted, record["mean"], record["std"]), None
+        image, truth = model_input(read_image(chosen.data), record, invert=chosen.invert), None
     pixels = image * torch.tensor(record["std"]).view(-1, 1, 1) + torch.tensor(record["mean"]).view(-1, 1, 1)
     picture = pixels.clamp(0, 1).permute(1, 2, 0).numpy()
     return image.numpy(), picture[..., 0] if picture.shape[2] == 1 else picture, truth

@@ -7,4 +7,4 @@ from jaxtyping import install_import_hook
 PACKAGE = Path(__file__).parents[1] / "aft_lens"
 OPERATORS = [f"aft_lens.ops.{path.stem}" for path in sorted((PACKAGE / "ops").glob("[!_]*.py"))]
 
-install_import_hook([*OPERATORS, "aft_lens.layers"], "beartype.beartype")
+install_import_hook([*OPERATORS, "aft_lens.ops.forms", "aft_lens.layers"], "beartype.beartype")

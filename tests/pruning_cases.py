@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from aft_lens.models import create_model
-from analyses.pruning.compact import conv_mixers
+from analyses.pruning.cutting.compact import conv_mixers
 
 
 def trained_like(kind="free", **overrides):

@@ -18,8 +18,8 @@ from aft_lens.data import (
     read_image,
     save_samples,
 )
-from aft_lens.data.load import DEBIAN_FASHION
 from aft_lens.data.resident import RESIDENT_AUGMENTATIONS, augmented
+from aft_lens.data.sets.fashion_mnist import DEBIAN_FASHION
 from aft_lens.data.transforms import train_transform
 
 

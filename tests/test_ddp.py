@@ -9,7 +9,8 @@ from dataclasses import replace
 import ddp_worker
 import pytest
 import torch
-from test_training import LIGHTNING_ADVICE, weights
+from lightning_advice import LIGHTNING_ADVICE
+from test_training import weights
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics
 from aft_lens.data import load_data

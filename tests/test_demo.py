@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import yaml
 
 from app import cli, demo, serve
 from app.views.ladder import NAMES
@@ -16,19 +15,11 @@ pytestmark = [
 
 
 @pytest.fixture
-def short_recipes(tmp_path, monkeypatch):
-    """The shipped recipes with one block and a few batches of one epoch."""
-    shipped = demo.recipe_path
-
-    def short(name):
-        recipe = yaml.safe_load(shipped(name).read_text())
-        recipe["model"] |= {"depth": 2, "embed_dim": 16}
-        recipe["trainer"] |= {"epochs": 1, "limit_batches": 4, "accelerator": "cpu"}
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(recipe))
-        return path
-
-    monkeypatch.setattr(demo, "recipe_path", short)
+def short_recipes(monkeypatch):
+    """The shipped recipes with two blocks and a few batches of one epoch."""
+    short = ("model.depth=2", "model.embed_dim=16", "trainer.epochs=1", "trainer.limit_batches=4")
+    shipped = demo.read_recipe
+    monkeypatch.setattr(demo, "read_recipe", lambda name, *changes: shipped(name, *changes, *short))
 
 
 def test_demo_without_serving(short_recipes, tmp_path, capsys):

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from aft_lens.extraction import stream_relative
-from aft_lens.extraction.hf_vit import HFReader
-from aft_lens.extraction.timm_vit import TimmReader
-from aft_lens.extraction.torchvision_vit import TorchvisionReader
+from aft_lens.extraction.adapters.hf_vit import HFReader
+from aft_lens.extraction.adapters.timm_vit import TimmReader
+from aft_lens.extraction.adapters.torchvision_vit import TorchvisionReader
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5, "img_size": (48, 32)}
 TIMM = {

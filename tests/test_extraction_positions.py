@@ -8,8 +8,8 @@ import timm
 import torch
 
 from aft_lens.extraction import open_positions, unfold_offsets
+from aft_lens.extraction.adapters.timm_positions import position_maps
 from aft_lens.extraction.positions import bias_map
-from aft_lens.extraction.timm_positions import position_maps
 from analyses import attention
 from analyses.positions import PositionFigures
 

@@ -16,7 +16,8 @@ from transformers import BertConfig, ViTConfig, ViTForImageClassification, ViTIm
 
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
-from aft_lens.extraction import Preprocessing, image_batches, open_source, stream_relative, torchvision_vit
+from aft_lens.extraction import Preprocessing, image_batches, open_source, stream_relative
+from aft_lens.extraction.adapters import torchvision_vit
 from aft_lens.models import create_model
 from app.cli import main
 
@@ -171,7 +172,7 @@ def test_torchvision_without_a_network(offline, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [
-        ("flax:vit", {}, "unknown kind 'flax'; give one of torchvision:NAME, timm:NAME, hf:NAME"),
+        ("flax:vit", {}, "unknown kind 'flax'; give one of hf:NAME, timm:NAME, torchvision:NAME"),
         ("torchvision:resnet18", {}, "choose one of: vit_b_16"),
         ("torchvision:vit_b_16", {"prefix": 3}, "puts 1 tokens before its patches"),
         ("timm:vit_tny_patch16", {}, "near it are: .*vit_tiny"),
@@ -189,7 +190,7 @@ def test_errors_name_what_fits(source, options, words):
 
 def test_a_missing_library_names_its_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "timm", None)
-    monkeypatch.delitem(sys.modules, "aft_lens.extraction.timm_vit", raising=False)
-    monkeypatch.delattr(importlib.import_module("aft_lens.extraction"), "timm_vit", raising=False)
+    monkeypatch.delitem(sys.modules, "aft_lens.extraction.adapters.timm_vit", raising=False)
+    monkeypatch.delattr(importlib.import_module("aft_lens.extraction.adapters"), "timm_vit", raising=False)
     assert main(["attention", "timm:vit_tiny_patch16_224"]) == 2
     assert "pip install 'aft-lens[timm]'" in capsys.readouterr().err

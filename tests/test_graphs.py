@@ -4,14 +4,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
-import jsonargparse
 import pytest
 import torch
-from test_training import LIGHTNING_ADVICE
+from lightning_advice import LIGHTNING_ADVICE
 from torch import nn
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics
-from aft_lens.training import Recipe, recipe_path, train
+from aft_lens.training import read_recipe, train
 from aft_lens.training.graphs import CudaGraphs
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in LIGHTNING_ADVICE]
@@ -27,8 +26,7 @@ SETTINGS = {
 def recipe(name, **changes):
     options = {"--trainer.epochs": 3, "--trainer.limit_batches": 8, "--data.resident": "true"}
     options.update({"--trainer.accelerator": "auto", **changes})
-    arguments = [f"--config={recipe_path(name)}", *(f"{key}={value}" for key, value in options.items())]
-    return jsonargparse.auto_cli(Recipe, args=arguments, as_positional=False)
+    return read_recipe(name, *(f"{key.removeprefix('--')}={value}" for key, value in options.items()))
 
 
 def graphed(plain):

@@ -9,8 +9,8 @@ import torch
 from apart import run_apart
 
 from aft_lens.layers.position_bias import LocalFactorized
-from aft_lens.ops import FactorizedBias, aft_local, aft_simple, reference
-from aft_lens.ops.causal_band import causal_band
+from aft_lens.ops import BiasFactors, aft_local, aft_simple, reference
+from aft_lens.ops.forms.causal_window import causal_window_bias
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -159,24 +159,24 @@ def test_in_the_interpreter(name):
 @pytest.mark.parametrize("window", [1, 5, 70, 90])
 def test_the_band_of_a_window(window):
     torch.manual_seed(0)
-    factors = FactorizedBias(*torch.randn(2, 90, 4, dtype=torch.float64).requires_grad_())
+    factors = BiasFactors(*torch.randn(2, 90, 4, dtype=torch.float64).requires_grad_())
     whole = (factors.target @ factors.source.T).detach().requires_grad_()
     offset = torch.arange(90).unsqueeze(1) - torch.arange(90)
     right = torch.where((offset >= 0) & (offset < window), whole, 0.0)
     for bias in (factors, whole):
-        band = causal_band(bias, window)
+        band = causal_window_bias(bias, window)
         assert band.shape == (90, window)
         torch.testing.assert_close(spread(band), right.float())
     weight = torch.randn(90, window)
     weight[offset[:, 0].unsqueeze(1) < torch.arange(window)] = 0.0
-    (gradient,) = torch.autograd.grad((causal_band(whole, window) * weight).sum(), whole)
+    (gradient,) = torch.autograd.grad((causal_window_bias(whole, window) * weight).sum(), whole)
     torch.testing.assert_close(gradient, spread(weight).double())
 
 
 def test_autocast_and_modules_give_the_band_in_float32():
     bias = LocalFactorized(20, 4, rank=2)
     with torch.autocast("cpu", torch.bfloat16):
-        band = causal_band(bias.factors(), 4)
+        band = causal_window_bias(bias.operand(), 4)
     assert band.dtype == torch.float32
     torch.testing.assert_close(spread(band), bias().tril())
 

@@ -152,7 +152,7 @@ def test_a_temperature_moves_with_its_module():
 
 def test_indexed_lays_out_its_window():
     bias = Indexed(torch.tensor([[2.0, 3.0]]), torch.tensor([[[0, 1], [-1, -1]]]))
-    assert bias.window((3, 3)).tolist() == [[[3.0, 0, 0], [0, 0, 2.0], [0, 0, 0]]]
+    assert bias.dense((3, 3)).tolist() == [[[3.0, 0, 0], [0, 0, 2.0], [0, 0, 0]]]
 
 
 def test_loading_names_what_differs(tmp_path):

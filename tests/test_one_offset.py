@@ -75,7 +75,7 @@ def test_one_offset_passes_gradcheck():
 
 
 def test_images_past_the_first_chunk_and_equal_keys(monkeypatch):
-    monkeypatch.setattr("aft_lens.ops.one_offset.CHUNK", 300)
+    monkeypatch.setattr("aft_lens.ops.forms.one_offset.CHUNK", 300)
     query, key, value, w, offset = inputs((5, 7), -8.0, 0.0, torch.float32, b=5)
     key = key.round()
     expected = reference.aft_indexed(query, key, value, w, offset)

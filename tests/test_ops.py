@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from aft_lens import ops
 from aft_lens.ops import reference
-from aft_lens.ops.expand import expand_bias
+from aft_lens.ops.bias import expand_bias
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 3e-3}
 """float32 sums of some hundred terms lose about 1e-6; the half formats round inputs and output."""

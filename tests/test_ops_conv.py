@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aft_lens.ops import aft_conv, aft_full, depthwise, reference
+from aft_lens.ops import aft_conv, aft_full, reference
+from aft_lens.ops.bias import expand_bias
 from aft_lens.ops.check import check_grid
-from aft_lens.ops.expand import expand_bias
+from aft_lens.ops.forms import depthwise
 
 GRIDS_1D = [((1,), (3,)), ((2,), (1,)), ((7,), (15,)), ((63,), (9,)), ((130,), (5,)), ((130,), (101,)), ((97,), (65,))]
 GRIDS_2D = [

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aft_lens.ops import FactorizedBias, aft_full, aft_local, aft_simple
+from aft_lens.ops import BiasFactors, aft_full, aft_local, aft_simple, reference
 from aft_lens.ops.check import check_tokens
-from aft_lens.ops.combine import Spec
-from aft_lens.ops.mean import weighted_mean
+from aft_lens.ops.forms.spec import Spec
+from aft_lens.ops.forms.weighted_mean import weighted_mean
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 """float32 sums of a hundred terms lose about 1e-6, gradients a few times that."""
@@ -21,25 +21,16 @@ def draw(*shape, seed=0, dtype=torch.float64):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def reference(query, key, value, bias, window=None, *, causal=False, key_mask=None):
-    """Eq. 2 and 4 in float64 with every weight in memory."""
-    key, value = key.double(), value.double()
-    length = key.shape[1]
+def expected_mean(query, key, value, bias, window=None, **options):
+    """The definition's, of biases given whole or as factors."""
     w = bias[0].double() @ bias[1].double().T if len(bias) == 2 else bias[0].double()
-    position = torch.arange(length)
-    if window is not None:
-        w = w * ((position[:, None] - position).abs() < window)
-    log = key.transpose(1, 2).unsqueeze(2) + w
-    if causal:
-        log = log.masked_fill(position > position[:, None], float("-inf"))
-    if key_mask is not None:
-        log = log.masked_fill(~key_mask[:, None, None, :], float("-inf"))
-    mean = torch.einsum("bdts,bsd->btd", log.softmax(-1), value)
-    return mean if query is None else query.double().sigmoid() * mean
+    if window is None:
+        return reference.aft_full(query, key, value, w, **options)
+    return reference.aft_local(query, key, value, w, window, **options)
 
 
 def operator(query, key, value, bias, window=None, **options):
-    w = bias[0] if len(bias) == 1 else FactorizedBias(*bias)
+    w = bias[0] if len(bias) == 1 else BiasFactors(*bias)
     if window is None:
         return aft_full(query, key, value, w, **options)
     return aft_local(query, key, value, w, window, **options)
@@ -68,7 +59,7 @@ def assert_matches(run, query, key, value, bias, tolerance, **options):
     leaves = [x.detach().clone().requires_grad_() for x in (query, key, value, *bias)]
     exact = [x.detach().double().requires_grad_() for x in leaves]
     found = run(*leaves[:3], leaves[3:], **options)
-    expected = reference(*exact[:3], exact[3:], **options)
+    expected = expected_mean(*exact[:3], exact[3:], **options)
     assert relative(found, expected) <= tolerance
     cotangent = draw(*expected.shape, seed=9)
     ours = torch.autograd.grad((found.double() * cotangent).sum(), leaves, materialize_grads=True)
@@ -108,9 +99,7 @@ def test_key_mask_hides_sources(causal, form, kind):
     mask[1, 0] = True
     assert_matches(by_form(form), query, key, value, biases(70, kind), 1e-12, window=6, causal=causal, key_mask=mask)
     simple = aft_simple(query, key, value, causal=causal, key_mask=mask)
-    torch.testing.assert_close(
-        simple, reference(query, key, value, [torch.zeros(70, 70)], causal=causal, key_mask=mask)
-    )
+    torch.testing.assert_close(simple, reference.aft_simple(query, key, value, causal=causal, key_mask=mask))
 
 
 EXTREMES = ["ramp_up", "ramp_down", "apart", "dominant", "noise"]
@@ -146,7 +135,7 @@ def test_extreme_inputs_stay_within_the_promise(kind, causal, window):
     runs = [operator] if window is None else [by_form("rows"), by_form("band")]
     for run in runs:
         found = run(query, key, value, [bias], window=window, causal=causal)
-        expected = reference(query, key, value, [bias], window=window, causal=causal)
+        expected = expected_mean(query, key, value, [bias], window=window, causal=causal)
         assert found.isfinite().all()
         assert ((found - expected).abs() <= 1e-4 * expected.abs() + 1e-6).all()
         assert_matches(run, query, key, value, [bias], 2e-5, window=window, causal=causal)
@@ -158,7 +147,7 @@ def test_simple_survives_the_same_keys(kind):
     query, value = (draw(*key.shape, seed=i, dtype=torch.float32) for i in (5, 6))
     for causal in (False, True):
         found = aft_simple(query, key, value, causal=causal)
-        assert relative(found, reference(query, key, value, [torch.zeros(130, 130)], causal=causal)) <= 1e-6
+        assert relative(found, reference.aft_simple(query, key, value, causal=causal)) <= 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -168,14 +157,14 @@ def test_half_precision_inputs_are_summed_wider(dtype, kind, causal):
     key, bias = (x.to(dtype) for x in extreme(kind, length=64))
     query, value = (draw(*key.shape, seed=i, dtype=dtype) for i in (5, 6))
     for found, expected in (
-        (aft_full(query, key, value, bias, causal=causal), reference(query, key, value, [bias], causal=causal)),
+        (aft_full(query, key, value, bias, causal=causal), reference.aft_full(query, key, value, bias, causal=causal)),
         (
             aft_local(query, key, value, bias, 5, causal=causal),
-            reference(query, key, value, [bias], 5, causal=causal),
+            reference.aft_local(query, key, value, bias, 5, causal=causal),
         ),
         (
             aft_simple(query, key, value, causal=causal),
-            reference(query, key, value, [torch.zeros(64, 64)], causal=causal),
+            reference.aft_simple(query, key, value, causal=causal),
         ),
     ):
         assert found.dtype == dtype
@@ -288,7 +277,7 @@ def test_an_argument_of_the_wrong_shape_is_named(arguments, message):
     ("bias", "message"),
     [
         (torch.zeros(3, 4), "position_bias must be 4 x 4"),
-        (FactorizedBias(torch.zeros(4, 2), torch.zeros(5, 2)), "two factors of 4 x rank"),
+        (BiasFactors(torch.zeros(4, 2), torch.zeros(5, 2)), "two factors of 4 x rank"),
     ],
 )
 def test_a_bias_of_the_wrong_shape_is_refused(bias, message):

@@ -5,7 +5,7 @@ import torch
 
 from aft_lens.layers.position_bias import Factorized, LocalFactorized, pair_bias
 from aft_lens.ops import (
-    FactorizedBias,
+    BiasFactors,
     aft_local,
     aft_local_step,
     aft_simple,
@@ -38,7 +38,7 @@ def test_simple_state_equals_the_parallel_form(level):
 def test_local_state_equals_the_parallel_form(window, level, factorized):
     query, key, value = inputs(40, level)
     torch.manual_seed(1)
-    factors = FactorizedBias(torch.randn(40, 4), torch.randn(40, 4))
+    factors = BiasFactors(torch.randn(40, 4), torch.randn(40, 4))
     bias = factors if factorized else factors.target @ factors.source.T
     state, rows = local_state(2, 3), []
     for t in range(40):
@@ -55,7 +55,7 @@ def test_local_state_equals_the_parallel_form(window, level, factorized):
 def test_factorized_starts_as_in_the_paper():
     torch.manual_seed(0)
     bias = Factorized(400, 64)
-    for part in bias.factors():
+    for part in bias.operand():
         assert abs(part.std().item() - 0.1) < 0.002
         assert abs(part.mean().item()) < 0.002
 

@@ -23,8 +23,8 @@ from analyses.pruning import (
     score,
     select,
 )
-from analyses.pruning.compact import conv_mixers, dense_biases, layer_forms
-from analyses.pruning.rung import AGREEMENT, check_agreement
+from analyses.pruning.cutting.compact import conv_mixers, dense_biases, layer_forms
+from analyses.pruning.measuring.rung import AGREEMENT, check_agreement
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_single_position_at_one_offset_changes_nothing(batches):
     assert ladder.rows[2].difference == 0
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", CRITERIA.names())
 def test_every_criterion_scores_every_offset_and_budgets_hold(criterion, batches):
     model = trained_like()
     scores = score(model, criterion, batches)
@@ -149,7 +149,7 @@ def test_heads_of_different_k_and_dropped_heads(batches, tmp_path):
     assert sorted(offsets[0]) == [[-2, -2], [-2, -1], [-2, 0]]
     assert offsets[1:] == [[], [[2, 2]], []]
     bias = conv_mixers(ladder.model)[0].position_bias
-    assert torch.equal(bias.window((5, 5)) != 0, masks[0])
+    assert torch.equal(bias.dense((5, 5)) != 0, masks[0])
     path = save_checkpoint(tmp_path / "p", ladder.model, data={}, recipe={}, seed=0, metrics=[])
     assert torch.equal(load_checkpoint(path).model(batches[0][0]), ladder.model(batches[0][0]))
 

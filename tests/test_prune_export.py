@@ -7,8 +7,8 @@ import torch
 
 from aft_lens.models import create_model
 from analyses.pruning import compact_model, score, select
-from analyses.pruning.compact import conv_mixers
-from analyses.pruning.export import TOLERANCE, export_model
+from analyses.pruning.cutting.compact import conv_mixers
+from analyses.pruning.evidence.export import TOLERANCE, export_model
 
 
 @pytest.mark.parametrize(("keep", "budget", "shift"), [(1, "head", -9.0), (1.5, "global", 0.0), (0, "head", 0.0)])

@@ -6,10 +6,10 @@ import torch
 from pruning_cases import trained_like, two_batches
 
 from analyses.pruning import compact_model, score, select
-from analyses.pruning.compact import conv_mixers, dense_biases
-from analyses.pruning.field import composed_field, gradient_field, receptive_field
-from analyses.pruning.heads import droppable_heads
-from analyses.pruning.structure import agreement, match_heads
+from analyses.pruning.cutting.compact import conv_mixers, dense_biases
+from analyses.pruning.cutting.heads import droppable_heads
+from analyses.pruning.evidence.agreement import agreement, match_heads
+from analyses.pruning.evidence.receptive_field import composed_field, gradient_field, receptive_field
 
 
 @pytest.fixture

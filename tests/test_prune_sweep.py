@@ -13,12 +13,16 @@ from torch.utils.data import TensorDataset
 
 import aft_lens.data
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
-from analyses.pruning import CRITERIA, findings, publish, sweep, timing
+from analyses.provenance import RESULTS, commanded
+from analyses.pruning import CRITERIA
 from analyses.pruning.command import command
-from analyses.pruning.core import draw, time_core
-from analyses.pruning.plan import Plan
-from analyses.pruning.publish import read_publication
-from analyses.pruning.sweep import run_sweep
+from analyses.pruning.evidence import findings, latencies, publish, sweep
+from analyses.pruning.evidence.curves import curves
+from analyses.pruning.evidence.plan import Plan
+from analyses.pruning.evidence.publish import read_publication
+from analyses.pruning.evidence.row import RungRow
+from analyses.pruning.evidence.sweep import run_sweep
+from analyses.pruning.measuring.operator_timing import time_core
 
 
 @pytest.fixture
@@ -93,16 +97,18 @@ def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):
     assert len(list((out / "rungs").glob("*.json"))) == 3
     again = []
     monkeypatch.setattr(sweep._Parent, "rung", lambda *arguments: (again.append(arguments[1]), rung(*arguments))[1])
-    assert not any(row["latencies"] for row in run_sweep(plan, out, line="the line", times="none"))
-    rows = run_sweep(plan, out, line="the line")
-    assert all(len(row["latencies"]["indexed"]) == 2 for row in rows)
-    retimed = run_sweep(replace(plan, checkpoints=plan.checkpoints[:1]), out, line="the line", times="all")
-    assert retimed[0]["latencies"] != rows[0]["latencies"]
-    rows = run_sweep(plan, out, line="the line")
+    assert not any(row.latencies for row in run_sweep(plan, out, times="none"))
+    rows = run_sweep(plan, out)
+    assert all(len(row.latencies["indexed"]) == 2 for row in rows)
+    retimed = run_sweep(replace(plan, checkpoints=plan.checkpoints[:1]), out, times="all")
+    assert retimed[0].latencies != rows[0].latencies
+    with commanded("the", "line"):
+        rows = run_sweep(plan, out)
     assert len(rows) == 16
     assert len(again) == 13
     again.clear()
-    assert run_sweep(plan, out, line="the line") == json.loads(json.dumps(rows))
+    with commanded("the", "line"):
+        assert run_sweep(plan, out) == rows
     assert not again
     record = json.loads((out / "ladder.json").read_text())
     assert record["command"] == "the line"
@@ -113,7 +119,7 @@ def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):
     assert {row["form"] for row in record["rungs"] if row["keep"] == 1} == {"pure indexing x 2"}
     for name in ("plan.yaml", "ladder.csv", "curve.png", "curve.svg", "index.html"):
         assert (out / name).stat().st_size > 100
-    model = load_checkpoint(out / "models" / "free-magnitude-head-iterative-1").model
+    model = load_checkpoint(next((out / "models").glob("free-*-magnitude-head-iterative-1"))).model
     assert model.config.keep == (1, 1)
     changed = Plan(**{**plan.__dict__, "checkpoints": plan.checkpoints[:1], "seed": 1, "criteria": ("magnitude",)})
     run_sweep(changed, out)
@@ -123,18 +129,18 @@ def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):
 def test_rungs_that_keep_the_same_offsets_are_measured_and_timed_once(parents, tmp_path, monkeypatch):
     plan = Plan(checkpoints=(str(parents[0]),), keeps=(25, 1), seconds=0.0, calibration=4)
     measured, timed = [], []
-    measure, time = sweep.measure_masks, timing._time
+    measure, time = sweep.measure_masks, latencies._time
     monkeypatch.setattr(sweep, "measure_masks", lambda *a, **k: (measured.append(a), measure(*a, **k))[1])
-    monkeypatch.setattr(timing, "_time", lambda *a: (timed.append(a), time(*a))[1])
+    monkeypatch.setattr(latencies, "_time", lambda *a: (timed.append(a), time(*a))[1])
     rows = run_sweep(plan, tmp_path / "out")
-    assert [row["keep"] for row in rows] == [25, 1] * 3
-    assert [row["criterion"] for row in rows] == [name for name in plan.criteria for _ in range(2)]
+    assert [row.keep for row in rows] == [25, 1] * 3
+    assert [row.criterion for row in rows] == [name for name in plan.criteria for _ in range(2)]
     assert len(measured) == 4
     assert len(timed) == 2
-    assert rows[0]["accuracy_pruned"] == rows[2]["accuracy_pruned"] == rows[0]["accuracy_parent"]
+    assert rows[0].accuracy_pruned == rows[2].accuracy_pruned == rows[0].accuracy_parent
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "_Parent", None)  # nothing is left to run
-        assert run_sweep(plan, tmp_path / "out") == json.loads(json.dumps(rows))
+        assert run_sweep(plan, tmp_path / "out") == rows
 
 
 def test_publish_writes_the_record_and_the_curve(parents, tmp_path, monkeypatch, capsys):
@@ -172,7 +178,7 @@ def test_shipped_plans_can_be_read():
     for name in ("digits", "fashion"):
         plans = read_publication(name, "cuda").sweeps.values()
         assert {plan.device for plan in plans} == {"cuda"}
-        assert {kind for plan in plans for kind in plan.criteria} == set(CRITERIA)
+        assert {kind for plan in plans for kind in plan.criteria} == set(CRITERIA.names())
     with pytest.raises(ValueError, match=r"one of: digits, fashion"):
         read_publication("mnist")
 
@@ -188,7 +194,8 @@ def test_plan_refuses_what_cannot_run():
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")  # runpy, of a module that is imported
 def test_commands_show_their_help(monkeypatch, capsys):
-    for module in ("__main__", "sweep", "publish", "structure", "field", "core"):
+    evidence = [f"evidence.{name}" for name in ("sweep", "publish", "agreement", "receptive_field")]
+    for module in ("__main__", "measuring.operator_timing", *evidence):
         monkeypatch.setattr(sys, "argv", [module, "--help"])
         with pytest.raises(SystemExit) as end:
             runpy.run_module(f"analyses.pruning.{module}", run_name="__main__")
@@ -202,8 +209,31 @@ def test_core_timing_finds_the_crossover(tmp_path):
     assert found.speedup(1, "fastest") <= found.speedup(1, "matmul")
     assert found.crossover in (None, 0, 1, 16)
     assert all(path.stat().st_size for path in found.save(tmp_path))
-    draw([found, found])
     with pytest.raises(ValueError, match="multiple of heads"):
         time_core(dim=10, heads=4)
     with pytest.raises(ValueError, match="at most the window"):
         time_core(window=3, keeps=(10,))
+
+
+def test_parents_of_one_folder_name_are_told_apart(parents, tmp_path):
+    copies = []
+    for number, parent in enumerate(parents):
+        loaded = load_checkpoint(parent)
+        path = tmp_path / str(number) / "model"
+        copies.append(str(save_checkpoint(path, loaded.model, data=loaded.data, recipe={}, seed=number, metrics=[])))
+    plan = Plan(tuple(copies), ("magnitude",), keeps=(1,), seconds=0.0, calibration=4, save_models=True)
+    rows = run_sweep(plan, tmp_path / "out", times="none")
+    assert [row.checkpoint for row in rows] == copies
+    assert len(list((tmp_path / "out" / "rungs").glob("*.json"))) == 2
+    assert len(list((tmp_path / "out" / "models").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["ladder_digits", "ladder_fashion_curve"])
+def test_published_rungs_are_read(name):
+    record = json.loads((RESULTS / f"{name}.json").read_text())
+    rows = [RungRow.read(row) for row in record["rungs"]]
+    before = [{key: value for key, value in point.items()} for point in record["curves"]]
+    found = [vars(point) for point in curves(rows)]
+    assert [list(point) for point in found] == [list(point) for point in before]
+    for one, other in zip(found, before, strict=True):
+        assert one == pytest.approx(other, rel=1e-5, nan_ok=True)

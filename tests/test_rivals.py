@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aft_lens.layers import packaged
+from aft_lens.layers import optional
+from aft_lens.layers.mixer import MIXERS
 from aft_lens.layers.mixers.lambda_layer import Lambda
 from aft_lens.layers.mixers.linear_attention import (
     LinearAttention,
@@ -17,14 +18,14 @@ from aft_lens.layers.mixers.linear_attention import (
 from aft_lens.layers.mixers.reformer import Reformer
 from aft_lens.layers.mixers.sparse_attention import SparseAttention, local2d_mask, sparse_attention, strided_mask
 from aft_lens.layers.mixers.synthesizer import Synthesizer
-from aft_lens.models import MIXERS, create_model, resnet50
+from aft_lens.models import create_model, resnet50
 
 
 def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("mixer", MIXERS.names())
 def test_every_mixer_trains_in_the_same_skeleton(mixer):
     torch.manual_seed(0)
     heads = 1 if mixer in ("aft_full", "aft_local", "aft_simple") else 2
@@ -178,7 +179,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     def absent(name, *args):
         raise ImportError(name)
 
-    monkeypatch.setattr(packaged, "import_module", absent)
+    monkeypatch.setattr(optional, "import_module", absent)
     for build in (lambda: Reformer(8, 2), lambda: Lambda(8, 2, 3)):
         with pytest.raises(ImportError, match=r"aft-lens\[baselines\]"):
             build()

@@ -1,26 +1,49 @@
-"""Data sets by name, as normalised tensors with fixed splits."""
+"""Data sets by name, as normalised tensors with fixed splits, and image files as a model takes them."""
 
-from aft_lens.data.folder import read_image
-from aft_lens.data.load import DATASETS, load_data
+from aft_lens.data.build import Part, from_files, from_tensors
+from aft_lens.data.dataset import DATASETS, DataSet
+from aft_lens.data.image import ImageError, fit, flatten, read_image, to_pixels
+from aft_lens.data.load import is_cropped, load_data, model_input
 from aft_lens.data.resident import ResidentBatches
 from aft_lens.data.samples import load_samples, save_samples
-from aft_lens.data.source import UNCOUNTED, DataSource, EqualShares, RepeatedAugmentation, epoch_seed, share_size
-from aft_lens.data.transforms import AUGMENTATIONS, batch_transform, eval_transform
+from aft_lens.data.source import (
+    UNCOUNTED,
+    DataSource,
+    EqualShares,
+    RepeatedAugmentation,
+    epoch_seed,
+    representative,
+    share_size,
+)
+from aft_lens.data.transforms import AUGMENTATIONS, CENTRE, batch_transform, eval_transform, fit_transform
 
 __all__ = [
     "AUGMENTATIONS",
+    "CENTRE",
     "DATASETS",
     "UNCOUNTED",
+    "DataSet",
     "DataSource",
     "EqualShares",
+    "ImageError",
+    "Part",
     "RepeatedAugmentation",
     "ResidentBatches",
     "batch_transform",
     "epoch_seed",
     "eval_transform",
+    "fit",
+    "fit_transform",
+    "flatten",
+    "from_files",
+    "from_tensors",
+    "is_cropped",
     "load_data",
     "load_samples",
+    "model_input",
     "read_image",
+    "representative",
     "save_samples",
     "share_size",
+    "to_pixels",
 ]

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import to_pil_image
 
+from aft_lens.data.image import read_image, to_pixels
 from aft_lens.data.source import DataSource, Images
 from aft_lens.data.transforms import eval_transform
 
@@ -31,8 +31,7 @@ def load_samples(record: Mapping[str, Any], checkpoint: Path) -> DataSource:
     files = sorted((checkpoint / FOLDER).glob("*-*.png"))
     if not files:
         raise FileNotFoundError(f"{checkpoint / FOLDER} holds no sample images; get the data set {record['name']!r}")
-    mode = ImageReadMode.GRAY if record["in_chans"] == 1 else ImageReadMode.RGB
-    images = torch.stack([decode_image(str(file), mode) for file in files])
+    images = torch.stack([to_pixels(read_image(file), record["in_chans"]) for file in files])
     labels = torch.tensor([int(file.stem.split("-")[1]) for file in files])
     kept = Images(images, labels, eval_transform(record["img_size"], record["mean"], record["std"]))
     words = f"{len(files)} test images kept beside the checkpoint, as every split"

@@ -62,7 +62,7 @@ class DataSource:
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Images held in memory, `n c y x` uint8, with a transform applied on reading."""
+    """Images held in memory, `n c y x` uint8, and their classes `n`, with a transform applied on reading."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Any) -> None:
         self.images, self.labels, self.transform = images, labels, transform
@@ -75,11 +75,19 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 class Transformed(Dataset[tuple[Tensor, int]]):
-    """A subset of an (image, label) data set, with a transform applied on reading."""
+    """A subset of an (image, label) data set, with a transform applied on reading.
+
+    `source` has its labels in `targets`, as torchvision's data sets have.
+    """
 
     def __init__(self, source: Any, transform: Any, indices: list[int] | None = None) -> None:
         self.source, self.transform = source, transform
         self.indices = list(range(len(source))) if indices is None else indices
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each image, read from no file."""
+        return torch.as_tensor(self.source.targets)[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -87,6 +95,28 @@ class Transformed(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.source[self.indices[index]]
         return self.transform(image), int(label)
+
+
+def representative(split: Images | Transformed, count: int | None) -> list[int]:
+    """Indices of `count` images (all if None, or if there are no more) that stand for a split.
+
+    The first ones, where the classes are mixed as in digits or Fashion-MNIST. Files come sorted by class: of those, a
+    fixed draw with each class's share, at least one of each where `count` allows, class by class in turn; a smaller
+    count gives the beginning of a larger one's.
+    """
+    total = len(split)
+    if count is None or count >= total:
+        return list(range(total))
+    labels = split.labels
+    if bool((labels.diff() < 0).any()):
+        return list(range(count))
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    drawn = labels[order]
+    share = torch.empty(total, dtype=torch.float64)
+    for label in labels.unique():
+        own = (drawn == label).nonzero().flatten()
+        share[own] = torch.arange(len(own), dtype=torch.float64) / len(own)
+    return order[share.argsort(stable=True)[:count]].tolist()
 
 
 class EqualShares(Dataset[tuple[Tensor, int]]):

@@ -1,10 +1,16 @@
-"""Augmentation from torchvision's v2 transforms, from none to DeiT's whole recipe."""
+"""From a picture to a model's input: fitted and normalised, or augmented from none to DeiT's whole recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torchvision.transforms import v2
 
+from aft_lens.data.image import fit, to_pixels
+
+CENTRE = 0.875
+"""ImageNet's centre crop: its side as a fraction of the resized picture's shorter side."""
 AUGMENTATIONS = ("none", "shift", "affine", "flip-crop", "deit")
 
 
@@ -17,7 +23,7 @@ def train_transform(augment: str, img_size: int, mean: Sequence[float], std: Seq
     """
     if augment not in AUGMENTATIONS:
         raise ValueError(f"augment must be one of {AUGMENTATIONS}, got {augment!r}")
-    steps: list[v2.Transform] = [v2.ToImage()]
+    steps: list[Callable[..., Any]] = [partial(to_pixels, channels=len(mean)), v2.ToImage()]
     after: list[v2.Transform] = []
     bilinear = v2.InterpolationMode.BILINEAR
     if augment == "deit":
@@ -37,14 +43,21 @@ def train_transform(augment: str, img_size: int, mean: Sequence[float], std: Seq
 
 
 def eval_transform(img_size: int, mean: Sequence[float], std: Sequence[float], *, crop: bool = False) -> v2.Transform:
-    """Image to normalised float tensor `c y x`: squeezed to a square, or with `crop` ImageNet's centre crop."""
-    if crop:
-        resize = [v2.Resize(int(img_size / 0.875), antialias=True), v2.CenterCrop(img_size)]
-    else:
-        resize = [v2.Resize((img_size, img_size), antialias=True)]
-    return v2.Compose(
-        [v2.ToImage(), *resize, v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
-    )
+    """Picture to normalised float tensor `c y x`: squeezed to a square, or with `crop` ImageNet's centre crop."""
+    return fit_transform((img_size, img_size), mean, std, crop=CENTRE if crop else 1.0)
+
+
+def fit_transform(
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    crop: float = 1.0,
+    interpolation: str = "bilinear",
+) -> v2.Transform:
+    """Picture (PIL, or uint8 `c y x`) to normalised float `c y x` with the channels of `mean`; the rest as in `fit`."""
+    fitted = partial(fit, size=size, channels=len(mean), crop=crop, interpolation=interpolation)
+    return v2.Compose([fitted, v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
 
 
 def batch_transform(num_classes: int, mixup: float, cutmix: float) -> v2.Transform | None:

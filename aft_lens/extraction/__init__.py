@@ -6,8 +6,9 @@ from aft_lens.extraction.offsets import fold_offsets, targets_per_offset, unfold
 from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.positions import PositionMap, open_positions
 from aft_lens.extraction.preprocessing import Preprocessing, image_batches
-from aft_lens.extraction.reader import AttentionReader
+from aft_lens.extraction.reader import AttentionReader, spread
 from aft_lens.extraction.relative import RelativeSums, as_reader, relative_attention, stream_relative
+from aft_lens.extraction.request import Request
 from aft_lens.extraction.sources import open_source
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PositionMap",
     "Preprocessing",
     "RelativeSums",
+    "Request",
     "as_reader",
     "fold_offsets",
     "hook_points",
@@ -25,6 +27,7 @@ __all__ = [
     "open_source",
     "relative_attention",
     "run_with_cache",
+    "spread",
     "stream_relative",
     "targets_per_offset",
     "unfold_offsets",

@@ -4,16 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aft_lens.extraction.offsets import unfold_offsets
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
 from aft_lens.layers.mixers.aft_conv import AFTConv
-from aft_lens.layers.position_bias import Indexed
 from aft_lens.models import VisionModel
+from aft_lens.ops import expand_bias
 
 
 class AFTReader(AttentionReader):
@@ -73,21 +71,11 @@ class AFTReader(AttentionReader):
 
     def bias(self, layer: int) -> Float[Tensor, "h y x"]:
         """w of a layer on its window."""
-        bias = self._layer(layer).position_bias
-        return bias.window((self.window, self.window)) if isinstance(bias, Indexed) else bias()
+        return self._layer(layer).position_bias.dense((self.window, self.window))
 
     def pairs(self, layer: int) -> Float[Tensor, "h t s"]:
         """w of a layer for every target and source: 0 beyond the window, or -inf where nothing is read there."""
-        w = self.bias(layer)
-        beyond = 0.0 if self._layer(layer).outside == "global" else -torch.inf
-        frame = w.new_full((len(w), *(2 * side - 1 for side in self.grid)), beyond)
-        reach = [min(self.window // 2, side - 1) for side in self.grid]
-        inner, outer = (
-            tuple(slice(centre - r, centre + r + 1) for centre, r in zip(centres, reach))
-            for centres in ([self.window // 2] * 2, [side - 1 for side in self.grid])
-        )
-        frame[:, outer[0], outer[1]] = w[:, inner[0], inner[1]]
-        return unfold_offsets(frame, self.grid)
+        return expand_bias(self.bias(layer), self.grid, outside=self._layer(layer).outside)
 
     def _layer(self, number: int) -> AFTConv:
         layer = self.layers[number]

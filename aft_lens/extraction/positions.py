@@ -1,6 +1,5 @@
 """What a model's attention adds by offset alone: relative-position biases and gated positions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aft_lens.extraction.adapters import ADAPTERS
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset, unfold_offsets
 from aft_lens.extraction.request import Request
-from aft_lens.extraction.sources import adapter
 
 NEAR = 1e-5
 """Largest difference, as a fraction of the largest bias, between pairs of one offset."""
@@ -32,16 +31,19 @@ class PositionMap:
 def open_positions(
     spec: str, *, pretrained: bool = True, grid: tuple[int, int] | None = None, seed: int = 0
 ) -> list[PositionMap]:
-    """Read the positions of a timm model by layer, in the frame of `relative_attention`.
+    """Read the positions of a model by layer, in the frame of `relative_attention`, where its adapter knows them.
 
-    Swin's and Swin V2's relative-position biases by window, those of vit_relpos_*, BEiT and MaxViT, and ConViT's
-    gated positions. Arguments as in `open_source`. Raises ValueError on a model that has none, and says what was
-    looked for, and as `open_source` does.
+    Of timm's models: Swin's and Swin V2's relative-position biases by window, those of vit_relpos_*, BEiT and MaxViT,
+    and ConViT's gated positions. Arguments as in `open_source`. Raises ValueError on a model that has none, and says
+    what was looked for, and as `open_source` does.
     """
     kind, _, name = spec.partition(":")
-    if kind != "timm":
-        raise ValueError(f"source {spec!r}: relative positions are read from timm's models; give timm:NAME")
-    read: Callable[[Request], list[PositionMap]] = adapter(kind, "timm_positions").open_positions
+    read = getattr(ADAPTERS[kind], "open_positions", None) if kind in ADAPTERS else None
+    if read is None:
+        raise ValueError(
+            f"source {spec!r}: relative positions are read from timm's models; give timm:NAME, or a model of another "
+            "adapter with open_positions"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return read(Request(spec, name, pretrained, grid, None))

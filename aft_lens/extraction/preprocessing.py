@@ -1,15 +1,14 @@
 """How images must come to a model, and batches of a data set that come so."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
-from aft_lens.data import load_data
+from aft_lens.data import CENTRE, fit_transform, is_cropped, load_data, representative
 from aft_lens.data.source import Images, Transformed
 
 
@@ -36,21 +35,20 @@ class Preprocessing:
             raise ValueError(f"mean and std must have one entry for each of 1 or 3 channels, got {len(self.mean)} and "
                              f"{len(self.std)}; prepare images for such a model yourself")  # fmt: skip
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], size: tuple[int, int] | None = None) -> "Preprocessing":
+        """As the data was prepared that a checkpoint of ours keeps a record of, at its own size or another one."""
+        side = record["img_size"]
+        crop = CENTRE if is_cropped(record["name"]) else 1.0
+        return cls(size or (side, side), tuple(record["mean"]), tuple(record["std"]), crop=crop)
+
     def transform(self, *, crop: bool = True) -> v2.Transform:
-        """Image (PIL, or uint8 `c y x`) to normalised float `c y x`; `crop=False` squeezes the whole image instead.
+        """Picture (PIL, or uint8 `c y x`) to normalised float `c y x`; `crop=False` squeezes the whole image instead.
 
         A grey image is repeated to three channels, a coloured one becomes its luma for a model of one channel.
         """
-        mode = v2.InterpolationMode(self.interpolation)
-        if crop and self.crop < 1:
-            side = [int(pixels / self.crop + 1e-6) for pixels in self.size]
-            target = side[0] if self.size[0] == self.size[1] else side
-            resize = [v2.Resize(target, mode, antialias=True), v2.CenterCrop(list(self.size))]
-        else:
-            resize = [v2.Resize(list(self.size), mode, antialias=True)]
-        colours: v2.Transform = v2.RGB() if len(self.mean) == 3 else v2.Grayscale(1)
-        scale = v2.ToDtype(torch.float32, scale=True)
-        return v2.Compose([v2.ToImage(), colours, *resize, scale, v2.Normalize(list(self.mean), list(self.std))])
+        kept = self.crop if crop else 1.0
+        return fit_transform(self.size, self.mean, self.std, crop=kept, interpolation=self.interpolation)
 
 
 def image_batches(
@@ -62,16 +60,17 @@ def image_batches(
     batch_size: int = 64,
     root: Path | str | None = None,
 ) -> DataLoader[Any]:
-    """Batches (image `b c y x`, class index `b`) of the first images of a data set's split, as a model takes them.
+    """Batches (image `b c y x`, class index `b`) of images that stand for a data set's split, as a model takes them.
 
-    `data` and `root` are as in `load_data`. Images in memory (digits, Fashion-MNIST, CIFAR) are squeezed whole to the
-    model's size; image files get its centre crop. Raises ValueError if `images` < 1, and as `load_data` does.
+    `data` and `root` are as in `load_data`. Which `images` are taken, `representative` says: the first of data whose
+    classes are mixed, a fixed draw over the classes of files that are sorted by them. Images in memory (digits,
+    Fashion-MNIST, CIFAR) are squeezed whole to the model's size; image files get its centre crop. Raises ValueError if
+    `images` < 1, and as `load_data` does.
     """
     if images < 1:
         raise ValueError(f"images must be 1 or more, got {images}")
     source = getattr(load_data(data, root=root), split)
-    prepared = prepare(source, preprocessing)
-    return DataLoader(Subset(prepared, range(min(images, len(source)))), batch_size)
+    return DataLoader(Subset(prepare(source, preprocessing), representative(source, images)), batch_size)
 
 
 def prepare(source: Images | Transformed, preprocessing: Preprocessing) -> Images | Transformed:

@@ -1,25 +1,17 @@
 """Open a ViT by name, whatever library it comes from."""
 
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.device import usable_device
+from aft_lens.extraction.adapters import ADAPTERS
 from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader
 from aft_lens.extraction.request import Request
 from aft_lens.models import VisionModel
-
-LIBRARIES = {
-    "torchvision": ("torchvision_vit", "torchvision", ""),
-    "timm": ("timm_vit", "timm", "timm"),
-    "hf": ("hf_vit", "transformers", "transformers"),
-}
-"""By the word before the colon: the adapter, the package that it reads, and the extra that installs the package."""
 
 
 def open_source(
@@ -33,7 +25,8 @@ def open_source(
 ) -> AttentionReader:
     """Open a ViT and return a reader of its attention, in evaluation mode.
 
-    `spec` is `torchvision:NAME`, `timm:NAME`, `hf:NAME_OR_PATH` or the folder of a checkpoint of ours. With
+    `spec` is `torchvision:NAME`, `timm:NAME`, `hf:NAME_OR_PATH`, the word of another package's adapter with a name, or
+    the folder of a checkpoint of ours. With
     `pretrained=False` the architecture gets random weights from `seed`, as a control. `grid` asks for other patches
     (rows, columns) than the model's own: its library then interpolates the position embeddings. `prefix` says how
     many tokens come before the patches where that is not to be inferred. Both are checked against the model by
@@ -47,11 +40,11 @@ def open_source(
         raise ValueError(f"grid must have a row and a column or more, got {tuple(grid)}")
     place = usable_device(device)
     kind, colon, name = spec.partition(":")
-    if colon and kind in LIBRARIES:
-        build = adapter(kind, LIBRARIES[kind][0]).open_model
+    if colon and kind in ADAPTERS:
+        build = ADAPTERS[kind].open_model
     elif colon and not Path(spec).exists():
         raise ValueError(f"source {spec!r} is of unknown kind {kind!r}; give one of "
-                         f"{', '.join(f'{word}:NAME' for word in LIBRARIES)}, or a checkpoint folder")  # fmt: skip
+                         f"{', '.join(f'{word}:NAME' for word in ADAPTERS)}, or a checkpoint folder")  # fmt: skip
     else:
         name, build = spec, _open_checkpoint
     with torch.random.fork_rng(devices=[]):
@@ -61,19 +54,6 @@ def open_source(
     return reader
 
 
-def adapter(kind: str, module: str) -> Any:
-    """A module of this package that reads one library; ModuleNotFoundError names the extra that installs it."""
-    package, extra = LIBRARIES[kind][1:]
-    try:
-        return import_module(f"aft_lens.extraction.{module}")
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ModuleNotFoundError(
-            f"{package} is not installed; run: pip install 'aft-lens[{extra}]'", name=package
-        ) from error
-
-
 def _open_checkpoint(request: Request) -> AttentionReader:
     """A checkpoint folder of ours."""
     loaded = load_checkpoint(request.name)
@@ -81,6 +61,5 @@ def _open_checkpoint(request: Request) -> AttentionReader:
     model = loaded.model if request.pretrained else VisionModel(loaded.config)
     rows, columns = request.grid or (loaded.config.grid_size, loaded.config.grid_size)
     size = rows * loaded.config.patch_size, columns * loaded.config.patch_size
-    mean, std = tuple(loaded.data["mean"]), tuple(loaded.data["std"])
-    preprocessing = Preprocessing(size, mean, std, crop=0.875)  # as `eval_transform` prepared it
+    preprocessing = Preprocessing.of_record(loaded.data, size)
     return OwnReader(model, request.spec, grid=(rows, columns), preprocessing=preprocessing, data=loaded.data["name"])

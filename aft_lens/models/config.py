@@ -2,17 +2,9 @@
 
 from dataclasses import dataclass
 
-RIVALS = (
-    "synthesizer",
-    "linear_attention",
-    "performer",
-    "reformer",
-    "lambda",
-    "local_attention",
-    "strided_attention",
-)
-"""What Tables 1, 2, 4 and 7 compare with; reformer and lambda need the `baselines` extra."""
-MIXERS = ("attention", "aft_full", "aft_local", "aft_simple", "aft_conv", *RIVALS)
+import aft_lens.layers.mixers  # noqa: F401 - they register themselves
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+
 STEMS = ("patch", "conv")
 
 
@@ -21,7 +13,7 @@ class ModelConfig:
     """Architecture of a vision model; the words are timm's. Raises ValueError on a value that cannot be built."""
 
     mixer: str = "aft_conv"
-    """Token mixer: attention, aft_full, aft_local, aft_simple, aft_conv or one of `RIVALS`."""
+    """Token mixer, by its name in the registry (`aft-lens list` shows them)."""
     img_size: int = 224
     """Side of the square training image, in pixels."""
     patch_size: int = 16
@@ -59,22 +51,28 @@ class ModelConfig:
     """Stochastic depth at the last block, growing linearly from 0."""
     keep: tuple[int, ...] = ()
     """Offsets that each block's widest AFT-conv head keeps after pruning (0: pooling alone); empty: not pruned."""
+    name: str = ""
+    """Registered model that the other fields start from; empty for none."""
 
     def __post_init__(self) -> None:
         """Check every value that a model is built from."""
         object.__setattr__(self, "keep", tuple(self.keep))
-        if self.mixer not in MIXERS:
-            raise ValueError(f"mixer must be one of {MIXERS}, got {self.mixer!r}")
+        traits = self.traits  # ValueError on a name that is not registered
         if self.stem not in STEMS:
             raise ValueError(f"stem must be one of {STEMS}, got {self.stem!r}")
         if self.img_size % self.patch_size:
             raise ValueError(f"img_size must be a multiple of patch_size, got {self.img_size} and {self.patch_size}")
-        if self.mixer == "aft_conv" and self.window_size % 2 == 0:
-            raise ValueError(f"window_size must be odd for aft_conv, got {self.window_size}")
-        if self.keep and self.mixer != "aft_conv":
-            raise ValueError(f"keep is for aft_conv alone, got keep={self.keep} with mixer {self.mixer!r}")
+        if self.keep and not traits.indexable:
+            raise ValueError(f"keep is for mixers that can be indexed, got keep={self.keep} with mixer {self.mixer!r}")
         if self.keep and (len(self.keep) != self.depth or min(self.keep) < 0):
             raise ValueError(f"keep must have a count of 0 or more for each of {self.depth} blocks, got {self.keep}")
+        if wrong := traits.check(self.spec()):
+            raise ValueError(wrong)
+
+    @property
+    def traits(self) -> Mixer:
+        """What the mixer needs and can."""
+        return MIXERS[self.mixer]
 
     @property
     def grid_size(self) -> int:
@@ -83,7 +81,22 @@ class ModelConfig:
 
     @property
     def bias_kind(self) -> str:
-        """The parametrization of w with "default" resolved for the mixer."""
-        if self.position_bias != "default":
-            return self.position_bias
-        return "reparameterized" if self.mixer == "aft_conv" else "factorized"
+        """The parametrization of w with "default" resolved for the mixer; empty where it has none."""
+        return self.traits.position_bias if self.position_bias == "default" else self.position_bias
+
+    def spec(self, block: int = 0) -> MixerSpec:
+        """What the mixer of a block is made from."""
+        return MixerSpec(
+            dim=self.embed_dim,
+            num_heads=self.num_heads,
+            grid=(self.grid_size, self.grid_size),
+            window_size=self.window_size,
+            class_token=not self.traits.pooled,
+            position_bias=self.bias_kind,
+            bias_rank=self.bias_rank,
+            temperature=self.temperature,
+            straight_through=self.straight_through,
+            use_query=self.use_query,
+            outside=self.outside,
+            keep=self.keep[block] if self.keep else None,
+        )

@@ -6,30 +6,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+import aft_lens.layers.mixers  # noqa: F401 - they register themselves
 from aft_lens.layers.block import Block
-from aft_lens.layers.mixers.aft_full import AFTFull
-from aft_lens.layers.mixers.attention import Attention
-from aft_lens.layers.mixers.linear_attention import LinearAttention, performer
-from aft_lens.layers.mixers.reformer import Reformer
-from aft_lens.layers.mixers.sparse_attention import sparse_attention
-from aft_lens.layers.mixers.synthesizer import Synthesizer
-from aft_lens.layers.position_bias import pair_bias
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
 from aft_lens.models.initialize import initialize
-
-AFT_MIXERS = ("aft_full", "aft_local", "aft_simple")
-CAUSAL_MIXERS = (
-    "attention", *AFT_MIXERS, "synthesizer", "linear_attention", "performer", "reformer", "local_attention",
-    "strided_attention",
-)  # fmt: skip
-"""Mixers of a decoder; reformer needs the `baselines` extra."""
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Architecture of a decoder; the defaults are Table 4's. Raises ValueError on a value that cannot be built."""
+    """Architecture of a decoder; the defaults are those of Table 4 but for `bias_rank` (256 there).
+
+    Raises ValueError on a value that cannot be built.
+    """
 
     mixer: str = "aft_local"
-    """One of `CAUSAL_MIXERS`."""
+    """Token mixer with a causal form, by its name in the registry."""
     vocab_size: int = 256
     """Symbols: bytes of enwik8, or levels of a pixel's channel."""
     length: int = 1024
@@ -55,8 +46,8 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         """Check every value that a decoder is built from."""
-        if self.mixer not in CAUSAL_MIXERS:
-            raise ValueError(f"mixer must be one of {CAUSAL_MIXERS}, got {self.mixer!r}")
+        if not self.traits.causal:
+            raise ValueError(f"mixer must be one of {', '.join(causal_mixers())}, got {self.mixer!r}")
         sizes = (self.vocab_size, self.length, self.embed_dim, self.depth, self.num_heads, self.window_size)
         if min(sizes) < 1:
             raise ValueError(
@@ -64,6 +55,28 @@ class DecoderConfig:
             )
         if self.grid and torch.Size(self.grid).numel() != self.length:
             raise ValueError(f"grid must hold length = {self.length} positions, got {self.grid}")
+
+    @property
+    def traits(self) -> Mixer:
+        """What the mixer needs and can."""
+        return MIXERS[self.mixer]
+
+    def spec(self) -> MixerSpec:
+        """What every block's mixer is made from."""
+        return MixerSpec(
+            dim=self.embed_dim,
+            num_heads=self.num_heads,
+            grid=self.grid or (self.length,),
+            window_size=self.window_size,
+            causal=True,
+            position_bias=self.position_bias,
+            bias_rank=self.bias_rank,
+        )
+
+
+def causal_mixers() -> list[str]:
+    """Names of the mixers that serve in a decoder; reformer needs the `baselines` extra."""
+    return [name for name in MIXERS if MIXERS[name].causal]
 
 
 class Decoder(nn.Module):
@@ -75,7 +88,8 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, config.length, config.embed_dim))
         self.blocks = nn.ModuleList(
-            Block(config.embed_dim, causal_mixer(config), mlp_ratio=config.mlp_ratio) for _ in range(config.depth)
+            Block(config.embed_dim, config.traits.build(config.spec()), mlp_ratio=config.mlp_ratio)
+            for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
         self.head = nn.Linear(config.embed_dim, config.vocab_size)
@@ -93,27 +107,3 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x, (length,))
         return self.head(self.norm(x))
-
-
-def causal_mixer(config: DecoderConfig) -> nn.Module:
-    """The token mixer of a decoder's block."""
-    dim, heads, window = config.embed_dim, config.num_heads, config.window_size
-    if config.mixer in AFT_MIXERS:
-        near = window if config.mixer == "aft_local" else None
-        pair = None
-        if config.mixer != "aft_simple":
-            pair = pair_bias(config.position_bias, config.length, config.bias_rank, near)
-        return AFTFull(dim, pair, window_size=near, causal=True)
-    if config.mixer == "attention":
-        return Attention(dim, heads, causal=True)
-    if config.mixer == "synthesizer":
-        return Synthesizer(dim, heads, config.length, causal=True)
-    if config.mixer == "linear_attention":
-        return LinearAttention(dim, heads, causal=True)
-    if config.mixer == "performer":
-        return performer(dim, heads, causal=True)
-    if config.mixer == "reformer":
-        return Reformer(dim, heads, bucket_size=window, causal=True)
-    pattern = "local2d" if config.mixer == "local_attention" else "strided"
-    grid = config.grid or (config.length,)
-    return sparse_attention(pattern, dim, heads, grid, window, class_token=False, causal=True)

@@ -55,7 +55,7 @@ def model_config(name: str, **overrides: Any) -> ModelConfig:
     """
     if name not in _MODELS:
         raise ValueError(f"model name {name!r} is unknown; choose one of: {', '.join(list_models())}")
-    return replace(_MODELS[name], **overrides)
+    return replace(_MODELS[name], name=name, **overrides)
 
 
 def create_model(name: str, **overrides: Any) -> VisionModel:

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.mixers.aft_conv import AFTConv
-from aft_lens.layers.position_bias import STD_EPSILON, Free, Reparameterized, SinglePosition
 from aft_lens.models.config import ModelConfig
 from aft_lens.models.vision import VisionModel
 
@@ -59,7 +58,7 @@ def from_vit(vit: nn.Module | Mapping[str, Tensor], config: ModelConfig) -> Tran
     differ: value channels keep their order. A classifier of other outputs or inputs leaves the head fresh. Raises
     ValueError if the target is no AFT-conv, if depths differ, or if a tensor is missing or of another shape.
     """
-    if config.mixer != "aft_conv":
+    if config.traits.weights != "offset":
         raise ValueError(f"a ViT's weights go into aft_conv alone, got mixer {config.mixer!r}; choose an aft_conv_*")
     state = vit.state_dict() if isinstance(vit, nn.Module) else vit
     given = _canonical(state)
@@ -154,7 +153,7 @@ def start_from_relative(
         m = torch.einsum("ai,iyx->ayx", share, layer.double().cpu()).clamp(min=FLOOR / sources)
         mixer = block.get_submodule("mixer")
         assert isinstance(mixer, AFTConv)
-        _assign(mixer.position_bias, _window_bias(m, targets.double().cpu(), side))
+        mixer.position_bias.assign(_window_bias(m, targets.double().cpu(), side))
 
 
 def _channel_share(given: int, wanted: int, dim: int) -> Float[Tensor, "a i"]:
@@ -181,21 +180,3 @@ def _window_bias(m: Float[Tensor, "a dy dx"], targets: Float[Tensor, "dy dx"], s
     w = m.new_zeros(len(m), side, side)
     w[:, window[0], window[1]] = (m / level).log()[:, place[0], place[1]]
     return w
-
-
-def _assign(bias: nn.Module, w: Float[Tensor, "h y x"]) -> None:
-    """Set the parameters of a position bias so that it gives w."""
-    if isinstance(bias, SinglePosition):
-        bias = bias.inner
-    if isinstance(bias, Free):
-        bias.weight.copy_(w)
-    elif isinstance(bias, Reparameterized):
-        flat = w.flatten(1)
-        mean, std = flat.mean(1), flat.std(1, correction=0)
-        curved = std > STD_EPSILON  # a flat map keeps its random w' and gamma 0: the direction it can grow in
-        raw = (w - mean[:, None, None]) / std.where(curved, torch.ones_like(std))[:, None, None]
-        bias.weight[curved] = raw[curved].to(bias.weight)
-        bias.gamma.copy_(std.where(curved, torch.zeros_like(std)) * (1 + STD_EPSILON))
-        bias.beta.copy_(mean)
-    else:
-        raise ValueError(f"position bias {type(bias).__name__} cannot take a map; use free, reparameterized or single")

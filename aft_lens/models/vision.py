@@ -5,32 +5,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.block import Block
-from aft_lens.layers.mixers.aft_conv import AFTConv
-from aft_lens.layers.mixers.aft_full import AFTFull
-from aft_lens.layers.mixers.attention import Attention
-from aft_lens.layers.mixers.lambda_layer import Lambda
-from aft_lens.layers.mixers.linear_attention import LinearAttention, performer
-from aft_lens.layers.mixers.reformer import Reformer
-from aft_lens.layers.mixers.sparse_attention import sparse_attention
-from aft_lens.layers.mixers.synthesizer import Synthesizer
 from aft_lens.layers.patch_embedding import PatchEmbedding
-from aft_lens.layers.position_bias import Indexed, conv_bias, pair_bias
 from aft_lens.layers.position_embedding import resample_positions
-from aft_lens.models.config import RIVALS, ModelConfig
+from aft_lens.models.config import ModelConfig
 from aft_lens.models.initialize import initialize
-
-POOLED = ("aft_conv", "lambda")
-"""Mixers of a grid: no class token, average pooling before the classifier (Sec. 5.3)."""
-ANY_SIZE = (*POOLED, "attention")
-"""Mixers that take images of other sizes than the training one; attention with interpolated position embeddings."""
 
 
 class VisionModel(nn.Module):
     """A ViT whose attention is any of the mixers (Sec. 5.3).
 
-    AFT-conv has no position embedding and no class token, pools over the grid and takes any image size that is a
-    multiple of the patch. So does softmax attention, whose position embeddings are interpolated at another size than
-    the training one (`resample_positions`). The others take the training size alone.
+    A pooled mixer (AFT-conv) has no position embedding and no class token, and is averaged over the grid. A mixer of
+    any size takes images of every size that is a multiple of the patch; position embeddings are interpolated at
+    another size than the training one (`resample_positions`). The others take the training size alone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -38,13 +24,14 @@ class VisionModel(nn.Module):
         self.config = config
         dim = config.embed_dim
         self.stem = _stem(config)
-        self.has_class_token = config.mixer not in POOLED
+        self.has_class_token = not config.traits.pooled
         if self.has_class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
             self.pos_embed = nn.Parameter(torch.zeros(1, config.grid_size**2 + 1, dim))
         rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
-            Block(dim, _mixer(config, i), mlp_ratio=config.mlp_ratio, drop_path=rate) for i, rate in enumerate(rates)
+            Block(dim, config.traits.build(config.spec(i)), mlp_ratio=config.mlp_ratio, drop_path=rate)
+            for i, rate in enumerate(rates)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, config.num_classes)
@@ -54,7 +41,7 @@ class VisionModel(nn.Module):
         """Patches of an image, (rows, columns). Raises ValueError if the model cannot take its size."""
         patch, size = self.config.patch_size, self.config.img_size
         rows, columns = image.shape[2:]
-        if self.config.mixer not in ANY_SIZE and (rows, columns) != (size, size):
+        if not self.config.traits.any_size and (rows, columns) != (size, size):
             raise ValueError(f"image must be {size} x {size} for {self.config.mixer}, got {rows} x {columns}")
         if rows % patch or columns % patch or not rows or not columns:
             raise ValueError(f"image sides must be multiples of patch_size {patch}, got {rows} x {columns}")
@@ -86,41 +73,3 @@ def _stem(config: ModelConfig) -> nn.Module:
         nn.GELU(),
         nn.Conv2d(dim // 2, dim, patch + 2, patch, padding=1),
     )
-
-
-def _mixer(config: ModelConfig, block: int) -> nn.Module:
-    """The token mixer of the block of that number."""
-    if config.mixer == "attention":
-        return Attention(config.embed_dim, config.num_heads)
-    if config.mixer == "aft_conv":
-        side = config.window_size
-        if config.keep:
-            shape = (config.num_heads, config.keep[block])
-            bias: nn.Module = Indexed(torch.zeros(shape), torch.zeros(*shape, 2, dtype=torch.long))
-        else:
-            sides, single = (side, side), config.straight_through
-            bias = conv_bias(config.bias_kind, config.num_heads, sides, config.temperature, straight_through=single)
-        return AFTConv(config.embed_dim, config.num_heads, bias, use_query=config.use_query, outside=config.outside)
-    length = config.grid_size**2 + 1
-    if config.mixer in RIVALS:
-        return _rival(config, length)
-    window = config.window_size if config.mixer == "aft_local" else None
-    pair = None if config.mixer == "aft_simple" else pair_bias(config.bias_kind, length, config.bias_rank, window)
-    return AFTFull(config.embed_dim, pair, window_size=window, use_query=config.use_query)
-
-
-def _rival(config: ModelConfig, length: int) -> nn.Module:
-    """A mixer of Tables 1, 2, 4 and 7 that is neither AFT nor plain softmax attention."""
-    dim, heads, side = config.embed_dim, config.num_heads, config.grid_size
-    if config.mixer == "synthesizer":
-        return Synthesizer(dim, heads, length)
-    if config.mixer == "linear_attention":
-        return LinearAttention(dim, heads)
-    if config.mixer == "performer":
-        return performer(dim, heads)
-    if config.mixer == "reformer":
-        return Reformer(dim, heads, bucket_size=config.window_size)
-    if config.mixer == "lambda":
-        return Lambda(dim, heads, side)
-    pattern = "local2d" if config.mixer == "local_attention" else "strided"
-    return sparse_attention(pattern, dim, heads, (side, side), config.window_size)

@@ -1,6 +1,6 @@
 """The operators of the paper as pure functions on tensors (Eq. 2-6)."""
 
-from aft_lens.ops.combine import FactorizedBias
+from aft_lens.ops.bias import BiasFactors, expand_bias
 from aft_lens.ops.conv import aft_conv
 from aft_lens.ops.full import aft_full, aft_local
 from aft_lens.ops.indexed import aft_indexed
@@ -8,7 +8,7 @@ from aft_lens.ops.recurrent import aft_local_step, aft_simple_step, local_state,
 from aft_lens.ops.simple import aft_simple
 
 __all__ = [
-    "FactorizedBias",
+    "BiasFactors",
     "aft_conv",
     "aft_full",
     "aft_indexed",
@@ -16,6 +16,7 @@ __all__ = [
     "aft_local_step",
     "aft_simple",
     "aft_simple_step",
+    "expand_bias",
     "local_state",
     "simple_state",
 ]

@@ -1,5 +1,7 @@
 """Shapes that the operators take, checked by name before anything is computed."""
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,27 @@ def check_grid(query: Tensor | None, key: Tensor, value: Tensor) -> None:
     _check_query(query, value)
     if 0 in key.shape[2:]:
         raise ValueError(f"key must have at least one position, got grid {tuple(key.shape[2:])}")
+
+
+def check_biases(query: Tensor | None, value: Tensor, query_bias: Tensor | None, value_bias: Tensor | None) -> None:
+    """Raise ValueError unless the projections' biases are vectors of the h c channels of value (and query)."""
+    channels = value.shape[1] * value.shape[2]
+    for name, bias in (("query_bias", query_bias), ("value_bias", value_bias)):
+        if bias is not None and bias.shape != (channels,):
+            raise ValueError(f"{name} must have {channels} entries, one a channel, got shape {tuple(bias.shape)}")
+    if query is None and query_bias is not None:
+        raise ValueError("query_bias needs a query, got query=None; leave the bias out too")
+
+
+@overload
+def biased(x: None, bias: Tensor | None) -> None: ...
+@overload
+def biased(x: Tensor, bias: Tensor | None) -> Tensor: ...
+def biased(x: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """Query or value `b h c *grid` with its projection's bias added."""
+    if x is None or bias is None:
+        return x
+    return x + bias.view(*x.shape[1:3], *[1] * (x.ndim - 3))
 
 
 def _check_query(query: Tensor | None, value: Tensor) -> None:

@@ -1,18 +1,20 @@
 r"""AFT-conv: position biases shared over a 1-D or 2-D grid (Eq. 6), in forms without cancellation.
 
-`depthwise`, `rows` and `band` hold the sums, `mean` the safeguard that redoes extreme targets in float64.
+`forms` holds the sums and the safeguard that redoes extreme targets in float64.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from aft_lens.ops.check import check_grid
-from aft_lens.ops.combine import Spec, accumulate_dtype, gate, rowwise
-from aft_lens.ops.crossover import TYPICAL_IMAGES, conv_form
-from aft_lens.ops.expand import check_outside, check_window, expand_bias
+from aft_lens.ops.bias import check_outside, check_window, expand_bias
+from aft_lens.ops.check import biased, check_biases, check_grid
+from aft_lens.ops.forms.choice import TYPICAL_IMAGES, conv_form
+from aft_lens.ops.forms.rowwise import rowwise
+from aft_lens.ops.forms.spec import Spec, accumulate_dtype
+from aft_lens.ops.forms.weighted_mean import weighted_mean
+from aft_lens.ops.gate import gate
 from aft_lens.ops.kernels import dispatch
-from aft_lens.ops.mean import weighted_mean
 
 IMPLEMENTATIONS = ("auto", "triton", "matmul", "convolution", "banded", "rowwise")
 
@@ -26,11 +28,15 @@ def aft_conv(
     causal: bool = False,
     outside: str = "global",
     implementation: str = "auto",
+    query_bias: Float[Tensor, "d"] | None = None,
+    value_bias: Float[Tensor, "d"] | None = None,
 ) -> Float[Tensor, "b h c *grid"]:
     """Mix values over a grid with h shared position biases and one key channel a head: Eq. 6 with exp(K).
 
     `query=None` leaves the gate out (Table 12). `outside="none"` removes everything beyond the window (Sec. 5.3).
     `causal` reads sources up to the target in raster order; no later one moves a bit of the result.
+    `query_bias` and `value_bias` (d = h c) are added to query and value first, by kernels on the way. Kernels are
+    fastest where memory runs `h c b *grid`, as a projection W x^T leaves it; the result then runs the same way.
     `implementation` is "matmul" (bias written out to a block of targets at a time), "convolution" (depth-wise, the
     rest of the grid by 0/1 bands; not causal), "banded" (1-D chunks), "rowwise" (exact for any finite input, holds
     h x T x T), "triton" (fused kernels on CUDA) or "auto", the fastest as measured. Sums in float32 or wider and
@@ -39,6 +45,7 @@ def aft_conv(
     """
     grid = key.shape[2:]
     check_grid(query, key, value)
+    check_biases(query, value, query_bias, value_bias)
     check_outside(outside)
     check_window(position_bias.shape[1:], grid)
     if implementation not in IMPLEMENTATIONS:
@@ -54,11 +61,13 @@ def aft_conv(
         reason = dispatch.refusal(value, position_bias.shape[1:], grid, causal=causal, outside=outside)
         if reason is None:
             flat = None if query is None else query.flatten(3)
-            mixed = dispatch.conv(flat, key.flatten(2), value.flatten(3), position_bias, grid)
+            biases = {"query_bias": query_bias, "value_bias": value_bias}
+            mixed = dispatch.conv(flat, key.flatten(2), value.flatten(3), position_bias, grid, **biases)
             return mixed.reshape(value.shape)
         if implementation == "triton":
             raise ValueError(f'implementation="triton" does not fit: the kernels {reason}; use "auto"')
         dispatch.tell(reason)
+    query, value = biased(query, query_bias), biased(value, value_bias)
     dtype = accumulate_dtype(value.dtype)
     k, v, w = key.to(dtype).flatten(2), value.to(dtype).flatten(3), position_bias.to(dtype)
     if implementation == "rowwise":

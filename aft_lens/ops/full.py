@@ -3,12 +3,14 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aft_lens.ops.causal_band import causal_band
+from aft_lens.ops.bias import BiasFactors
 from aft_lens.ops.check import check_tokens
-from aft_lens.ops.combine import FactorizedBias, Spec, accumulate_dtype, gate
-from aft_lens.ops.crossover import local_form
+from aft_lens.ops.forms.causal_window import causal_window_bias
+from aft_lens.ops.forms.choice import local_form
+from aft_lens.ops.forms.spec import Spec, accumulate_dtype
+from aft_lens.ops.forms.weighted_mean import weighted_mean
+from aft_lens.ops.gate import gate
 from aft_lens.ops.kernels import dispatch
-from aft_lens.ops.mean import weighted_mean
 from aft_lens.ops.simple import aft_simple, readable, require_source
 
 
@@ -16,7 +18,7 @@ def aft_full(
     query: Float[Tensor, "b t d"] | None,
     key: Float[Tensor, "b t d"],
     value: Float[Tensor, "b t d"],
-    position_bias: Float[Tensor, "targets sources"] | FactorizedBias,
+    position_bias: Float[Tensor, "targets sources"] | BiasFactors,
     *,
     causal: bool = False,
     key_mask: Bool[Tensor, "b t"] | None = None,
@@ -39,7 +41,7 @@ def aft_local(
     query: Float[Tensor, "b t d"] | None,
     key: Float[Tensor, "b t d"],
     value: Float[Tensor, "b t d"],
-    position_bias: Float[Tensor, "targets sources"] | FactorizedBias,
+    position_bias: Float[Tensor, "targets sources"] | BiasFactors,
     window_size: int,
     *,
     causal: bool = False,
@@ -61,14 +63,14 @@ def aft_local(
     if value.is_cuda:
         reason = dispatch.scan_refusal(value, local=True, causal=causal)
         if reason is None:
-            band = causal_band(position_bias, min(window_size, length))
+            band = causal_window_bias(position_bias, min(window_size, length))
             return dispatch.local(query, readable(key, key_mask, causal=True), value, band)
         dispatch.tell(reason, "AFT-local")
     return local_by_products(query, key, value, position_bias, window_size, causal=causal, key_mask=key_mask)
 
 
 def local_by_products(
-    query: Tensor | None, key: Tensor, value: Tensor, position_bias: Tensor | FactorizedBias, window_size: int, *,
+    query: Tensor | None, key: Tensor, value: Tensor, position_bias: Tensor | BiasFactors, window_size: int, *,
     causal: bool = False, key_mask: Tensor | None = None,
 ) -> Float[Tensor, "b t d"]:  # fmt: skip
     """The PyTorch form of `aft_local`, its arguments, with a window of 1 or more; on any device."""
@@ -80,8 +82,8 @@ def local_by_products(
     return _mean(query, key, value, position_bias, spec, key_mask)
 
 
-def _check_bias(position_bias: Tensor | FactorizedBias, length: int) -> None:
-    if isinstance(position_bias, FactorizedBias):
+def _check_bias(position_bias: Tensor | BiasFactors, length: int) -> None:
+    if isinstance(position_bias, BiasFactors):
         u, v = position_bias
         if u.shape != v.shape or len(u) != length:
             raise ValueError(
@@ -95,7 +97,7 @@ def _mean(
     query: Tensor | None,
     key: Tensor,
     value: Tensor,
-    position_bias: Tensor | FactorizedBias,
+    position_bias: Tensor | BiasFactors,
     spec: Spec,
     key_mask: Tensor | None,
 ) -> Tensor:
@@ -107,7 +109,7 @@ def _mean(
         k = k.masked_fill(~key_mask.unsqueeze(1), float("-inf"))
     b, d, length = k.shape
     v = value.to(dtype).transpose(1, 2)
-    parts = position_bias if isinstance(position_bias, FactorizedBias) else (position_bias,)
+    parts = position_bias if isinstance(position_bias, BiasFactors) else (position_bias,)
     mean = weighted_mean(
         k.reshape(1, b * d, length), v.reshape(1, b * d, 1, length), [part.to(dtype) for part in parts], spec
     )

@@ -5,18 +5,21 @@ With e_s = e^(K_s - m), u_i = e^(w_i) - 1 and s_i the source at the i-th kept of
     den_t = sum_s e_s + sum_i u_i e_{s_i},    out_t = (sum_s e_s V_s + sum_i u_i e_{s_i} V_{s_i}) / den_t
 
 so the value is read once for the pool and k times for the offsets, and every weight is a small `b h t` tensor.
-k = 1 is `one_offset`, which is as exact for negative w.
+k = 1 is `forms.one_offset`, which is as exact for negative w.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from aft_lens.ops.check import check_grid
-from aft_lens.ops.combine import accumulate_dtype, gate, rowwise
-from aft_lens.ops.expand import expand_offsets, source_index
+from aft_lens.ops.bias import expand_offsets
+from aft_lens.ops.check import biased, check_biases, check_grid
+from aft_lens.ops.forms.gather import gather, gather_in_place, matmul
+from aft_lens.ops.forms.one_offset import one_offset, one_offset_in_place
+from aft_lens.ops.forms.rowwise import rowwise
+from aft_lens.ops.forms.spec import accumulate_dtype
+from aft_lens.ops.gate import gate
 from aft_lens.ops.kernels import dispatch
-from aft_lens.ops.one_offset import chunks, images_a_chunk, one_offset, one_offset_in_place, pool_factors
 
 IMPLEMENTATIONS = ("auto", "triton", "gather", "matmul", "rowwise")
 MOST_NEGATIVE = -3.0
@@ -55,17 +58,21 @@ def aft_indexed(
     offset: Int[Tensor, "h k n"],
     *,
     implementation: str = "auto",
+    query_bias: Float[Tensor, "d"] | None = None,
+    value_bias: Float[Tensor, "d"] | None = None,
 ) -> Float[Tensor, "b h c *grid"]:
     """Pool all sources once, then re-weight the k sources at each head's kept offsets.
 
     Equals `aft_conv` with a bias that is 0 but at `offset` (source minus target, in grid steps, distinct within a
     head wherever the bias is not 0). "gather" costs O(T k d) and is exact for k = 1 and |w| <= 50, and for k > 1
     where w >= -3 besides; "matmul" costs O(T T d) and is exact for biases up to 50 apart, "rowwise" for any finite
-    bias. "auto" takes `indexed_form`'s choice, and gather while being exported. Accumulates in float32 or wider.
-    Raises ValueError on a wrong shape or option.
+    bias. "auto" takes `indexed_form`'s choice, and gather while being exported. `query_bias` and `value_bias` and the
+    layout in memory are as in `aft_conv`. Accumulates in float32 or wider. Raises ValueError on a wrong shape or
+    option.
     """
     grid = key.shape[2:]
     check_grid(query, key, value)
+    check_biases(query, value, query_bias, value_bias)
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}")
     if offset.shape[:2] != position_bias.shape or offset.shape[0] != key.shape[1]:
@@ -77,25 +84,27 @@ def aft_indexed(
         reason = dispatch.indexed_refusal(value, position_bias.shape[1], grid)
         if reason is None:
             flat = None if query is None else query.flatten(3)
-            mixed = dispatch.indexed(flat, key.flatten(2), value.flatten(3), position_bias, offset, grid)
+            biases = {"query_bias": query_bias, "value_bias": value_bias}
+            mixed = dispatch.indexed(flat, key.flatten(2), value.flatten(3), position_bias, offset, grid, **biases)
             return mixed.reshape(value.shape)
         if implementation == "triton":
             raise ValueError(f'implementation="triton" does not fit: the kernels {reason}; use "auto"')
         dispatch.tell(reason, "indexed AFT-conv")
+    query, value = biased(query, query_bias), biased(value, value_bias)
     dtype = accumulate_dtype(value.dtype)
     k, v, w = key.to(dtype).flatten(2), value.to(dtype).flatten(3), position_bias.to(dtype)
     form = indexed_form(w, k.shape[-1]) if implementation == "auto" else implementation
     if form == "rowwise":
         mean = rowwise(k, v, expand_offsets(w, offset, grid))
     elif form == "matmul":
-        mean = _matmul(k, v, expand_offsets(w, offset, grid))
+        mean = matmul(k, v, expand_offsets(w, offset, grid))
     else:
         # Gathering along positions that lie a token apart, as a layer's projection leaves them, costs 20 copies.
         k, v, single = k.contiguous(), v.contiguous(), w.shape[1] == 1
         if _in_place(key, value, position_bias, *(() if query is None else (query,))):
-            gated = (one_offset_in_place if single else _gather_in_place)(query, k, v, w, offset, grid)
+            gated = (one_offset_in_place if single else gather_in_place)(query, k, v, w, offset, grid)
             return gated.reshape(value.shape).to(value.dtype)
-        mean = (one_offset if single else _gather)(k, v, w, offset, grid)
+        mean = (one_offset if single else gather)(k, v, w, offset, grid)
     return gate(query, mean.reshape(value.shape), value.dtype)
 
 
@@ -104,70 +113,3 @@ def _in_place(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-
-
-def _factors(w: Tensor, offset: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-    """With a = max(0, max w): e^-a, shape `h 1`; source places `k 1 h t`; e^(w - a) - e^-a on the grid, `k h t`."""
-    if not w.shape[1]:
-        empty = w.new_empty(0, len(w), grid.numel())
-        return w.new_ones(len(w), 1), empty.long().unsqueeze(1), empty
-    scale, _, extra = pool_factors(w)
-    flat, inside = source_index(offset, grid)
-    return scale, flat.transpose(0, 1).unsqueeze(1), (extra.unsqueeze(-1) * inside).transpose(0, 1)
-
-
-def _gather(key: Tensor, value: Tensor, w: Tensor, offset: Tensor, grid: torch.Size) -> Tensor:
-    """Weighted mean `b h c t` from one pool and k gathers."""
-    scale, index, factor = _factors(w, offset, grid)
-    weight = torch.exp(key - key.amax(-1, keepdim=True).detach())
-    pooled = (value * weight.unsqueeze(2)).sum(-1, keepdim=True)
-    den = (weight.sum(-1, keepdim=True) * scale).expand(key.shape)
-    shares = [weight.gather(2, index[i].expand(key.shape)) * factor[i] for i in range(w.shape[1])]
-    for share in shares:
-        den = den + share
-    den = den.unsqueeze(2)
-    mean = (pooled * scale.view(-1, 1, 1)) / den
-    for i, share in enumerate(shares):
-        place = index[i].unsqueeze(2).expand(value.shape)
-        mean = torch.addcmul(mean, value.gather(3, place), share.unsqueeze(2) / den)
-    return mean
-
-
-def _gather_in_place(
-    query: Tensor | None, key: Tensor, value: Tensor, w: Tensor, offset: Tensor, grid: torch.Size
-) -> Tensor:
-    """`_gather` and the gate, a few images at a time in reused memory: fresh memory costs more than the sums."""
-    scale, index, factor = _factors(w, offset, grid)
-    mean = torch.empty_like(value)
-    size = images_a_chunk(value)
-    spare = torch.empty_like(value[:size])
-    weights, inverses = torch.empty_like(key[:size]), torch.empty_like(key[:size])
-    kept = key.new_empty(len(index), *weights.shape)
-    for k, v, out, q in chunks(size, query, key, value, mean):
-        b = len(k)
-        buffer, weight, inverse, shares = spare[:b], weights[:b], inverses[:b], kept[:, :b]
-        torch.sub(k, k.amax(-1, keepdim=True), out=weight).exp_()
-        torch.mul(v, weight.unsqueeze(2), out=buffer)
-        pooled = buffer.sum(-1, keepdim=True).mul_(scale.view(-1, 1, 1))
-        inverse.copy_((weight.sum(-1, keepdim=True) * scale).expand_as(inverse))
-        for i, f, share in zip(index, factor, shares):
-            inverse.add_(torch.gather(weight, 2, i.expand(k.shape), out=share).mul_(f))
-        torch.mul(pooled, inverse.reciprocal_().unsqueeze(2), out=out)
-        for i, share in zip(index, shares):
-            torch.gather(v, 3, i.unsqueeze(2).expand(v.shape), out=buffer)
-            out.addcmul_(buffer, share.mul_(inverse).unsqueeze(2))
-        if q is not None:
-            out.mul_(torch.sigmoid(q.to(out.dtype), out=buffer))
-    return mean
-
-
-def _matmul(key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Weighted mean `b h c t` by one matrix product a head with the bias written out (`h t s`)."""
-    weight = torch.exp(key - key.amax(-1, keepdim=True).detach()).unsqueeze(2)
-    kernel = torch.exp(bias - bias.flatten(1).amax(1).clamp(min=0.0).detach().view(-1, 1, 1)).transpose(1, 2)
-    columns = torch.cat([value * weight, weight], dim=2)
-    b, h, c1, t = columns.shape
-    with torch.autocast(key.device.type, enabled=False):
-        mixed = columns.transpose(0, 1).reshape(h, b * c1, t) @ kernel
-    mixed = mixed.reshape(h, b, c1, t).transpose(0, 1)
-    return mixed[:, :, :-1] / mixed[:, :, -1:]

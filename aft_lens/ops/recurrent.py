@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from aft_lens.ops.combine import FactorizedBias, gate
+from aft_lens.ops.bias import BiasFactors
+from aft_lens.ops.gate import gate
 
 
 class SimpleState(NamedTuple):
@@ -66,7 +67,7 @@ def aft_local_step(
     query: Float[Tensor, "b d"] | None,
     key: Float[Tensor, "b d"],
     value: Float[Tensor, "b d"],
-    position_bias: Float[Tensor, "targets sources"] | FactorizedBias,
+    position_bias: Float[Tensor, "targets sources"] | BiasFactors,
     window_size: int,
     state: LocalState,
 ) -> tuple[Float[Tensor, "b d"], LocalState]:
@@ -75,7 +76,7 @@ def aft_local_step(
     Raises ValueError past the last position that `position_bias` has, or if `window_size` is below 1.
     """
     t = state.position
-    length = len(position_bias.target) if isinstance(position_bias, FactorizedBias) else len(position_bias)
+    length = len(position_bias.target) if isinstance(position_bias, BiasFactors) else len(position_bias)
     if window_size < 1:
         raise ValueError(f"window_size must be 1 or more, got {window_size}; without a window use aft_simple_step")
     if t >= length:
@@ -88,7 +89,7 @@ def aft_local_step(
         far = _include(far, keys[:, 0], values[:, 0])
         keys, values = keys[:, 1:], values[:, 1:]
     first = t + 1 - keys.shape[1]
-    if isinstance(position_bias, FactorizedBias):
+    if isinstance(position_bias, BiasFactors):
         w = position_bias.source[first : t + 1].to(dtype) @ position_bias.target[t].to(dtype)
     else:
         w = position_bias[t, first : t + 1].to(dtype)

@@ -6,10 +6,10 @@ Eq. 2 is evaluated as written, with all T x T log-weights in memory and a softma
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from aft_lens.ops.expand import expand_bias, expand_offsets
+from aft_lens.ops.bias import causal_mask, expand_bias, expand_offsets
 
 
 def weighted_mean(
@@ -34,14 +34,47 @@ def aft_full(
     position_bias: Float[Tensor, "t s"],
     *,
     causal: bool = False,
+    key_mask: Bool[Tensor, "b s"] | None = None,
 ) -> Float[Tensor, "b t d"]:
     """AFT-full in float64, Eq. 2; shapes as in `aft_lens.ops.aft_full`."""
     bias = position_bias.double()
     if causal:
-        future = torch.ones_like(bias, dtype=torch.bool).triu(1)
-        bias = bias.masked_fill(future, float("-inf"))
+        bias = bias.masked_fill(causal_mask(len(bias), bias.device), float("-inf"))
+    key = key.double().transpose(1, 2)
+    if key_mask is not None:
+        key = key.masked_fill(~key_mask.unsqueeze(1), float("-inf"))
     gate = None if query is None else query.transpose(1, 2)
-    return weighted_mean(gate, key.transpose(1, 2), value.transpose(1, 2), bias).transpose(1, 2)
+    return weighted_mean(gate, key, value.transpose(1, 2), bias).transpose(1, 2)
+
+
+def aft_local(
+    query: Float[Tensor, "b t d"] | None,
+    key: Float[Tensor, "b s d"],
+    value: Float[Tensor, "b s d"],
+    position_bias: Float[Tensor, "t s"],
+    window_size: int,
+    *,
+    causal: bool = False,
+    key_mask: Bool[Tensor, "b s"] | None = None,
+) -> Float[Tensor, "b t d"]:
+    """AFT-local in float64: AFT-full whose bias is 0 where |t - t'| >= window_size (Eq. 4)."""
+    position = torch.arange(len(position_bias), device=position_bias.device)
+    near = (position.unsqueeze(1) - position).abs() < window_size
+    bias = position_bias.masked_fill(~near, 0.0)
+    return aft_full(query, key, value, bias, causal=causal, key_mask=key_mask)
+
+
+def aft_simple(
+    query: Float[Tensor, "b t d"] | None,
+    key: Float[Tensor, "b s d"],
+    value: Float[Tensor, "b s d"],
+    *,
+    causal: bool = False,
+    key_mask: Bool[Tensor, "b s"] | None = None,
+) -> Float[Tensor, "b t d"]:
+    """AFT-simple in float64: AFT-full without any bias (Eq. 5)."""
+    bias = key.new_zeros(key.shape[1], key.shape[1])
+    return aft_full(query, key, value, bias, causal=causal, key_mask=key_mask)
 
 
 def aft_conv(

@@ -9,7 +9,13 @@ from aft_lens.training.recipe import (
     SparsityRecipe,
     TrainerRecipe,
     fits_cuda_graphs,
+)
+from aft_lens.training.recipe_file import (
+    add_recipe,
     list_recipes,
+    parse_recipe,
+    read_recipe,
+    recipe_of,
     recipe_path,
 )
 from aft_lens.training.run import TrainingStopped, train
@@ -23,10 +29,14 @@ __all__ = [
     "SparsityRecipe",
     "TrainerRecipe",
     "TrainingStopped",
+    "add_recipe",
     "compile_blocks",
     "evaluate",
     "fits_cuda_graphs",
     "list_recipes",
+    "parse_recipe",
+    "read_recipe",
+    "recipe_of",
     "recipe_path",
     "start_model",
     "train",

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
+from torchmetrics.functional.classification import multiclass_stat_scores
 
 from aft_lens.data import ResidentBatches
 from aft_lens.models import VisionModel
-
-Z = 1.959964
-"""Standard normal quantile of a two-sided 95 % interval."""
+from aft_lens.statistics import normal_interval, wilson
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,6 @@ class Evaluation:
     """Class, its images, its accuracy (NaN without images)."""
 
 
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of `right` out of `total`."""
-    share, spread = right / total, Z * Z / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 @torch.no_grad()
 def evaluate(
     model: VisionModel,
@@ -49,20 +40,23 @@ def evaluate(
 ) -> Evaluation:
     """Classify every image of a split, or of batches in memory. Raises ValueError if there are none."""
     model.to(device).eval()
-    losses, hits, labels = [], [], []
+    losses, predictions, labels, outputs = [], [], [], len(classes)
     loader = split if isinstance(split, ResidentBatches) else DataLoader(split, batch_size)
     for images, label in loader:
         target = label.cpu()
         logits = model(images.to(device)).float().cpu()
         losses.append(F.cross_entropy(logits, target, reduction="none"))
-        hits.append(logits.argmax(1) == target)
+        predictions.append(logits.argmax(1))
         labels.append(target)
+        outputs = max(outputs, logits.shape[1])
     if not losses:
         raise ValueError("split must hold at least one image, got none")
-    loss, hit, label = torch.cat(losses), torch.cat(hits), torch.cat(labels)
-    mean, half = float(loss.mean()), Z * float(loss.std()) / math.sqrt(len(loss)) if len(loss) > 1 else math.nan
-    by_class = [
-        (name, int((label == i).sum()), float(hit[label == i].float().mean())) for i, name in enumerate(classes)
-    ]
-    right = int(hit.sum())
-    return Evaluation(len(hit), right / len(hit), wilson(right, len(hit)), mean, (mean - half, mean + half), by_class)
+    loss = torch.cat(losses)
+    # Counts and not torchmetrics' accuracies, which are of single precision; outputs without a class count as wrong.
+    counts = multiclass_stat_scores(torch.cat(predictions), torch.cat(labels), outputs, average=None)
+    right, support = counts[:, 0].tolist(), counts[:, 4].tolist()
+    by_class = [(name, total, hit / total if total else math.nan) for name, hit, total in zip(classes, right, support)]
+    return Evaluation(
+        len(loss), sum(right) / len(loss), wilson(sum(right), len(loss)), float(loss.mean()),
+        normal_interval(loss.double().numpy()), by_class,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from aft_lens.data import UNCOUNTED
-from aft_lens.layers.position_bias import SinglePosition
+from aft_lens.layers.position_bias import PositionBias
 
 SAFE_GAP = 0.01
 """Accuracy that hardening may cost before a warning: one point."""
@@ -56,9 +56,9 @@ class PositionHealth:
         }
 
 
-def single_positions(model: nn.Module) -> list[SinglePosition]:
+def single_positions(model: nn.Module) -> list[PositionBias]:
     """The single-position biases of a model in its order; empty where it has none."""
-    return [module for module in model.modules() if isinstance(module, SinglePosition)]
+    return [module for module in model.modules() if isinstance(module, PositionBias) and module.samples]
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def position_health(model: nn.Module) -> PositionHealth:
     biases = single_positions(model)
     if not biases:
         raise ValueError('model must have single-position biases (position_bias="single"), found none')
-    w = torch.stack([bias.inner().detach().float().flatten(1).cpu() for bias in biases])
+    w = torch.stack([w.float().flatten(1).cpu() for bias in biases if (w := bias.logits()) is not None])
     best = w.topk(2, dim=-1)
     position = best.indices[..., 0]
     repeated = sum(len(row) - len(row.unique()) for row in position)

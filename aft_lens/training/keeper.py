@@ -15,7 +15,6 @@ from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.models import VisionModel
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.recipe import Recipe
-from aft_lens.training.sparsity import raw_bias
 
 SNAPSHOTS = 20
 """Epochs at most, evenly spread, whose position biases are kept."""
@@ -78,5 +77,5 @@ class CheckpointKeeper(pl.Callback):
 @torch.no_grad()
 def biases(model: VisionModel) -> dict[str, Tensor]:
     """w of every AFT-conv layer before sampling, by the layer's name."""
-    found = ((name, raw_bias(part)) for name, part in model.named_modules() if isinstance(part, AFTConv))
+    found = ((name, part.position_bias.logits()) for name, part in model.named_modules() if isinstance(part, AFTConv))
     return {f"{name}.position_bias": w.detach().cpu().clone() for name, w in found if w is not None}

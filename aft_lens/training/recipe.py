@@ -1,7 +1,6 @@
 """What a training run is made of, as frozen records that YAML recipes and flags fill."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from aft_lens.models import ModelConfig
 
@@ -143,11 +142,8 @@ class TrainerRecipe:
 
 
 def fits_cuda_graphs(model: ModelConfig) -> bool:
-    """Whether a model trains in graphs as it does without them.
-
-    AFT-full, AFT-local and windows alone look for lost denominators at every step, and the host must see the answer.
-    """
-    return model.mixer not in ("aft_full", "aft_local") and model.outside == "global"
+    """Whether a model trains in graphs as it does without them: some mixers ask the host at every step."""
+    return model.traits.fits_cuda_graphs(model.spec())
 
 
 @dataclass(frozen=True)
@@ -165,28 +161,11 @@ class Recipe:
         """Check what concerns several parts."""
         if self.trainer.cuda_graphs and not fits_cuda_graphs(self.model):
             raise ValueError(
-                f"trainer.cuda_graphs needs a mixer other than aft_full and aft_local, and outside global; got "
-                f"{self.model.mixer} and {self.model.outside}, whose checks for lost precision no graph can hold; set "
-                "cuda_graphs to false"
+                f"trainer.cuda_graphs does not go with mixer {self.model.mixer} and outside {self.model.outside}: no "
+                "graph can hold their checks for lost precision; set cuda_graphs to false"
             )
         if self.trainer.cuda_graphs and self.optim.accumulate > 1:
             raise ValueError(
                 f"trainer.cuda_graphs needs optim.accumulate 1, got {self.optim.accumulate}: a graph writes its "
                 "gradients to one place at every step; set a larger data.batch_size, or cuda_graphs to false"
             )
-
-
-RECIPES = Path(__file__).parents[1] / "recipes"
-
-
-def list_recipes() -> list[str]:
-    """Names of the recipes that ship, in alphabetical order."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def recipe_path(name: str) -> Path:
-    """The file of a shipped recipe, or the file itself; ValueError (and which there are) if there is none."""
-    for path in (RECIPES / f"{name}.yaml", Path(name)):
-        if path.is_file():
-            return path
-    raise ValueError(f"recipe {name!r} is unknown; give a YAML file or one of: {', '.join(list_recipes())}")

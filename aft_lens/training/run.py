@@ -30,8 +30,9 @@ PLACEMENT = (
     "data.batch_size",
     "optim.accumulate",
     "trainer.cuda_graphs",
+    "model.name",
 )
-"""What may change when a run goes on: where it trains, and how its steps are dealt to devices."""
+"""What may change when a run goes on: where it trains, how its steps are dealt to devices, what its model is called."""
 
 
 class TrainingStopped(RuntimeError):

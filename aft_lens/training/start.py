@@ -17,7 +17,7 @@ def start_model(path: Path | str, config: ModelConfig) -> VisionModel:
     loaded = load_checkpoint(path)
     model = VisionModel(config)
     own, given = model.state_dict(), dict(loaded.model.state_dict())
-    if config.mixer == loaded.config.mixer == "attention":
+    if config.mixer == loaded.config.mixer and "pos_embed" in given and config.traits.any_size:
         before, after = loaded.config.grid_size, config.grid_size
         given["pos_embed"] = resample_positions(given["pos_embed"], (before, before), (after, after))
     if config.num_classes != loaded.config.num_classes:

@@ -1,12 +1,7 @@
-"""`python -m analyses.bench ops`."""
-
-import sys
-
-import jsonargparse
+"""`python -m analyses.bench ops`, the same as `aft-lens bench ops`."""
 
 from analyses.bench import command
-from analyses.provenance import commanded, module_line
+from analyses.provenance import run_module
 
 if __name__ == "__main__":
-    with commanded(*module_line("analyses.bench", sys.argv[1:])):
-        jsonargparse.auto_cli(command)
+    run_module("analyses.bench", command)

@@ -24,7 +24,7 @@ def open_reader(
     """A reader of any ViT that `open_source` opens, or of an AFT-conv checkpoint; errors as there."""
     if (Path(source) / CONFIG).is_file():
         loaded = load_checkpoint(source, device)
-        if loaded.config.mixer == "aft_conv":
+        if loaded.config.traits.weights == "offset":
             size, mean, std = loaded.config.img_size, tuple(loaded.data["mean"]), tuple(loaded.data["std"])
             way = Preprocessing((size, size), mean, std, crop=0.875)
             return AFTReader(loaded.model, source, preprocessing=way, data=loaded.data["name"])

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from aft_lens.extraction import AFTReader, AttentionReader
-from aft_lens.training.evaluate import Z, wilson
+from aft_lens.statistics import Z, wilson
 from analyses.explain.position import HeadPositions
 
 REMOVALS = ("no bias", "no offset", "no keys")

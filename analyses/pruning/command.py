@@ -6,7 +6,7 @@ from typing import Any
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics, save_checkpoint
 from analyses.pruning.images import load_images
-from analyses.pruning.ladder import prune_to_indexing
+from analyses.pruning.measuring.ladder import prune_to_indexing
 
 MODEL = "model"
 
@@ -33,7 +33,7 @@ def command(
     Args:
         checkpoint: folder of an AFT-conv checkpoint (dense, single-position or already pruned).
         keep: offsets a head; 0 leaves pooling alone. A mean over heads with --budget layer or global.
-        criterion: magnitude, hard, activation, taylor, exact, or the controls random and centre.
+        criterion: magnitude, hard, activation, taylor, exact, the controls random and centre, or one that is added.
         budget: head, layer or global: within what the best offsets compete.
         finetune: epochs of training after the cut (and after each of --steps).
         steps: falling offsets a head to cut to and fine-tune at before the last, as '[16,4]'.
@@ -68,7 +68,7 @@ def command(
         batch_sizes=batch_sizes,
     )
     print(f"{checkpoint} on {ladder.images} images of {source.source}, latency of a batch of {batch_sizes[0]}")
-    print(ladder.table())
+    print(ladder)
     print(f"max |Δlogit| masked against indexed: {ladder.max_logit_difference:.2e}")
     if drop_heads is not None:
         print(f"heads without a bias: {ladder.rows[-1].dropped_heads}")
@@ -91,7 +91,7 @@ def command(
         save_checkpoint(out / MODEL, ladder.model, data=loaded.data, recipe=recipe, seed=loaded.seed, metrics=metrics)
     )
     if export:
-        exporter = importlib.import_module("analyses.pruning.export")
+        exporter = importlib.import_module("analyses.pruning.evidence.export")
         for result in exporter.export_model(ladder.model, source.test[0][0][:8], out / "export"):
             print(f"{result.format}: max |Δlogit| {result.max_logit_difference:.2e}, {result.bytes / 1e3:.1f} kB")
             paths.append(result.path)

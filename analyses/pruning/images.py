@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 import aft_lens.data
 from aft_lens.data import ResidentBatches
 from aft_lens.data.source import Images as InMemory
-from analyses.pruning.measure import Batches
+from analyses.pruning.measuring.cost import Batches
 
 BATCH = 256
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from analyses.study.tables import UNITS
 from analyses.study.verdicts import FAILS, HOLDS, OPEN, Verdict
+from analyses.theme import axes, layout
 
 COLOURS = {HOLDS: "#009e73", FAILS: "#d55e00", OPEN: "#8a8a8a"}
 """Okabe and Ito's green and red, and grey."""
@@ -58,8 +59,7 @@ def page(verdicts: Sequence[Verdict]) -> go.Figure:
     order = [_words(verdict) for verdict in verdicts]
     figure.update_yaxes(categoryorder="array", categoryarray=order, autorange="reversed", tickfont_size=10)
     figure.update_xaxes(title="difference and 95 % interval")
-    figure.update_layout(template="plotly_white", height=120 + 28 * len(verdicts))
-    return figure
+    return layout(axes(figure), height=120 + 28 * len(verdicts))
 
 
 def _words(verdict: Verdict) -> str:

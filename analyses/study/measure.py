@@ -7,8 +7,6 @@ import torch
 
 from aft_lens.data import DataSource, ResidentBatches, load_data
 from aft_lens.extraction import stream_relative
-from aft_lens.layers.mixers.aft_conv import AFTConv
-from aft_lens.layers.mixers.attention import Attention
 from aft_lens.models import VisionModel
 from aft_lens.training import evaluate
 from analyses.bias import position_bias_maps
@@ -42,12 +40,12 @@ def places(model: VisionModel, data: DataSource, device: torch.device) -> Places
     left out of its mean.
     """
     side, entropy = min(model.config.window_size, 2 * model.config.grid_size - 1), None
-    if _has(model, Attention):
+    if model.config.traits.weights == "attention":
         batches = ResidentBatches(data, "test", 64, device=device)
         images = (image for image, _ in zip(batches, range(-(-ATTENTION_IMAGES // 64))))
         sums = stream_relative(model, (batch[0] for batch in images))
         maps = framed(sums.average().numpy(), (side, side))
-    elif _has(model, AFTConv):
+    elif model.config.traits.weights == "offset":
         bias = position_bias_maps(model.cpu())
         maps = np.abs(framed(bias.maps, (side, side)))
         entropy = float(bias.entropy.mean())
@@ -55,7 +53,3 @@ def places(model: VisionModel, data: DataSource, device: torch.device) -> Places
         return None
     mean, flat = np.round(maps.mean((0, 1)), 7).tolist(), np.ones((side, side))
     return Places(mean, float(np.nanmean(mean_distance(maps))), float(mean_distance(flat)), entropy)
-
-
-def _has(model: VisionModel, mixer: type[torch.nn.Module]) -> bool:
-    return any(isinstance(module, mixer) for module in model.modules())

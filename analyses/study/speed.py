@@ -12,13 +12,13 @@ import torch
 from matplotlib.figure import Figure, SubFigure
 
 from aft_lens.checkpoint import read_metrics
-from aft_lens.files import write_whole
 from aft_lens.models import ModelConfig
 from aft_lens.training import Recipe, train
 from analyses.provenance import made_by
-from analyses.result import Result, Table, dump
+from analyses.result import Result, Table
 from analyses.study.plan import Study, tasks
 from analyses.study.worker import quiet
+from analyses.theme import axes, layout
 
 NAME = "training_speed.json"
 STEPS, EPOCHS = 100, 3
@@ -96,7 +96,7 @@ class TrainingSpeed(Result):
         figure = go.Figure(go.Bar(x=rates, y=[row.words for row in self.rows], orientation="h"))
         figure.update_xaxes(title="training, images/s")
         figure.update_yaxes(autorange="reversed")
-        return figure
+        return layout(axes(figure), height=120 + 32 * len(rates))
 
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
@@ -122,7 +122,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
             where = replace(recipe.trainer, epochs=EPOCHS, compile=compiled, cuda_graphs=graphs, limit_batches=limit)
             row = _measure(name, replace(recipe, trainer=where), device)
             result = replace(result, rows=[*result.rows, row])
-            write_whole(out / NAME, dump(result.record()))
+            result.write_record(out / NAME)
             print(f"{row.words}: {row.images_per_second[-1]:,.0f} images/s", flush=True)
     print(f"\n{result}\n{out / NAME}")
 

@@ -10,9 +10,7 @@ from multiprocessing.pool import AsyncResult
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
-from aft_lens.files import write_whole
 from analyses.provenance import command_line, visible_gpu
-from analyses.result import dump
 from analyses.study.plan import Study, Task, tasks
 from analyses.study.record import Run
 from analyses.study.result import NAME, PaperClaims
@@ -164,5 +162,5 @@ def _write(study: Study, todo: Sequence[Task], finished: Mapping[str, Run], work
         missing=[task.name for task in todo if task.name not in finished],
         runs=runs,
     )
-    write_whole(out / NAME, dump(result.record()))
+    result.write_record(out / NAME)
     return result

@@ -4,21 +4,24 @@ from typing import Any
 
 import streamlit as st
 
+from analyses.pruning import CRITERIA, Rung
 from app import loaders
-from app.views import ladder, offsets
+from app.views import offsets
 from app.widgets import chart, entries_or_stop, heading, in_words, pick
 
-# What decides which offsets stay; the last two are controls that know nothing of the model.
-CRITERIA = {
-    "magnitude": "largest |exp(w) − 1|",
-    "activation": "largest share of what the head reads",
-    "taylor": "largest first-order change of the loss",
-    "centre": "control: nearest to the target itself",
-    "random": "control: drawn at random",
-}
+QUICK = [name for name in CRITERIA if name != "exact"]
+"""Criteria that answer while one waits: "exact" runs the model once an offset."""
+
 
 PLAIN: Any = {"delta_color": "off", "delta_arrow": "off"}
 """A change that is neither good nor bad: most are within their intervals."""
+
+
+def _change(row: Rung) -> str:
+    """Accuracy less the dense model's on the same images, in points, with its 95 % interval."""
+    low, high = row.difference_interval
+    return f"{100 * row.difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+
 
 heading(
     "Pruning",
@@ -33,8 +36,9 @@ left, middle, right = st.columns([3, 2, 3], gap="medium")
 with left:
     entry = pick("Model", "model", entries, prefer=("digits-single", "digits-entropy"))
 with middle:
-    criterion = st.selectbox("Keep by", CRITERIA, key="by", bind="query-params")
-    st.caption(CRITERIA[str(criterion)])
+    criterion = st.selectbox("Keep by", QUICK, key="by", bind="query-params")
+    chosen = CRITERIA[str(criterion)]
+    st.caption(f"control: {chosen.words}" if chosen.control else chosen.words)
 with right:
     keep = st.slider("Offsets kept a head (k)", 0, min(entry.window**2, 25), 1, key="keep", bind="query-params")
 place = st.empty()
@@ -46,13 +50,13 @@ with in_words(), place.container():
     columns[0].metric(
         "Accuracy, indexed",
         f"{indexed.accuracy:.1%}",
-        ladder.change(indexed),
+        _change(indexed),
         **PLAIN,
     )
     columns[1].metric("max |Δlogit| to masked", f"{result.max_logit_difference:.1e}")
     columns[2].metric(
         "Size",
-        f"{indexed.bytes / 1024:,.0f} KiB",
+        f"{indexed.bytes / 1e3:,.0f} kB",
         f"{indexed.bytes / dense.bytes - 1:+.1%}",
         **PLAIN,
     )
@@ -62,8 +66,8 @@ with in_words(), place.container():
         f"{indexed.latency_mean_ms - dense.latency_mean_ms:+.1f} ms",
         **PLAIN,
     )
-    chart(ladder.ladder(result), "ladder", "Accuracy, size and latency of the dense, masked and indexed model")
-    st.table(ladder.table_rows(result.rows))
+    chart(result.interactive(), "ladder", "Accuracy, size and latency of the dense, masked and indexed model")
+    st.table(result.table().mappings())
     st.caption(
         f"Measured here on {result.images} test images; latency is one forward pass of {loaders.BATCH} images on the "
         "CPU, mean ± standard deviation. Differences are to the dense model on the same images. Brackets: 95 % "

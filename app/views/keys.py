@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from app.views import theme
+from analyses import theme
 
 
 def picture(image: np.ndarray, title: str, *, height: int = 260) -> go.Figure:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from analyses import theme
 from analyses.locality.figure import layer_traces
-from app.views import theme
 
 
 def by_layer(series: Sequence[tuple[str, np.ndarray]], *, name: str, height: int = 300) -> go.Figure:

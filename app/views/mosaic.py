@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from app.views import theme
+from analyses import theme
 from app.views.stack import MapStack, shared_bound
 
 CLICK_POINTS = 30_000

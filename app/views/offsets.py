@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from app.views import theme
+from analyses import theme
 
 COLUMNS = 6
 """Panels in a row."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from app.views import theme
+from analyses import theme
 
 Rows = Sequence[Mapping[str, float]]
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

@@ -1,28 +1,33 @@
 """The AFT-conv layer: projections around the operator, over a grid."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.position_bias import Indexed
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.position_bias import Indexed, PositionBias, conv_bias
 from aft_lens.ops import aft_conv, aft_indexed
-from aft_lens.ops.kernels import dispatch
+
+DEFAULT_BIAS = "reparameterized"
+"""Parametrization of w if none is named: Eq. 8, the paper's."""
 
 
 class AFTConv(nn.Module):
     """AFT-conv over a 1-D or 2-D grid (Eq. 6): h biases, one key channel a head, c = d / h value channels.
 
     `position_bias` is one of `aft_lens.layers.position_bias`; swapping it for `Indexed` turns the layer into
-    pooling and indexing. Raises ValueError if `dim` is no multiple of `num_heads`.
+    pooling and indexing. `implementation` is the operator's. Raises ValueError if `dim` is no multiple of `num_heads`.
     """
 
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        position_bias: nn.Module,
+        position_bias: PositionBias,
         *,
         use_query: bool = True,
         outside: str = "global",
@@ -32,6 +37,7 @@ class AFTConv(nn.Module):
             raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
         self.num_heads = num_heads
         self.outside = outside
+        self.implementation = "auto"
         self.position_bias = position_bias
         self.query = nn.Linear(dim, dim) if use_query else None
         self.key = nn.Linear(dim, num_heads)
@@ -43,9 +49,8 @@ class AFTConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Mix the t tokens laid out on `grid` in raster order."""
-        w = self.position_bias()
-        if self._fits_kernels(x, w, grid):
-            return self._fused(x, w, grid)
+        if x.is_cuda and not self._watched():
+            return self._channels_first(x, tuple(grid))
         b, _, d = x.shape
         split = (b, self.num_heads, d // self.num_heads, *grid)
         query = None
@@ -53,37 +58,75 @@ class AFTConv(nn.Module):
             query = self.hook_query(self.query(x).transpose(1, 2).reshape(split))
         key = self.hook_key(self.key(x).transpose(1, 2).reshape(b, self.num_heads, *grid))
         value = self.hook_value(self.value(x).transpose(1, 2).reshape(split))
-        if isinstance(self.position_bias, Indexed):
-            mixed = aft_indexed(query, key, value, w, self.position_bias.offset)
-        else:
-            mixed = aft_conv(query, key, value, w, outside=self.outside)
+        mixed = self._mix(query, key, value, self.position_bias())
         return self.proj(mixed.reshape(b, d, -1).transpose(1, 2))
 
-    def _fits_kernels(self, x: Tensor, w: Tensor, grid: Sequence[int]) -> bool:
-        """Whether projections may write straight into the kernels' layout: nothing watches them on the way."""
-        if not x.is_cuda:
-            return False
-        if any(len(hook._forward_hooks) for hook in (self.hook_query, self.hook_key, self.hook_value)):
-            return False
-        if isinstance(self.position_bias, Indexed):
-            return not dispatch.exporting() and dispatch.indexed_refusal(x, w.shape[1], grid) is None
-        return dispatch.refusal(x, w.shape[1:], grid, outside=self.outside) is None
+    def _watched(self) -> bool:
+        """Whether somebody reads query, key or value on the way."""
+        return any(len(hook._forward_hooks) for hook in (self.hook_query, self.hook_key, self.hook_value))
 
-    def _fused(self, x: Tensor, w: Tensor, grid: Sequence[int]) -> Tensor:
-        """The same through kernels: projections W x^T leave memory as `h c b t`, their biases are added inside."""
+    def _channels_first(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """The same where products write straight into the kernels' layout.
+
+        Projections W x^T leave memory as `h c b t`; their biases are added by the operator.
+        """
         b, t, d = x.shape
         flat = x.reshape(-1, d).T
-        split = (self.num_heads, d // self.num_heads, b, t)
-        query = None if self.query is None else (self.query.weight @ flat).view(split).permute(2, 0, 1, 3)
-        key = self.key.weight @ flat
-        value = (self.value.weight @ flat).view(split).permute(2, 0, 1, 3)
-        key = key.view(self.num_heads, b, t).transpose(0, 1)
+        split = (self.num_heads, d // self.num_heads, b, *grid)
+        query = None if self.query is None else (self.query.weight @ flat).view(split).movedim(2, 0)
+        key = (self.key.weight @ flat).view(self.num_heads, b, *grid).transpose(0, 1)
+        value = (self.value.weight @ flat).view(split).movedim(2, 0)
         # The bias of a head's key scales numerator and denominator alike: it is left out, and its gradient is 0.
+        w = self.position_bias()
         w = w + 0.0 * self.key.bias.reshape(-1, *[1] * (w.ndim - 1))
-        biases = {"query_bias": None if self.query is None else self.query.bias, "value_bias": self.value.bias}
-        if isinstance(self.position_bias, Indexed):
-            mixed = dispatch.indexed(query, key, value, w, self.position_bias.offset, grid, **biases)
-        else:
-            mixed = dispatch.conv(query, key, value, w, grid, **biases)
-        leading = mixed.permute(1, 2, 0, 3).reshape(d, b * t)  # a view: the product takes it transposed, uncopied
+        query_bias = None if self.query is None else self.query.bias
+        mixed = self._mix(query, key, value, w, query_bias, self.value.bias)
+        leading = mixed.movedim(0, 2).reshape(d, b * t)  # a view: the product takes it transposed, uncopied
         return self.proj(leading.T).view(b, t, d)
+
+    def _mix(
+        self, query: Tensor | None, key: Tensor, value: Tensor, w: Tensor, query_bias: Tensor | None = None,
+        value_bias: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The operator that the bias is for."""
+        how: dict[str, Any] = {
+            "implementation": self.implementation,
+            "query_bias": query_bias,
+            "value_bias": value_bias,
+        }
+        offset = self.position_bias.offset
+        if offset is None:
+            return aft_conv(query, key, value, w, outside=self.outside, **how)
+        return aft_indexed(query, key, value, w, offset, **how)
+
+
+def _build(spec: MixerSpec) -> AFTConv:
+    """`window_size` is the side of the window, odd, in tokens."""
+    if spec.keep is None:
+        window = (spec.window_size,) * len(spec.grid)
+        kind, single = spec.position_bias or DEFAULT_BIAS, spec.straight_through
+        bias = conv_bias(kind, spec.num_heads, window, spec.temperature, straight_through=single)
+    else:
+        shape = (spec.num_heads, spec.keep)
+        bias = Indexed(torch.zeros(shape), torch.zeros(*shape, len(spec.grid), dtype=torch.long))
+    return AFTConv(spec.dim, spec.num_heads, bias, use_query=spec.use_query, outside=spec.outside)
+
+
+def _check(spec: MixerSpec) -> str | None:
+    return None if spec.window_size % 2 else f"window_size must be odd for aft_conv, got {spec.window_size}"
+
+
+MIXERS.add(
+    "aft_conv",
+    Mixer(
+        _build,
+        "AFT-conv",
+        pooled=True,
+        any_size=True,
+        weights="offset",
+        position_bias=DEFAULT_BIAS,
+        indexable=True,
+        check=_check,
+        fits_cuda_graphs=lambda spec: spec.outside == "global",  # a window alone looks for lost denominators
+    ),
+)

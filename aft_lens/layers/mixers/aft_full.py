@@ -1,33 +1,32 @@
 """AFT-full, AFT-local and AFT-simple layers: position biases between every two positions, or none."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.position_bias import Factorized
-from aft_lens.ops import FactorizedBias, aft_full, aft_local, aft_simple
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.position_bias import PositionBias, pair_bias
+from aft_lens.ops import BiasFactors, aft_full, aft_local, aft_simple
+
+DEFAULT_BIAS = "factorized"
+"""Parametrization of w if none is named: Eq. 7, the paper's."""
 
 
-class AFTFull(nn.Module):
-    """AFT-full, AFT-local (with `window_size`) or AFT-simple (`position_bias=None`): Eq. 2, 4 and 5.
+class PairwiseAFT(nn.Module):
+    """AFT over tokens whose places are numbered: projections around an operator, a drop-in for multi-head attention.
 
-    `causal` reads sources up to the target alone, and takes sequences shorter than the position bias.
+    `position_bias` is w by (target, source), None where the operator has none. `causal` reads sources up to the target
+    alone, and takes sequences shorter than the position bias.
     """
 
     def __init__(
-        self,
-        dim: int,
-        position_bias: nn.Module | None,
-        *,
-        window_size: int | None = None,
-        use_query: bool = True,
-        causal: bool = False,
+        self, dim: int, position_bias: PositionBias | None, *, use_query: bool = True, causal: bool = False
     ) -> None:
         super().__init__()
         self.position_bias = position_bias
-        self.window_size = window_size
         self.causal = causal
         self.query = nn.Linear(dim, dim) if use_query else None
         self.key = nn.Linear(dim, dim)
@@ -40,19 +39,81 @@ class AFTFull(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Mix the t tokens; `grid` is taken for the mixers' common signature and not used."""
         query = None if self.query is None else self.hook_query(self.query(x))
-        key, value = self.hook_key(self.key(x)), self.hook_value(self.value(x))
-        if self.position_bias is None:
-            return self.proj(aft_simple(query, key, value, causal=self.causal))
-        w = self._bias(x.shape[1])
-        if self.window_size is None:
-            return self.proj(aft_full(query, key, value, w, causal=self.causal))
-        return self.proj(aft_local(query, key, value, w, self.window_size, causal=self.causal))
+        return self.proj(self.mix(query, self.hook_key(self.key(x)), self.hook_value(self.value(x))))
 
-    def _bias(self, length: int) -> Tensor | FactorizedBias:
-        """w, as factors where it has them; of a causal layer, that of the first `length` positions."""
-        if isinstance(self.position_bias, Factorized):
-            target, source = self.position_bias.factors()
-            return FactorizedBias(target[:length], source[:length]) if self.causal else FactorizedBias(target, source)
+    @abstractmethod
+    def mix(
+        self, query: Float[Tensor, "b t d"] | None, key: Float[Tensor, "b t d"], value: Float[Tensor, "b t d"]
+    ) -> Float[Tensor, "b t d"]:
+        """The operator."""
+
+    def _operand(self, tokens: int) -> Tensor | BiasFactors:
+        """w as the operator takes it: all of it, or of a causal layer that of the first tokens."""
         assert self.position_bias is not None
-        w = self.position_bias()
-        return w[:length, :length] if self.causal else w
+        return self.position_bias.operand(tokens if self.causal else None)
+
+
+class AFTFull(PairwiseAFT):
+    """AFT-full (Eq. 2): a bias for every two positions."""
+
+    def mix(self, query: Tensor | None, key: Tensor, value: Tensor) -> Tensor:
+        """Eq. 2."""
+        return aft_full(query, key, value, self._operand(key.shape[1]), causal=self.causal)
+
+
+class AFTLocal(PairwiseAFT):
+    """AFT-local (Eq. 4): AFT-full whose bias is 0 where |t - t'| >= `window_size`."""
+
+    def __init__(
+        self, dim: int, position_bias: PositionBias, window_size: int, *, use_query: bool = True, causal: bool = False
+    ) -> None:
+        super().__init__(dim, position_bias, use_query=use_query, causal=causal)
+        self.window_size = window_size
+
+    def mix(self, query: Tensor | None, key: Tensor, value: Tensor) -> Tensor:
+        """Eq. 4."""
+        return aft_local(query, key, value, self._operand(key.shape[1]), self.window_size, causal=self.causal)
+
+
+class AFTSimple(PairwiseAFT):
+    """AFT-simple (Eq. 5): no position bias."""
+
+    def __init__(self, dim: int, *, use_query: bool = True, causal: bool = False) -> None:
+        super().__init__(dim, None, use_query=use_query, causal=causal)
+
+    def mix(self, query: Tensor | None, key: Tensor, value: Tensor) -> Tensor:
+        """Eq. 5."""
+        return aft_simple(query, key, value, causal=self.causal)
+
+
+def _full(spec: MixerSpec) -> AFTFull:
+    bias = pair_bias(spec.position_bias or DEFAULT_BIAS, spec.length, spec.bias_rank)
+    return AFTFull(spec.dim, bias, use_query=spec.use_query, causal=spec.causal)
+
+
+def _local(spec: MixerSpec) -> AFTLocal:
+    """`window_size` is s of Eq. 4, in tokens."""
+    bias = pair_bias(spec.position_bias or DEFAULT_BIAS, spec.length, spec.bias_rank, spec.window_size)
+    return AFTLocal(spec.dim, bias, spec.window_size, use_query=spec.use_query, causal=spec.causal)
+
+
+def _simple(spec: MixerSpec) -> AFTSimple:
+    return AFTSimple(spec.dim, use_query=spec.use_query, causal=spec.causal)
+
+
+# The host asks at every step whether denominators were lost, which no graph can hold.
+MIXERS.add(
+    "aft_full",
+    Mixer(
+        _full, "AFT-full", causal=True, weights="pair", position_bias=DEFAULT_BIAS,
+        fits_cuda_graphs=lambda spec: False,
+    ),
+)  # fmt: skip
+MIXERS.add(
+    "aft_local",
+    Mixer(
+        _local, "AFT-local", causal=True, weights="pair", position_bias=DEFAULT_BIAS,
+        fits_cuda_graphs=lambda spec: False,
+    ),
+)  # fmt: skip
+MIXERS.add("aft_simple", Mixer(_simple, "AFT-simple", causal=True))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
 
 
 def without_future(score: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
@@ -48,3 +49,10 @@ class Attention(nn.Module):
                 score = without_future(score)
             mixed = self.hook_attention(score.softmax(-1)) @ value
         return self.proj(mixed.transpose(1, 2).reshape(b, t, d))
+
+
+def _build(spec: MixerSpec) -> Attention:
+    return Attention(spec.dim, spec.num_heads, causal=spec.causal)
+
+
+MIXERS.add("attention", Mixer(_build, "ViT", any_size=True, causal=True, weights="attention"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
 from aft_lens.layers.optional import baseline
 
 
@@ -34,3 +35,10 @@ class Lambda(nn.Module):
             raise ValueError(f"grid must be {self.side} x {self.side} for the Lambda layer, got {tuple(grid)}")
         image = x.transpose(1, 2).unflatten(-1, tuple(grid))
         return self.proj(self.mix(image).flatten(2).transpose(1, 2))
+
+
+def _build(spec: MixerSpec) -> Lambda:
+    return Lambda(spec.dim, spec.num_heads, spec.grid[0])
+
+
+MIXERS.add("lambda", Mixer(_build, "Lambda layer", pooled=True, any_size=True))

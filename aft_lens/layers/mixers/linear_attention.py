@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
+from aft_lens.layers.mixer import MIXERS, Mixer
 
 CHUNK = 64
 """Targets a causal block: inside it the weights are written out, before it a `m c` state is carried."""
@@ -106,3 +107,14 @@ def performer(dim: int, num_heads: int, *, causal: bool = False) -> LinearAttent
     """The Performer with c log c random features a head, the paper's and the public implementations' default."""
     head = dim // num_heads
     return LinearAttention(dim, num_heads, features=max(1, int(head * math.log(max(head, 2)))), causal=causal)
+
+
+MIXERS.add(
+    "linear_attention",
+    Mixer(
+        lambda spec: LinearAttention(spec.dim, spec.num_heads, causal=spec.causal), "Linear Transformer", causal=True
+    ),
+)
+MIXERS.add(
+    "performer", Mixer(lambda spec: performer(spec.dim, spec.num_heads, causal=spec.causal), "Performer", causal=True)
+)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
 from aft_lens.layers.optional import baseline
 
 
@@ -43,3 +44,11 @@ class Reformer(nn.Module):
         mask = torch.ones(b * self.num_heads, t, dtype=torch.bool, device=x.device)
         mixed = self.attend(query_key, value, input_mask=F.pad(mask, (0, pad), value=False))[0][:, :t]
         return self.proj(mixed.reshape(b, self.num_heads, t, -1).transpose(1, 2).reshape(b, t, d))
+
+
+def _build(spec: MixerSpec) -> Reformer:
+    """`window_size` is the bucket length, in tokens."""
+    return Reformer(spec.dim, spec.num_heads, bucket_size=spec.window_size, causal=spec.causal)
+
+
+MIXERS.add("reformer", Mixer(_build, "Reformer", causal=True))

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
 
 PATTERNS = ("local2d", "strided")
 
@@ -90,3 +91,23 @@ def sparse_attention(
     else:
         raise ValueError(f"pattern must be one of {PATTERNS}, got {pattern!r}")
     return SparseAttention(dim, num_heads, with_class_token(mask) if class_token else mask)
+
+
+def _local(spec: MixerSpec) -> SparseAttention:
+    """`window_size` is the side of the memory block, in tokens."""
+    return _sparse("local2d", spec)
+
+
+def _strided(spec: MixerSpec) -> SparseAttention:
+    """`window_size` is the stride on a line, in tokens."""
+    return _sparse("strided", spec)
+
+
+def _sparse(pattern: str, spec: MixerSpec) -> SparseAttention:
+    return sparse_attention(
+        pattern, spec.dim, spec.num_heads, spec.grid, spec.window_size, class_token=spec.class_token, causal=spec.causal
+    )
+
+
+MIXERS.add("local_attention", Mixer(_local, "local attention", causal=True))
+MIXERS.add("strided_attention", Mixer(_strided, "strided attention", causal=True))

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
 from aft_lens.layers.mixers.attention import without_future
 
 
@@ -42,3 +43,10 @@ class Synthesizer(nn.Module):
         value = self.hook_value(self.value(x).reshape(b, t, self.num_heads, -1).transpose(1, 2))
         mixed = self.hook_attention(score.softmax(-1)) @ value
         return self.proj(mixed.transpose(1, 2).reshape(b, t, d))
+
+
+def _build(spec: MixerSpec) -> Synthesizer:
+    return Synthesizer(spec.dim, spec.num_heads, spec.length, causal=spec.causal)
+
+
+MIXERS.add("synthesizer", Mixer(_build, "Synthesizer", causal=True))

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aft_lens.ops import FactorizedBias, aft_local, aft_simple, reference
-from aft_lens.ops.full import local_by_products
-from aft_lens.ops.simple import simple_by_prefix_sums
+from aft_lens.ops import BiasFactors, aft_local, aft_simple, reference
+from aft_lens.ops.inspection import local_by_products, simple_by_prefix_sums
 
 RANK = 128
 """d' of the position bias's factors, as in the paper."""
@@ -29,11 +27,11 @@ def _simple_causal(window: int, query: Tensor, key: Tensor, value: Tensor) -> Te
 
 
 def _local_causal(window: int, query: Tensor, key: Tensor, value: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    return aft_local(query, key, value, FactorizedBias(u, v), window, causal=True)
+    return aft_local(query, key, value, BiasFactors(u, v), window, causal=True)
 
 
 def _local_torch(window: int, query: Tensor, key: Tensor, value: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    return local_by_products(query, key, value, FactorizedBias(u, v), window, causal=True)
+    return local_by_products(query, key, value, BiasFactors(u, v), window, causal=True)
 
 
 def _simple_torch(window: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -69,11 +67,9 @@ def error(operator: str, window: int, tensors: list[Tensor]) -> float | None:
         return None
     found = OPERATORS[operator](window, *tensors)[:1, :, :CHECKED].double()
     query, key, value = (x[:1, :, :CHECKED] for x in tensors[:3])
-    length = key.shape[1]
-    bias = torch.zeros(length, length, dtype=torch.float64, device=key.device)
     if operator.startswith("local"):
-        position = torch.arange(length, device=key.device)
-        near = (position.unsqueeze(1) - position).abs() < window
-        bias = torch.where(near, tensors[3].double() @ tensors[4].double().T, bias)
-    right = reference.aft_full(query, key, value, bias, causal=operator != "simple")
+        bias = tensors[3].double() @ tensors[4].double().T
+        right = reference.aft_local(query, key, value, bias, window, causal=True)
+    else:
+        right = reference.aft_simple(query, key, value, causal=operator != "simple")
     return float((found - right).norm() / right.norm())

@@ -57,5 +57,5 @@ def command(out: Path | None = None) -> None:
         raise FileNotFoundError(f"{path} is missing; make it with `aft-lens bench gpu` on a GPU")
     result = GPUBench(GPURecord.read(json.loads(path.read_text(encoding="utf-8"))))
     print(result.markdown())
-    for drawn in result.save_figures(folder):
+    for drawn in (*result.write_figures(folder, NAME), result.write_page(folder / f"{NAME}.html")):
         print(f"wrote {drawn}", file=sys.stderr)

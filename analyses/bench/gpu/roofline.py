@@ -11,10 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
-from aft_lens.ops.kernels.band.launch import Band
-from aft_lens.ops.kernels.launch import LARGEST_DENSE
+from aft_lens.ops.inspection import kernel_pairs
 from analyses.bench.gpu.operators import DIM
 from analyses.bench.gpu.record import GPURecord, OperatorRow
 
@@ -76,18 +73,9 @@ def moved(row: OperatorRow, *, trained: bool) -> int:
 def product_pairs(row: OperatorRow) -> int:
     """Pairs of target and source that one product of a channel takes, tiles' padding left out.
 
-    Indexed AFT-conv multiplies no matrices: 0. Grids up to LARGEST_DENSE positions take every pair: T². Larger ones
-    are cut into patches of 64 targets, 8 x 8 (those at an edge whole), each with its halo of sources: 8 + s - 1 rows
-    by 8 columns and as many strips of 8 beyond either side as hold (s - 1) / 2.
+    Indexed AFT-conv multiplies no matrices: 0. The others: `kernel_pairs`.
     """
-    if row.operator == "indexed":
-        return 0
-    positions = math.prod(row.grid)
-    if positions <= LARGEST_DENSE:
-        return positions**2
-    bias = torch.empty(row.heads, row.window, row.window, device="meta")
-    band = Band.of(row.grid, bias, torch.bfloat16)
-    return math.prod(band.patches) * band.targets * band.depth(1)
+    return 0 if row.operator == "indexed" else kernel_pairs(row.grid, row.heads, row.window)
 
 
 def operations(row: OperatorRow, *, trained: bool) -> int:

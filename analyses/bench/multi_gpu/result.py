@@ -14,6 +14,7 @@ from analyses.bench.multi_gpu.record import NAME, GPUCount, Resumed
 from analyses.provenance import RESULTS
 from analyses.result import Result, Table
 from analyses.study.tables import mean_and_deviation
+from analyses.theme import axes, layout
 
 NONE = "–"
 
@@ -100,7 +101,7 @@ class MultiGPUBench(Result):
         )
         figure.update_xaxes(type="log", title="GPUs", tickvals=counts)
         figure.update_yaxes(type="log", title="training, images/s")
-        return figure
+        return layout(axes(figure), height=420)
 
     def _single(self) -> list[float]:
         """Images a second of each number of single GPUs."""

@@ -8,13 +8,11 @@ import torch
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics
 from aft_lens.data import load_data
-from aft_lens.files import write_whole
 from aft_lens.statistics import pooled_deviation, unpaired_interval
 from analyses.bench.multi_gpu.record import NAME, GPUCount, Resumed
 from analyses.bench.multi_gpu.result import MultiGPUBench
 from analyses.bench.multi_gpu.trainings import Started, Trainings, wait
 from analyses.provenance import RESULTS, made_by
-from analyses.result import dump
 from analyses.study.measure import scores
 from analyses.study.tables import mean_and_deviation
 
@@ -79,7 +77,7 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
 
 def _write(result: MultiGPUBench, path: Path) -> MultiGPUBench:
     """Write what is measured so far, and give it back."""
-    write_whole(path, dump(result.record()))
+    result.write_record(path)
     return result
 
 

@@ -4,13 +4,13 @@ import importlib.util
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, files
 from types import EllipsisType, ModuleType
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aft_lens.ops import FactorizedBias, aft_conv, aft_full, aft_local, aft_simple, depthwise
+from aft_lens.ops import BiasFactors, aft_conv, aft_full, aft_local, aft_simple
+from aft_lens.ops.inspection import unsafe_convolution
 from analyses.bench.operators.measure import Contestant
 
 DIM, HEADS, RANK, WINDOW, CONV_WINDOW = 384, 6, 128, 32, 11
@@ -51,7 +51,7 @@ def full(batch: int, length: int, *, causal: bool = False) -> Contestant:
     """AFT-full with the factorized bias of Eq. 7."""
     factors = [leaf(length, RANK, scale=0.1) for _ in range(2)]
     return Contestant(
-        lambda q, k, v, *w: aft_full(q, k, v, FactorizedBias(*w), causal=causal), tokens(batch, length) + factors
+        lambda q, k, v, *w: aft_full(q, k, v, BiasFactors(*w), causal=causal), tokens(batch, length) + factors
     )
 
 
@@ -64,7 +64,7 @@ def local(batch: int, length: int, *, causal: bool = False, window: int = WINDOW
     """AFT-local with a factorized bias."""
     factors = [leaf(length, RANK, scale=0.1) for _ in range(2)]
     return Contestant(
-        lambda q, k, v, *w: aft_local(q, k, v, FactorizedBias(*w), window, causal=causal),
+        lambda q, k, v, *w: aft_local(q, k, v, BiasFactors(*w), window, causal=causal),
         tokens(batch, length) + factors,
     )
 
@@ -98,7 +98,7 @@ def unsafe_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float, 
 
     class Unsafe(Contestant):
         def __call__(self) -> None:
-            with patch.object(depthwise, "MILD", float("-inf")):
+            with unsafe_convolution():
                 super().__call__()
 
     safe = conv(batch, grid, heads=heads, level=level, peak=peak, form="convolution")

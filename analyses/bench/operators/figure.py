@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from analyses.bench.operators.measure import exponent
 from analyses.bench.operators.record import CurvePoint
+from analyses.theme import axes, layout
 
 PANELS = (("ms", "forward + backward, ms"), ("peak_mib", "peak memory above the inputs, MiB"))
 Colour = tuple[float, float, float]
@@ -17,13 +18,13 @@ Colour = tuple[float, float, float]
 def draw(figure: Figure | SubFigure, curves: Mapping[str, Sequence[CurvePoint]]) -> None:
     """Draw every curve's `ms` and `peak_mib` over `length`, with fitted exponents."""
     with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
-        axes = figure.subplots(1, 2)
+        panels = figure.subplots(1, 2)
         for curve, lengths, colour, dashed in _lines(curves):
-            for axis, (field, _) in zip(axes, PANELS, strict=True):
+            for axis, (field, _) in zip(panels, PANELS, strict=True):
                 values = [getattr(point, field) for point in curves[curve]]
                 label = f"{curve.replace('_', ' ')}  $T^{{{exponent(lengths, values):.2f}}}$"
                 axis.loglog(lengths, values, marker="o", ls="--" if dashed else "-", color=colour, label=label)
-        for axis, (_, label) in zip(axes, PANELS, strict=True):
+        for axis, (_, label) in zip(panels, PANELS, strict=True):
             axis.set(xlabel="length T", ylabel=label)
             axis.legend(fontsize=6.5, loc="upper left", title="fitted exponent", title_fontsize=7)
 
@@ -42,7 +43,7 @@ def page(curves: Mapping[str, Sequence[CurvePoint]]) -> go.Figure:
             figure.add_trace(trace, row=1, col=column + 1)
     figure.update_xaxes(type="log", title="length T")
     figure.update_yaxes(type="log")
-    return figure
+    return layout(axes(figure), height=560, margin={"l": 60, "r": 16, "t": 32, "b": 44})
 
 
 def _lines(curves: Mapping[str, Sequence[CurvePoint]]) -> Iterator[tuple[str, list[int], Colour, bool]]:

@@ -2,12 +2,11 @@
 
 import statistics
 from functools import partial
-from unittest.mock import patch
 
 from torch import Tensor
 
-from aft_lens.ops import FactorizedBias, aft_local, full
-from aft_lens.ops.crossover import conv_form, local_form
+from aft_lens.ops import BiasFactors, aft_local
+from aft_lens.ops.inspection import conv_form, local_form, local_form_held
 from analyses.bench.operators.contestants import DIM, conv, leaf, tokens
 from analyses.bench.operators.measure import Contestant, interleaved
 from analyses.bench.operators.record import FormTimes
@@ -78,11 +77,11 @@ def _local_row(length: int, batch: int, window: int, causal: bool, rounds: int) 
     def make(form: str) -> Contestant:
         class Held(Contestant):
             def __call__(self) -> None:
-                with patch.object(full, "local_form", lambda *_: form):
+                with local_form_held(form):
                     super().__call__()
 
         def run(query: Tensor, key: Tensor, value: Tensor, u: Tensor, v: Tensor) -> Tensor:
-            return aft_local(query, key, value, FactorizedBias(u, v), window, causal=causal)
+            return aft_local(query, key, value, BiasFactors(u, v), window, causal=causal)
 
         return Held(run, [*tokens(batch, length), leaf(length, 128, scale=0.1), leaf(length, 128, scale=0.1)])
 

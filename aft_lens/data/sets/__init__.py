@@ -1,0 +1,7 @@
+"""The data sets that ship, a module each: importing this package registers every one."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

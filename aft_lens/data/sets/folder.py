@@ -1,0 +1,130 @@
+"""A user's own folder of images, with a folder for each class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torchvision import datasets
+
+from aft_lens.data.build import Part, from_files
+from aft_lens.data.dataset import DATASETS, DataSet
+from aft_lens.data.image import EXTENSIONS, read_image
+from aft_lens.data.source import DataSource
+from aft_lens.data.split import stratified
+
+SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Folder names, in lower case, that are taken for splits, and the name that each must have."""
+FEWEST = 10
+"""Images a class needs where a split is made here."""
+
+
+class ClassFolders(datasets.DatasetFolder):
+    """The image files of a folder with a folder for each class; what tools leave behind (hidden names) is left out."""
+
+    def __init__(self, path: Path) -> None:
+        def is_image(file: str) -> bool:
+            inside = Path(file).relative_to(path)
+            return inside.suffix.lower() in EXTENSIONS and not any(map(_is_hidden, inside.parts))
+
+        super().__init__(path, read_image, is_valid_file=is_image)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Classes in alphabetical order, and their numbers."""
+        classes = _folders(Path(directory))
+        if not classes:
+            raise FileNotFoundError(f"{directory} holds no folders")
+        return classes, {name: number for number, name in enumerate(classes)}
+
+
+def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSource:
+    """folder:PATH, with ImageNet's normalisation and centre crop; `root` is not read."""
+    path = name.partition(":")[2]
+    if not path:
+        raise ValueError(f"data name {name!r} must be folder:PATH with a folder of images for each class in PATH")
+    classes, parts, words = read_folder(name, Path(path).expanduser())
+    return from_files(name, classes, parts, img_size=img_size or 224, augment=augment, words=words)
+
+
+def read_folder(name: str, path: Path) -> tuple[list[str], list[Part], str]:
+    """Classes, the three splits and a line on where they come from, for a folder with a folder for each class.
+
+    A folder with train/ and val/ or test/ is split already, and so is one with train/ alone: without val/ a tenth of
+    train/ is held out, without test/ val serves as test. Anything else is split here, 70 / 10 / 20 %. Raises
+    FileNotFoundError and ValueError, with the next step, on folders that cannot be read so.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"data {name!r}: {path} is no folder; give one with a folder of images for each class")
+    folders = _folders(path)
+    splits = {folder for folder in folders if folder.lower() in SPLITS}
+    kinds = {SPLITS[folder.lower()] for folder in splits}
+    if splits and (len(splits) == len(folders) or kinds > {"train"}):
+        if "train" not in splits or splits != kinds:
+            raise ValueError(
+                f"data {name!r}: {path} holds {', '.join(sorted(splits))}; name the splits train, val and test, with a "
+                "folder of images for each class in each"
+            )
+        return _split_already(name, path, splits)
+    whole = _images(name, path)
+    parts = _three(name, whole)
+    return whole.classes, parts, "a fixed stratified split made here: 70 % train, 10 % val, 20 % test"
+
+
+def _folders(path: Path) -> list[str]:
+    """Names of the folders in a folder, in order, without hidden ones."""
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+
+
+def _is_hidden(name: str) -> bool:
+    """True for what notebooks, file managers and archives put beside a user's files."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _split_already(name: str, path: Path, found: set[str]) -> tuple[list[str], list[Part], str]:
+    """The splits of a folder that has train/ and perhaps val/ and test/."""
+    sets = {split: _images(name, path / split) for split in ("train", "val", "test") if split in found}
+    train = sets["train"]
+    for split, images in sets.items():
+        if images.classes != train.classes:
+            raise ValueError(f"data {name!r}: {path / split} has other classes than {train.root}; make them agree")
+    if found == {"train"}:
+        return train.classes, _three(name, train), "a fixed stratified split of train: 70 % train, 10 % val, 20 % test"
+    if "val" not in sets:
+        rest, held = stratified(_targets(name, train), 0.1)
+        parts = [Part(train, rest), Part(train, held), Part(sets["test"])]
+        return train.classes, parts, "the folder's own train and test; a fixed stratified tenth of train as val"
+    test = sets.get("test", sets["val"])
+    words = "the folder's own train and val" + (" and test" if "test" in sets else "; val serves as test")
+    return train.classes, [Part(train), Part(sets["val"]), Part(test)], words
+
+
+def _images(name: str, path: Path) -> ClassFolders:
+    try:
+        return ClassFolders(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data {name!r}: {error}; give a folder of images for each class") from error
+
+
+def _three(name: str, whole: ClassFolders) -> list[Part]:
+    """Train, validation and test out of one set."""
+    targets = _targets(name, whole)
+    rest, test = stratified(targets, 0.2)
+    inner, held = stratified(targets[rest], 0.125)
+    chosen: Sequence[list[int]] = ([rest[i] for i in inner], [rest[i] for i in held], test)
+    return [Part(whole, index) for index in chosen]
+
+
+def _targets(name: str, images: ClassFolders) -> np.ndarray:
+    """Labels of a set that is to be split; ValueError where a class has too few images."""
+    targets = np.array(images.targets)
+    if np.bincount(targets).min() < FEWEST:
+        raise ValueError(
+            f"data {name!r}: each class needs at least {FEWEST} images to split; add some, or make train/ and val/"
+        )
+    return targets
+
+
+DATASETS.add("folder", DataSet(load, argument="PATH", crop=True))

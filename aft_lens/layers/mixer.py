@@ -1,0 +1,81 @@
+"""What a token mixer is made from, what it needs of the model around it, and the registry that has them all by name."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from aft_lens.registry import Registry
+
+
+@dataclass(frozen=True)
+class MixerSpec:
+    """Everything that a model says to one of its mixers."""
+
+    dim: int
+    """Token width d."""
+    num_heads: int
+    """Attention heads, or AFT-conv's h position biases."""
+    grid: tuple[int, ...]
+    """Sides of the training grid in tokens: (rows, columns), or (length,) of a sequence."""
+    window_size: int
+    """Side or width in tokens; what it is of, each mixer says."""
+    class_token: bool = False
+    """Whether a token without a place stands before those of the grid."""
+    causal: bool = False
+    """Sources up to the target alone."""
+    position_bias: str = ""
+    """Kind of parametrization; the mixer's default if empty."""
+    bias_rank: int = 128
+    """d' of Eq. 7."""
+    temperature: float = 0.5
+    """tau of Eq. 10."""
+    straight_through: bool = False
+    """Eq. 10's forward pass with the sample's one-hot."""
+    use_query: bool = True
+    """False leaves the query out (Table 12)."""
+    outside: str = "global"
+    """AFT-conv beyond its window: global, or none."""
+    keep: int | None = None
+    """Offsets that each head keeps; None where biases are dense."""
+
+    @property
+    def length(self) -> int:
+        """Tokens, the class token included."""
+        return math.prod(self.grid) + self.class_token
+
+
+Check = Callable[[MixerSpec], str | None]
+"""What is wrong with a specification, as "FIELD must ..., got ..."; None if nothing is."""
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """How a mixer is built, and its traits: models, recipes, analyses and the app ask for these and for no name."""
+
+    build: Callable[[MixerSpec], nn.Module]
+    """The module; it takes (x `b t d`, grid) and returns `b t d`."""
+    label: str
+    """Its name in words, for pages and tables."""
+    pooled: bool = False
+    """No class token and no position embedding, average pooling before the classifier (Sec. 5.3)."""
+    any_size: bool = False
+    """Takes images of other sizes than the training one."""
+    causal: bool = False
+    """Has a causal form, and so serves in a decoder."""
+    weights: Literal["attention", "offset", "pair", ""] = ""
+    """What its weights can be looked at by: attention of each image; position biases by offset, or by pair."""
+    position_bias: str = ""
+    """Default parametrization of w; empty where there is none."""
+    indexable: bool = False
+    """Can be pruned to a few offsets a head."""
+    check: Check = lambda spec: None
+    """Further conditions on its specification."""
+    fits_cuda_graphs: Callable[[MixerSpec], bool] = lambda spec: True
+    """Whether a training step can be captured: nothing that the host must see at every step."""
+
+
+MIXERS: Registry[Mixer] = Registry("mixer", "aft_lens.mixers")
+"""Every mixer; the modules of `aft_lens.layers.mixers` register themselves, other packages by entry points."""

@@ -1,0 +1,78 @@
+"""Recipes from YAML files and options: a registered model's fields first, then the file's, then the options."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from aft_lens.models import model_config
+from aft_lens.training.recipe import Recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that ship, in alphabetical order."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a shipped recipe, or the file itself; ValueError (and which there are) if there is none."""
+    for path in (RECIPES / f"{name}.yaml", Path(name)):
+        if path.is_file():
+            return path
+    raise ValueError(f"recipe {name!r} is unknown; give a YAML file or one of: {', '.join(list_recipes())}")
+
+
+def read_recipe(name: str, *changes: str) -> Recipe:
+    """A shipped recipe, or that of a YAML file, with fields changed: `read_recipe("digits-conv", "trainer.epochs=2")`.
+
+    Raises ValueError on an unknown recipe, field, model or value.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    add_recipe(parser)
+    words = [f"--recipe={recipe_path(name)}", *(f"--{change}" for change in changes)]
+    try:
+        return recipe_of(parser, parse_recipe(parser, words))
+    except Exception as error:  # jsonargparse's own, which derives from Exception alone
+        raise ValueError(f"recipe {name!r}: {error}") from error
+
+
+def add_recipe(parser: ArgumentParser) -> None:
+    """Give a parser the options --recipe and, one a field, those of `Recipe`."""
+    parser.add_argument("--recipe", action=ActionConfigFile, help="a shipped recipe's name, or a YAML file")
+    parser.add_class_arguments(Recipe, as_group=False)
+
+
+def parse_recipe(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
+    """Parse words of which --recipe is a file; where they or the file name a model, its fields are the defaults."""
+    name = _model_name(words)
+    if name:
+        parser.set_defaults({f"model.{field}": value for field, value in asdict(model_config(name)).items()})
+    return parser.parse_args(list(words))
+
+
+def recipe_of(parser: ArgumentParser, parsed: Namespace) -> Recipe:
+    """The recipe in what a parser with `add_recipe` parsed."""
+    made = parser.instantiate(parsed)
+    return Recipe(made.model, made.data, made.optim, made.sparsity, made.trainer, made.seed)
+
+
+def _model_name(words: Sequence[str]) -> str:
+    """The registered model that the options name, or else the recipe's file; empty for none."""
+    named = _values(words, "--model.name")
+    for file in reversed(_values(words, "--recipe")):
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        model = content.get("model") if isinstance(content, dict) else None
+        if isinstance(model, dict) and model.get("name"):
+            named.insert(0, str(model["name"]))
+    return named[-1] if named else ""
+
+
+def _values(words: Sequence[str], option: str) -> list[str]:
+    """The values of an option, given as one word with = or as two."""
+    found = [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+    return found + [after for word, after in pairwise(words) if word == option]

@@ -1,0 +1,1 @@
+"""Which offsets stay, and the models that are made of that."""

@@ -1,0 +1,1 @@
+"""Ladders over many checkpoints, and what they say beyond their curves."""
