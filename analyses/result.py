@@ -13,16 +13,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import matplotlib
 import numpy as np
-import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 from tabulate import tabulate
 from torch import Tensor
 
 from aft_lens.files import write_whole
 from analyses.provenance import command_line, environment
+
+if TYPE_CHECKING:  # a machine that measures alone has no Plotly
+    import plotly.graph_objects as go
 
 DPI = 160
 DIGITS = 6
@@ -39,6 +42,8 @@ class Table:
     """A line or more above it."""
     note: str = ""
     """A line or more below it."""
+    words: int | None = None
+    """Columns at the left that are words; Markdown has the others to the right, as figures. None: all are words."""
 
     def text(self) -> str:
         """Columns aligned to the right under their names, between title and note."""
@@ -47,7 +52,9 @@ class Table:
 
     def markdown(self) -> str:
         """The table alone, as GitHub reads it."""
-        return self._as("pipe", stralign="left")
+        words = len(self.columns) if self.words is None else self.words
+        sides = ["left"] * words + ["right"] * (len(self.columns) - words)
+        return self._as("pipe", colalign=sides)
 
     def html(self) -> str:
         """The table alone, escaped."""
@@ -82,7 +89,7 @@ class Result(ABC):
         """Draw into an empty figure, or a part of one, by matplotlib."""
 
     @abstractmethod
-    def interactive(self) -> go.Figure:
+    def interactive(self) -> "go.Figure":
         """The same by Plotly, with values under the pointer."""
 
     def figure(self) -> Figure:
@@ -97,7 +104,7 @@ class Result(ABC):
         return [
             self.write_record(out / f"{stem}.json"),
             *self.write_figures(out, stem),
-            write_whole(out / f"{stem}.html", self.interactive().to_html(include_plotlyjs=True)),
+            self.write_page(out / f"{stem}.html"),
         ]
 
     def write_record(self, path: Path) -> Path:
@@ -108,6 +115,10 @@ class Result(ABC):
         """Write STEM.png and .svg into a folder and return their paths."""
         figure = self.figure()
         return [write_whole(out / f"{stem}.{kind}", drawn(figure, kind)) for kind in ("png", "svg")]
+
+    def write_page(self, path: Path) -> Path:
+        """Write the interactive figure as a page that needs nothing beside it, and return the path."""
+        return write_whole(path, self.interactive().to_html(include_plotlyjs=True))
 
     def __str__(self) -> str:
         """The table as text."""
@@ -120,9 +131,10 @@ class Result(ABC):
 
 
 def drawn(figure: Figure, kind: str, *, dpi: int = DPI) -> bytes:
-    """A figure as the bytes of a PNG or SVG file."""
+    """A figure as the bytes of a PNG or SVG file, the same each time that it is drawn."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=dpi)
+    with matplotlib.rc_context({"svg.hashsalt": "aft-lens"}):
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
 

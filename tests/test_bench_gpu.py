@@ -1,35 +1,42 @@
 """`aft-lens bench gpu`: what it says without a GPU or libraries for figures, and its operators on a line."""
 
+import subprocess
 import sys
 
 import pytest
 import torch
 
-from analyses.bench import gpu, gpu_causal
+from analyses.bench.gpu import line, run
 
 
 def test_it_says_that_it_needs_a_gpu(tmp_path):
     if torch.cuda.is_available():
-        gpu.command(tmp_path, quick=True)
+        run.command(tmp_path, quick=True)
         assert (tmp_path / "gpu_h100.json").is_file()
     else:
         with pytest.raises(ValueError, match="CUDA"):
-            gpu.command(tmp_path)
+            run.command(tmp_path)
 
 
 def test_a_machine_without_plotly_keeps_the_record_and_says_how_to_draw_it(tmp_path, monkeypatch, capsys):
-    for name in ("gpu_table", "gpu_figure"):
-        monkeypatch.delitem(sys.modules, f"analyses.bench.{name}", raising=False)
+    for name in ("result", "page"):
+        monkeypatch.delitem(sys.modules, f"analyses.bench.gpu.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "plotly.subplots", None)
-    gpu.show(tmp_path)
+    run.show(tmp_path)
     assert "aft-lens bench gpu_table" in capsys.readouterr().out
+
+
+def test_measuring_asks_for_no_plotly():
+    """In a process of its own, as others have loaded it here."""
+    code = "import sys; sys.modules['plotly'] = None; from analyses.bench.gpu import run"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_operators_on_a_line_are_held_to_their_reference():
     torch.manual_seed(0)
-    for name in gpu_causal.OPERATORS:
-        tensors = gpu_causal.inputs(name, (2, 40, 12), 3, lambda *shape: torch.randn(*shape).bfloat16())
-        error = gpu_causal.error(name, 5, tensors)
+    for name in line.OPERATORS:
+        tensors = line.inputs(name, (2, 40, 12), 3, lambda *shape: torch.randn(*shape).bfloat16())
+        error = line.error(name, 5, tensors)
         assert (error is None) == (name == "sdpa_causal")
-        assert gpu_causal.OPERATORS[name](5, *tensors).isfinite().all()
+        assert line.OPERATORS[name](5, *tensors).isfinite().all()
         assert error is None or error < 4e-3, name  # bfloat16 keeps eight bits of the output

@@ -1,30 +1,33 @@
-"""The tables and the figure made of gpu_h100.json and multi_gpu.json, from made-up records."""
+"""The tables and the figure made of gpu_h100.json, from made-up records."""
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
 from analyses.bench import command
-from analyses.bench.gpu_figure import bars, curve, dots, page
-from analyses.bench.gpu_record import CONTESTS, ratios
-from analyses.bench.gpu_roofline import copy_rate, moved, operations, roofline
-from analyses.bench.gpu_table import markdown, model_table, operator_table, ratio_table, roofline_table
-from analyses.bench.multi_gpu_table import markdown as multi_markdown
+from analyses.bench.gpu.comparisons import COMPARISONS, ratios
+from analyses.bench.gpu.figure import bars, curve, dots
+from analyses.bench.gpu.page import page
+from analyses.bench.gpu.record import GPURecord, ModelRow, OperatorRow, Time
+from analyses.bench.gpu.result import GPUBench
+from analyses.bench.gpu.roofline import copy_rate, moved, operations, roofline
+from analyses.bench.gpu.tables import markdown, model_table, operator_table, ratio_table, roofline_table
 from analyses.provenance import RESULTS
 from app.cli import main
 
 
+def time(median):
+    return None if median is None else Time(median, 0.99 * median, 1.01 * median)
+
+
 def row(operator, side, forward, train=None, heads=0, window=0, batch=256, **more):
-    found = {"operator": operator, "batch": batch, "grid": [side, side], "heads": heads, "window": window, **more}
-    for column, time in (("forward_us", forward), ("train_us", train)):
-        if time is not None:
-            found[column] = {"median": time, "low": 0.99 * time, "high": 1.01 * time}
-    return found
+    return OperatorRow(operator, batch, (side, side), heads, window, time(forward), time(train), **more)
 
 
 @pytest.fixture
-def record():
+def measured():
     rows = [
         row("copy", 14, 50.0),
         row("sdpa", 14, 80.0, 400.0, peak_mib=260.4, error=None),
@@ -37,20 +40,18 @@ def record():
         row("floor", 14, 50.0, 140.0, heads=384, window=11),
         row("indexed", 14, 60.0, 175.0, heads=384, window=11),
     ]
-    return {
-        "command": "aft-lens bench gpu", "hardware": "NVIDIA H100 80GB HBM3", "versions": {"torch": "2.11.0"},
-        "method": "A method.", "operators": rows,
-        "models": {
-            "deit_small": {"inference": 23000.0, "training": 5000.0, "peak_gib": 8.0},
-            "aft_conv_small_11_32": {"inference": 25300.0, "training": 6000.0, "peak_gib": 6.0},
-            "deit_small_56": {"inference": 1000.0, "training": 500.0, "peak_gib": 8.0},
-            "aft_conv_small_11_32_56": {"inference": 2000.0, "training": 500.0, "peak_gib": 6.0},
-        },
-    }  # fmt: skip
+    models = {
+        "deit_small": ModelRow(23000.0, 5000.0, 8.0),
+        "aft_conv_small_11_32": ModelRow(25300.0, 6000.0, 6.0),
+        "deit_small_56": ModelRow(1000.0, 500.0, 8.0),
+        "aft_conv_small_11_32_56": ModelRow(2000.0, 500.0, 6.0),
+    }
+    versions = {"torch": "2.11.0"}
+    return GPURecord("aft-lens bench gpu", "NVIDIA H100 80GB HBM3", versions, "A method.", 0, tuple(rows), models)
 
 
-def test_ratios_are_ours_over_theirs_in_the_tables_order(record):
-    found = ratios(record["operators"], record["models"])
+def test_ratios_are_ours_over_theirs_in_the_tables_order(measured):
+    found = ratios(measured)
     assert found == pytest.approx(
         {
             "conv_h32_forward": 1.25, "conv_h32_train": 0.75, "indexed_forward": 1.2, "indexed_train": 1.25,
@@ -58,19 +59,23 @@ def test_ratios_are_ours_over_theirs_in_the_tables_order(record):
             "model_56_inference": 2.0, "model_56_train": 1.0, "model_train_memory": 0.75,
         }
     )  # fmt: skip
-    assert list(found) == [contest.key for contest in CONTESTS if contest.key in found]
-    assert len({contest.key for contest in CONTESTS}) == 18
+    assert list(found) == [comparison.key for comparison in COMPARISONS if comparison.key in found]
+    assert len({comparison.key for comparison in COMPARISONS}) == 18
 
 
-def test_the_published_ratios_are_those_of_the_published_rows():
+def test_the_published_record_is_read_and_written_as_it_is_and_its_ratios_are_those_of_its_rows():
     published = json.loads((RESULTS / "gpu_h100.json").read_text())
-    assert published["ratios"] == pytest.approx(ratios(published["operators"], published["models"]))
+    result = GPUBench(GPURecord.read(published))
+    again = json.loads(json.dumps(result.record()))
+    assert list(again) == list(published)
+    assert again.pop("ratios") == pytest.approx(published.pop("ratios"))
+    assert again == published
+    assert "Made by: `aft-lens bench gpu`" in str(result)
 
 
-def test_times_should_be_small_and_images_many(record):
-    lines = ratio_table(record).splitlines()[2:]
-    assert len(lines) == len(CONTESTS)
-    cells = {contest.key: line.strip("| ").split(" | ")[1:] for contest, line in zip(CONTESTS, lines, strict=True)}
+def test_times_should_be_small_and_images_many(measured):
+    rows = ratio_table(measured).rows
+    cells = {comparison.key: row[1:] for comparison, row in zip(COMPARISONS, rows, strict=True)}
     assert cells["conv_h32_forward"] == ["100.0 µs", "80.0 µs", "1.250", "0.7", "≤ 1", "no"]
     assert cells["conv_h32_train"] == ["300.0 µs", "400.0 µs", "0.750", "0.8", "≤ 1", "yes"]
     assert cells["per_token_growth"][2:] == ["1.200", "1", "≤ 1.2", "yes"]
@@ -103,65 +108,65 @@ def test_large_grids_multiply_patches_by_their_halos(side, window, pairs):
     assert operations(large, trained=False) == 2 * 16 * (384 + 32) * pairs
 
 
-def test_rates_are_counts_over_the_measured_time(record):
-    conv = record["operators"][3]
-    found = roofline(record, conv, "forward_us")
+def test_rates_are_counts_over_the_measured_time(measured):
+    conv = measured.operators[3]
+    found = roofline(measured, conv, "forward_us")
     assert found.rate == pytest.approx(2 * 256 * 196 * 1184 / 100e-6)
     assert found.operation_rate == pytest.approx(2 * 256 * 416 * 196**2 / 100e-6)
     assert found.copy_rate == pytest.approx(2 * 256 * 196 * 4 * 384 / 50e-6)
     assert found.by_bytes == pytest.approx(50 * 1184 / 1536)
     assert found.by_operations == pytest.approx(2 * 256 * 416 * 196**2 / 989e6)
-    line = next(line for line in roofline_table(record).splitlines() if "AFT-conv 11, 14 × 14, 32 heads" in line)
-    assert line.endswith("| forward | 118.8 | 8.2 | 38.5 (bytes) | 100.0 | 1,188 | 39 % | 81.8 | 8 % |")
+    line = next(row for row in roofline_table(measured).rows if row[0] == "AFT-conv 11, 14 × 14, 32 heads")
+    assert line[1:] == ["forward", "118.8", "8.2", "38.5 (bytes)", "100.0", "1,188", "39 %", "81.8", "8 %"]
 
 
-def test_without_a_copy_or_a_known_gpu_the_bounds_are_left_out(record):
-    unknown = {**record, "hardware": "another GPU", "operators": record["operators"][3:4]}
-    assert copy_rate(unknown["operators"], unknown["operators"][0]) is None
-    text = roofline_table(unknown)
-    assert "| forward | 118.8 | 8.2 | – | 100.0 | 1,188 | – | 81.8 | – |" in text
-    assert "Published" not in text
-    assert "copies" not in text
+def test_without_a_copy_or_a_known_gpu_the_bounds_are_left_out(measured):
+    unknown = replace(measured, hardware="another GPU", operators=measured.operators[3:4])
+    assert copy_rate(unknown.operators, unknown.operators[0]) is None
+    table = roofline_table(unknown)
+    assert list(table.rows[0][1:]) == ["forward", "118.8", "8.2", "–", "100.0", "1,188", "–", "81.8", "–"]
+    assert "Published" not in table.note
+    assert "copies" not in table.note
 
 
-def test_operators_and_models_have_a_line_each(record):
-    text = operator_table(record["operators"])
-    assert "| AFT-conv | 14 × 14 | 256 | 32 | 11 | 100.0 | 300.0 | 212 | 2.7e-03 |" in text
-    assert "| copy | 14 × 14 | 256 | – | – | 50.0 | – | – | – |" in text
-    assert len(text.splitlines()) == 2 + len(record["operators"])
-    assert "| `deit_small` | 23,000 | 5,000 | 8.00 |" in model_table(record["models"])
-    assert markdown(record).endswith(
+def test_operators_and_models_have_a_line_each(measured):
+    rows = operator_table(measured.operators).rows
+    assert ["AFT-conv", "14 × 14", "256", "32", "11", "100.0", "300.0", "212", "2.7e-03"] in rows
+    assert ["copy", "14 × 14", "256", "–", "–", "50.0", "–", "–", "–"] in rows
+    assert len(rows) == len(measured.operators)
+    assert ["`deit_small`", "23,000", "5,000", "8.00"] in model_table(measured.models).rows
+    assert markdown(measured).endswith(
         "A method. The quartiles of a time lie at most 2.0 % of it apart. On NVIDIA H100 80GB HBM3, PyTorch 2.11.0. "
         "Made by: `aft-lens bench gpu`"
     )
 
 
-def test_the_figure_shows_what_was_measured(record):
-    rows = record["operators"]
+def test_the_figure_shows_what_was_measured(measured):
+    rows = measured.operators
     assert [bar[2] for bar in bars(rows)] == [140.0, 175.0, 300.0, 400.0]
     sides, times = curve(rows, "aft_conv", 32, 11, "forward_us")
     assert sides == [14, 28, 56, 112]
     assert times == pytest.approx([time * 1e3 / 50176 for time in (100, 50, 125, 60)])
-    measured = {contest.key: ratio for contest, ratio in dots(record)}
-    assert measured == ratios(rows, record["models"])
-    bar, *lines, points = page(record).data
+    found = {comparison.key: ratio for comparison, ratio in dots(measured)}
+    assert found == ratios(measured)
+    bar, *lines, points = page(measured).data
     assert list(bar.x) == [140.0, 175.0, 300.0, 400.0]
     assert [line.name for line in lines] == [
         "AFT-conv, forward", "AFT-conv, forward + backward", "SDPA, forward", "SDPA, forward + backward",
         "copy, forward",
     ]  # fmt: skip
-    assert list(points.x) == list(measured.values())
+    assert list(points.x) == list(found.values())
 
 
-@pytest.mark.parametrize("measured", ["everything", "models", "nothing"])
-def test_the_command_prints_and_draws_a_record(record, measured, tmp_path, capsys):
-    if measured != "everything":
-        record["operators"] = []
-    if measured == "nothing":
-        record["models"] = {}
-    (tmp_path / "gpu_h100.json").write_text(json.dumps(record))
+@pytest.mark.parametrize("kept", ["everything", "models", "nothing"])
+def test_the_command_prints_and_draws_a_record(measured, kept, tmp_path, capsys):
+    if kept != "everything":
+        measured = replace(measured, operators=())
+    if kept == "nothing":
+        measured = replace(measured, models={})
+    (tmp_path / "gpu_h100.json").write_text(json.dumps(GPUBench(measured).record()))
     assert main(["bench", "gpu_table", "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == markdown(record) + "\n"
+    assert capsys.readouterr().out == markdown(measured) + "\n"
     assert (tmp_path / "gpu_h100.png").read_bytes().startswith(b"\x89PNG")
     assert ElementTree.parse(tmp_path / "gpu_h100.svg").getroot().tag.endswith("svg")
     assert "plotly" in (tmp_path / "gpu_h100.html").read_text()
@@ -173,32 +178,3 @@ def test_the_tables_ask_for_what_they_need(tmp_path):
             command(what, out=tmp_path)
         with pytest.raises(ValueError, match="no quick run"):
             command(what, out=tmp_path, quick=True)
-
-
-def test_gpus_have_a_line_each(tmp_path, capsys):
-    rows = [
-        {"gpus": 1, "images_per_second": 4000.0, "peak_memory_mib": 9000.4, "scaling_efficiency": 1.0,
-         "test_accuracy": [90.0, 91.0, 92.0]},
-        {"gpus": 2, "images_per_second": 7800.0, "peak_memory_mib": 9100.0, "scaling_efficiency": 0.975},
-        {"gpus": 4, "images_per_second": 15000.0, "peak_memory_mib": 9100.0, "scaling_efficiency": 0.9375,
-         "test_accuracy": [90.0, 91.0, 93.0], "difference": [-2.5, 3.125]},
-    ]  # fmt: skip
-    record = {
-        "command": "aft-lens bench multi_gpu", "hardware": "a GPU", "versions": {"torch": "2.11.0"},
-        "seeds": [0, 1, 2], "method": "A method.", "rows": rows,
-    }  # fmt: skip
-    assert "resumed" not in multi_markdown(record)
-    record["resumed"] = {
-        "gpus_before": 2, "gpus_after": 1, "epochs_before": 2, "epochs": 5, "test_accuracy": 91.234,
-    }  # fmt: skip
-    (tmp_path / "multi_gpu.json").write_text(json.dumps(record))
-    assert main(["bench", "multi_gpu_table", "--out", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1:5] == [
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| 1 | 4,000 | 1.000 | 9,000 | 91.00 ± 1.00 | – |",
-        "| 2 | 7,800 | 0.975 | 9,100 | – | – |",
-        "| 4 | 15,000 | 0.938 | 9,100 | 91.33 ± 1.53 | [-2.50, +3.12] |",
-    ]
-    assert "Stopped on 2 GPUs after 2 epochs and resumed on 1: 5 epochs, test accuracy 91.23 %." in lines
-    assert lines[-1] == "A method. On a GPU, PyTorch 2.11.0, seeds 0, 1, 2. Made by: `aft-lens bench multi_gpu`"

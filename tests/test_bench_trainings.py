@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from analyses.bench.trainings import Trainings, wait
+from analyses.bench.multi_gpu.trainings import Trainings, wait
 
 EPOCHS = 12
 TINY = ("--recipe=digits-conv", "--model.depth=1", "--model.embed_dim=16", "--data.resident=true")
@@ -17,7 +17,7 @@ def test_a_run_is_stopped_goes_on_and_is_not_repeated(tmp_path, capsys):
         assert 2 <= before < EPOCHS
         wait(trainings.resume("run", (*TINY, f"--trainer.epochs={EPOCHS}")))
         assert trainings.rows("run") == EPOCHS
-        options = tuple(json.loads((tmp_path / "run.json").read_text())["options"])
+        options = tuple(json.loads((tmp_path / "run.json").read_text())["content"]["options"])
         assert trainings.start_missing("run", 1, options) is None
         assert "finished before" in capsys.readouterr().out
         other = trainings.start_missing("run", 1, (*options, "--seed=1"))
@@ -39,7 +39,7 @@ def test_a_run_that_fails_says_why_and_one_that_has_ended_is_not_stopped(tmp_pat
 def test_runs_in_other_places_have_other_gpus(tmp_path, monkeypatch, count, expected):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("analyses.bench.trainings.environment", lambda device: {"hardware": device})
+    monkeypatch.setattr("analyses.bench.multi_gpu.trainings.environment", lambda device: {"hardware": device})
     started = []
     monkeypatch.setattr("subprocess.Popen", lambda *_, env, **__: started.append(env) or Ended())
     with Trainings(tmp_path, EPOCHS) as trainings:

@@ -4,6 +4,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+JOBS = {
+    "ops": "operators.run",
+    "gpu": "gpu.run",
+    "gpu_table": "gpu.result",
+    "multi_gpu": "multi_gpu.run",
+    "multi_gpu_table": "multi_gpu.result",
+}
+"""Module whose `command` does each job: what draws is loaded only where it is asked for."""
 TABLES = ("gpu_table", "multi_gpu_table")
 
 
@@ -22,7 +30,7 @@ def command(
         out: Folder for the JSON and figures; left out, the published ones in analyses/results.
         quick: A small run of every part, to see that it works; its figures are not for publishing.
     """
-    module = import_module(f"analyses.bench.{what}")
+    module = import_module(f"analyses.bench.{JOBS[what]}")
     if what not in TABLES:
         module.command(out=out, quick=quick)
     elif quick:

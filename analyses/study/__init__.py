@@ -7,7 +7,8 @@ from typing import Literal
 from analyses.provenance import RESULTS
 from analyses.study.plan import Study
 
-JOBS = {"paper-claims": "train", "claims-table": "table", "speed": "speed"}
+JOBS = {"paper-claims": "train", "claims-table": "result", "speed": "speed"}
+"""Module whose `run` does each job."""
 
 
 def command(

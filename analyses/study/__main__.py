@@ -1,8 +1,7 @@
-"""`python -m analyses.study paper-claims`."""
+"""`python -m analyses.study paper-claims`, the same as `aft-lens study paper-claims`."""
 
-import jsonargparse
-
+from analyses.provenance import run_module
 from analyses.study import command
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    run_module("analyses.study", command)

@@ -1,10 +1,12 @@
 """What the study trains: configurations as changes of shipped recipes, in order of importance."""
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aft_lens.training import Recipe, fits_cuda_graphs, read_recipe
+from analyses.store import Store, fingerprint
 
 FAMILIES = ("fashion", "digits")
 SHIPPED = ("vit", "conv", "full", "entropy", "single")
@@ -114,9 +116,14 @@ class Task:
         return self.runs / self.name
 
     @property
-    def result(self) -> Path:
-        """The run's JSON, there once it has finished."""
-        return self.runs / f"{self.name}.json"
+    def store(self) -> Store:
+        """Where the run's JSON is kept under its name, there once it has finished."""
+        return Store(self.runs)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that a finished run must agree on."""
+        return fingerprint(self.identity())
 
     @property
     def start(self) -> Path | None:
@@ -127,8 +134,7 @@ class Task:
 
     def identity(self) -> dict[str, Any]:
         """What a finished run must agree on with this one to stand for it."""
-        recipe = asdict(self.recipe)
-        recipe["model"]["keep"] = list(recipe["model"]["keep"])
+        recipe = json.loads(json.dumps(asdict(self.recipe)))
         del recipe["trainer"], recipe["data"]["root"]
         return {"configuration": self.configuration.name, "epochs": self.recipe.trainer.epochs, "recipe": recipe}
 

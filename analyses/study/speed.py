@@ -1,26 +1,102 @@
 """Images a second of a training run that has the device to itself."""
 
-import json
-import shlex
-import sys
 import tempfile
 import warnings
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import torch
+from matplotlib.figure import Figure, SubFigure
 
 from aft_lens.checkpoint import read_metrics
 from aft_lens.models import ModelConfig
 from aft_lens.training import Recipe, train
-from analyses.provenance import environment
+from analyses.provenance import made_by
+from analyses.result import Result, Table
 from analyses.study.plan import Study, tasks
 from analyses.study.worker import quiet
+from analyses.theme import axes, layout
 
 NAME = "training_speed.json"
 STEPS, EPOCHS = 100, 3
 """Of each measurement; the first epoch, which compiles and warms up, does not count."""
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """A model trained for a moment."""
+
+    model: str
+    precision: str
+    """Lightning's word, e.g. bf16-mixed."""
+    compiled: bool
+    cuda_graphs: bool
+    """Whether its passes are replayed as CUDA graphs."""
+    batch_size: int
+    images_per_second: Sequence[float]
+    """Of each epoch but the first."""
+    peak_memory_mib: float | None
+    """Of the GPU; None on a CPU."""
+
+    @property
+    def words(self) -> str:
+        """The model and how it is run."""
+        means = (("compiled", self.compiled), ("CUDA graphs", self.cuda_graphs))
+        return ", ".join([self.model, *(words for words, used in means if used)])
+
+
+@dataclass(frozen=True)
+class TrainingSpeed(Result):
+    """The study's models as they are, compiled, and with CUDA graphs."""
+
+    name = Path(NAME).stem
+
+    command: str
+    hardware: str
+    versions: Mapping[str, str]
+    seed: int
+    method: str
+    rows: Sequence[SpeedRow] = ()
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> "TrainingSpeed":
+        """From the content of the JSON."""
+        return cls(**{**record, "rows": [SpeedRow(**row) for row in record["rows"]]})
+
+    def record(self) -> dict[str, Any]:
+        """Everything measured, with the command that measured it."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """A model and a way to run it a row."""
+        rows = [
+            [row.model, row.precision, str(row.compiled), str(row.cuda_graphs), f"{row.images_per_second[-1]:,.0f}",
+             "-" if row.peak_memory_mib is None else f"{row.peak_memory_mib:,.0f}"]
+            for row in self.rows
+        ]  # fmt: skip
+        columns = ("model", "precision", "compiled", "graphs", "images/s", "peak MiB")
+        return Table(columns, rows, note=f"{self.method}; on {self.hardware}", words=4)
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Images a second of the last epoch."""
+        axis = figure.subplots()
+        bars = axis.barh([row.words for row in self.rows], [row.images_per_second[-1] for row in self.rows])
+        axis.bar_label(bars, [f"{row.images_per_second[-1]:,.0f}" for row in self.rows], padding=3)
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1.25 * max((row.images_per_second[-1] for row in self.rows), default=1.0))
+        axis.locator_params(axis="x", nbins=4)
+        axis.set_xlabel("training, images/s")
+
+    def interactive(self) -> go.Figure:
+        """The same with the values under the pointer."""
+        rates = [row.images_per_second[-1] for row in self.rows]
+        figure = go.Figure(go.Bar(x=rates, y=[row.words for row in self.rows], orientation="h"))
+        figure.update_xaxes(title="training, images/s")
+        figure.update_yaxes(autorange="reversed")
+        return layout(axes(figure), height=120 + 32 * len(rates))
 
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
@@ -38,44 +114,36 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     if study.cuda_graphs and device.type != "cuda":
         raise ValueError("study.cuda_graphs needs a CUDA device, found none; set it to false")
     limit = study.limit_batches if isinstance(study.limit_batches, int) else STEPS
-    record: dict[str, Any] = {
-        "command": "aft-lens " + shlex.join(sys.argv[1:]),
-        **environment(device),
-        "seed": 0,
-        "method": f"{EPOCHS} epochs of {limit} steps by `train`, data on the device; rates of all epochs but the first",
-        "rows": [],
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    print(f"{'model':24} {'precision':12} compiled graphs  images/s  peak MiB")
+    method = f"{EPOCHS} epochs of {limit} steps by `train`, data on the device; rates of all epochs but the first"
+    result = TrainingSpeed(**made_by(device), seed=0, method=method)
     asked = bool(study.compile)
     for compiled, graphs in dict.fromkeys([(False, False), (asked, False), (asked, study.cuda_graphs)]):
         for name, recipe in chosen.items():
             where = replace(recipe.trainer, epochs=EPOCHS, compile=compiled, cuda_graphs=graphs, limit_batches=limit)
-            row = {"model": name, **_measure(replace(recipe, trainer=where), device)}
-            record["rows"].append(row)
-            (out / NAME).write_text(json.dumps(record, indent=1) + "\n")
-            peak, rate = row["peak_memory_mib"], row["images_per_second"][-1]
-            shown = "-" if peak is None else f"{peak:,.0f}"
-            print(f"{name:24} {where.precision:12} {compiled!s:8} {graphs!s:6} {rate:9,.0f} {shown:>9}", flush=True)
-    print(out / NAME)
+            row = _measure(name, replace(recipe, trainer=where), device)
+            result = replace(result, rows=[*result.rows, row])
+            result.write_record(out / NAME)
+            print(f"{row.words}: {row.images_per_second[-1]:,.0f} images/s", flush=True)
+    print(f"\n{result}\n{out / NAME}")
 
 
-def _measure(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """Train for a moment and give the rates of all epochs but the first."""
+def _measure(name: str, recipe: Recipe, device: torch.device) -> SpeedRow:
+    """Train for a moment."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         quiet()
         torch.compiler.reset()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         rows = read_metrics(train(recipe, Path(folder) / "run", progress=False))
-    return {
-        "precision": recipe.trainer.precision,
-        "compiled": recipe.trainer.compile,
-        "cuda_graphs": recipe.trainer.cuda_graphs,
-        "batch_size": recipe.data.batch_size,
-        "images_per_second": [row["images_per_second"] for row in rows[1:]],
-        "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
-    }
+    return SpeedRow(
+        name,
+        recipe.trainer.precision,
+        recipe.trainer.compile,
+        recipe.trainer.cuda_graphs,
+        recipe.data.batch_size,
+        [row["images_per_second"] for row in rows[1:]],
+        torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
+    )
 
 
 def _tiny(model: ModelConfig) -> ModelConfig:

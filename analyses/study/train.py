@@ -3,20 +3,17 @@
 import json
 import multiprocessing
 import os
-import shlex
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing.pool import AsyncResult
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any
 
-from analyses.provenance import visible_gpu
-from analyses.study.claims import judge
+from analyses.provenance import command_line, visible_gpu
 from analyses.study.plan import Study, Task, tasks
-from analyses.study.table import NAME, markdown
+from analyses.study.record import Run
+from analyses.study.result import NAME, PaperClaims
 from analyses.study.worker import execute
 
 RESERVE = 1.15
@@ -40,7 +37,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     waiting = [task for task in todo if task.name not in finished]
     print(f"{len(finished)} of {len(todo)} runs finished before; {workers or 1} at a time", flush=True)
 
-    def done(task: Task, outcome: dict[str, Any] | BaseException) -> None:
+    def done(task: Task, outcome: Run | BaseException) -> None:
         clock = f"{time.monotonic() - begun:6.0f} s"
         if isinstance(outcome, BaseException):
             failed[task.name] = f"{type(outcome).__name__}: {outcome}"
@@ -48,10 +45,9 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
             return
         finished[task.name] = outcome
         _write(study, todo, finished, workers, out)
-        rate, took = outcome["images_per_second"], outcome["seconds"]
         print(
-            f"{clock}  {task.name}: {outcome['accuracy']:.2f} %, {took:.0f} s, {rate:,.0f} images/s "
-            f"({len(finished)}/{len(todo)})",
+            f"{clock}  {task.name}: {outcome.accuracy:.2f} %, {outcome.seconds:.0f} s, "
+            f"{outcome.images_per_second:,.0f} images/s ({len(finished)}/{len(todo)})",
             flush=True,
         )
 
@@ -66,8 +62,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
             except Exception as error:  # one run that fails must not keep the others from training
                 done(task, error)
     if finished:
-        _write(study, todo, finished, workers, out)
-        print(markdown(json.loads((out / NAME).read_text())))
+        print(_write(study, todo, finished, workers, out).markdown())
     missing = [task.name for task in todo if task.name not in finished and task.name not in failed]
     if missing:
         print(f"{len(missing)} runs left ({', '.join(missing)}); the same command goes on with them")
@@ -77,11 +72,11 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
 
 def _parallel(
     waiting: list[Task],
-    finished: dict[str, Any],
+    finished: Mapping[str, Run],
     failed: dict[str, str],
     workers: int,
     end: float,
-    done: Any,
+    done: Callable[[Task, Run | BaseException], None],
 ) -> None:
     """Keep `workers` processes busy with the first runs that may start; end them when the time is over."""
     waiting = list(waiting)
@@ -122,46 +117,50 @@ def take_gpu(gpus: SimpleQueue) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
 
-def _may_start(task: Task, finished: dict[str, Any]) -> bool:
+def _may_start(task: Task, finished: Mapping[str, Run]) -> bool:
     """Whether the run that it starts from is there."""
     return task.start is None or task.start.name in finished
 
 
-def _fits(task: Task, finished: dict[str, Any], left: float) -> bool:
+def _fits(task: Task, finished: Mapping[str, Run], left: float) -> bool:
     """Whether a run can be expected to end in the seconds left, judged by the slowest like it."""
     name = task.configuration.name
-    fresh = [found for found in finished.values() if not found["resumed"]]
-    alike = [found for found in fresh if found["configuration"] == name] or fresh
-    paces = [found["seconds"] / found["epochs"] for found in alike]
+    fresh = [run for run in finished.values() if not run.resumed]
+    alike = [run for run in fresh if run.configuration == name] or fresh
+    paces = [run.seconds / run.epochs for run in alike]
     return left > RESERVE * max(paces, default=0.0) * task.recipe.trainer.epochs and _may_start(task, finished)
 
 
-def _finished(task: Task) -> dict[str, Any] | None:
-    """A run's JSON if it has finished; ValueError if it is of another study."""
-    if not task.result.is_file():
+def _finished(task: Task) -> Run | None:
+    """A run that has finished; ValueError if the folder has one of another study under its name."""
+    kept = task.store.get(task.name, task.fingerprint)
+    if kept is not None:
+        return Run.read(kept)
+    path = task.store.path(task.name)
+    if not path.is_file():
         return None
-    found = json.loads(task.result.read_text())
-    expected = json.loads(json.dumps(task.identity()))
-    different = sorted(key for key, value in expected.items() if found.get(key) != value)
+    other = json.loads(path.read_text(encoding="utf-8"))
+    content = other.get("content", other)  # versions before fingerprints wrote the run's record alone
+    different = sorted(key for key, value in task.identity().items() if content.get(key) != value)
     if different:
-        raise ValueError(f"{task.result} is of a run with other {', '.join(different)}; choose another --study.runs")
-    return found
+        raise ValueError(f"{path} is of a run with other {', '.join(different)}; choose another --study.runs")
+    raise ValueError(
+        f"{path} has no fingerprint of this run: it was written by another version; choose another --study.runs, or "
+        "remove the file to train the run anew"
+    )
 
 
-def _write(study: Study, todo: Sequence[Task], finished: dict[str, Any], workers: int, out: Path) -> None:
+def _write(study: Study, todo: Sequence[Task], finished: Mapping[str, Run], workers: int, out: Path) -> PaperClaims:
     """Write claims.json from every finished run, in the study's order."""
     runs = [finished[task.name] for task in todo if task.name in finished]
-    record = {
-        "command": "aft-lens " + shlex.join(sys.argv[1:]),
-        "hardware": sorted({found["hardware"] for found in runs}),
-        "versions": runs[0]["versions"],
-        "workers": workers,
-        "study": {key: value for key, value in asdict(study).items() if key not in ("runs", "accelerator")},
-        "missing": [task.name for task in todo if task.name not in finished],
-        "claims": [asdict(verdict) for verdict in judge(runs)],
-        "runs": runs,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    fresh = (out / NAME).with_suffix(".writing")
-    fresh.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(fresh, out / NAME)
+    result = PaperClaims(
+        command=command_line(),
+        hardware=sorted({run.hardware for run in runs}),
+        versions=runs[0].versions,
+        workers=workers,
+        study={key: value for key, value in asdict(study).items() if key not in ("runs", "accelerator")},
+        missing=[task.name for task in todo if task.name not in finished],
+        runs=runs,
+    )
+    result.write_record(out / NAME)
+    return result

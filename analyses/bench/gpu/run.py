@@ -1,7 +1,7 @@
 """Operators and whole models on one GPU, in one run: `aft-lens bench gpu`."""
 
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analyses.bench import gpu_causal
-from analyses.bench.gpu_models import MODELS, model_row
-from analyses.bench.gpu_operators import OPERATORS, Case, error, floor_train
-from analyses.bench.gpu_record import NAME, ratios
-from analyses.bench.gpu_timing import launched, replayed
-from analyses.provenance import RESULTS, environment
+from aft_lens.files import write_whole
+from analyses.bench.gpu import line
+from analyses.bench.gpu.comparisons import document
+from analyses.bench.gpu.models import MODELS, model_row
+from analyses.bench.gpu.operators import OPERATORS, Case, error, floor_train
+from analyses.bench.gpu.record import NAME, GPURecord, OperatorRow
+from analyses.bench.gpu.timing import launched, replayed
+from analyses.provenance import RESULTS, command_line, environment
+from analyses.result import dump
 
 SETS = 3
 """Sets of inputs taken in turn; together they exceed the cache (each is over 100 MB at batch 256)."""
@@ -34,7 +37,7 @@ CASES = (
     *(Case(batch, (side, side), 32, 11, ("aft_conv",)) for batch, side in ((64, 28), (16, 56), (4, 112))),
     *(Case(256, (14, 14), heads, 11, ("eq6",)) for heads in (32, 384)),
     *(Case(batch, (side, side), 32, 11, ("eq6",)) for batch, side in ((64, 28), (16, 56))),
-    *(Case(batch, (1, length), 0, 32, ("copy", *gpu_causal.OPERATORS)) for batch, length in ((32, 1024), (8, 4096))),
+    *(Case(batch, (1, length), 0, 32, ("copy", *line.OPERATORS)) for batch, length in ((32, 1024), (8, 4096))),
     *(Case(256, (14, 14), 32, side, ("aft_conv",)) for side in (3, 7, 15, 25)),
     *(Case(16, (56, 56), heads, side, ("aft_conv",)) for heads, side in ((16, 11), (384, 11), (32, 3), (32, 25))),
 )
@@ -46,17 +49,15 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
         raise ValueError("bench gpu needs a CUDA device, none was found; `aft-lens bench ops` measures on the CPU")
     torch.manual_seed(0)
     folder = out or RESULTS
-    rows: list[dict[str, Any]] = []
-    models: dict[str, dict[str, float]] = {}
+    measured = GPURecord(command_line(), **environment("cuda"), method=METHOD)
     for name in list(MODELS)[:2] if quick else MODELS:
-        models[name] = row = model_row(MODELS[name])
-        print(
-            f"{name:26} {row['inference']:8.0f} {row['training']:8.0f} images/s  {row['peak_gib']:.2f} GiB", flush=True
-        )
-        _write(folder, rows, models, quick)
+        row = model_row(MODELS[name])
+        print(f"{name:26} {row.inference:8.0f} {row.training:8.0f} images/s  {row.peak_gib:.2f} GiB", flush=True)
+        measured = replace(measured, models={**measured.models, name: row})
+        _write(measured, folder)
     for case in CASES[:2] if quick else CASES:
-        rows += operator_rows(case)
-        _write(folder, rows, models, quick)
+        measured = replace(measured, operators=(*measured.operators, *operator_rows(case)))
+        _write(measured, folder)
     print(f"wrote {folder / f'{NAME}.json'}")
     show(folder)
 
@@ -64,53 +65,38 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
 def show(folder: Path) -> None:
     """Print and draw the folder's record; where the libraries for figures are not installed, say how to do it later."""
     try:
-        table = import_module("analyses.bench.gpu_table")
+        result = import_module("analyses.bench.gpu.result")
     except ModuleNotFoundError as error:  # as on a machine that measures alone
         print(f"{error.name} is not installed: print and draw the record elsewhere with `aft-lens bench gpu_table`")
         return
-    table.command(folder)
+    result.command(folder)
 
 
-def _write(folder: Path, rows: list[dict[str, Any]], models: dict[str, dict[str, float]], quick: bool) -> None:
+def _write(measured: GPURecord, folder: Path) -> None:
     """Write what is measured so far: a run cut short loses what it was at alone."""
-    record = {
-        "command": "aft-lens bench gpu" + (" --quick true" if quick else ""),
-        **environment("cuda"),
-        "seed": 0,
-        "method": METHOD,
-        "ratios": ratios(rows, models),
-        "operators": rows,
-        "models": models,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{NAME}.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_whole(folder / f"{NAME}.json", dump(document(measured)))
 
 
-def operator_rows(case: Case) -> list[dict[str, Any]]:
+def operator_rows(case: Case) -> list[OperatorRow]:
     """Forward and forward + backward of each of a case's operators, on the same tensors."""
     found = []
     for name in case.operators:
-        run, timed = OPERATORS[name], launched if name in gpu_causal.UNCAPTURED else replayed
+        run, timed = OPERATORS[name], launched if name in line.UNCAPTURED else replayed
         sets = [case.inputs(name, seed) for seed in range(SETS)]
-        row = {
-            "operator": name,
-            "batch": case.batch,
-            "grid": list(case.grid),
-            "heads": case.heads,
-            "window": case.window,
-        }
+        train, peak = None, None
         with torch.no_grad():
-            row["error"] = error(case, name, sets[0])
-            row["forward_us"] = timed([_bound(run, case, tensors) for tensors in sets])
+            checked = error(case, name, sets[0])
+            forward = timed([_bound(run, case, tensors) for tensors in sets])
         if name == "floor":
-            row["train_us"] = timed([partial(floor_train, *tensors[:3]) for tensors in sets])
+            train = timed([partial(floor_train, *tensors[:3]) for tensors in sets])
         elif name != "copy":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             gradient = _differentiated(run, case, sets[0])
             gradient()
-            row["peak_mib"] = (torch.cuda.max_memory_allocated() - before) / 2**20
-            row["train_us"] = timed([_differentiated(run, case, tensors) for tensors in sets])
+            peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+            train = timed([_differentiated(run, case, tensors) for tensors in sets])
+        row = OperatorRow(name, case.batch, case.grid, case.heads, case.window, forward, train, checked, peak)
         found.append(row)
         print(_line(row), flush=True)
         del sets
@@ -128,8 +114,8 @@ def _differentiated(run: Callable[..., Tensor], case: Case, tensors: Sequence[Te
     return lambda: torch.autograd.grad(run(case, *inputs), inputs, upstream)
 
 
-def _line(row: dict[str, Any]) -> str:
-    train = f"{row['train_us']['median']:9.1f}" if "train_us" in row else " " * 9
-    shape = f"{row['grid'][0]} x {row['grid'][1]} h {row['heads']} w {row['window']}"
-    check = "" if row["error"] is None else f"error {row['error']:.1e}"
-    return f"{row['operator']:9} {shape:22} {row['forward_us']['median']:9.1f} {train} us {check}"
+def _line(row: OperatorRow) -> str:
+    train = " " * 9 if row.train_us is None else f"{row.train_us.median:9.1f}"
+    shape = f"{row.grid[0]} x {row.grid[1]} h {row.heads} w {row.window}"
+    check = "" if row.error is None else f"error {row.error:.1e}"
+    return f"{row.operator:9} {shape:22} {row.forward_us.median:9.1f} {train} us {check}"

@@ -1,21 +1,21 @@
 """Training over the GPUs of one machine by `aft-lens train`: speed, accuracy and going on with fewer of them."""
 
-import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics
 from aft_lens.data import load_data
-from analyses.bench.trainings import Started, Trainings, wait
-from analyses.provenance import RESULTS, environment
-from analyses.study.claims import pooled_deviation, unpaired_interval
+from aft_lens.statistics import pooled_deviation, unpaired_interval
+from analyses.bench.multi_gpu.record import NAME, GPUCount, Resumed
+from analyses.bench.multi_gpu.result import MultiGPUBench
+from analyses.bench.multi_gpu.trainings import Started, Trainings, wait
+from analyses.provenance import RESULTS, made_by
 from analyses.study.measure import scores
-from analyses.study.table import mean_and_deviation
+from analyses.study.tables import mean_and_deviation
 
-NAME = "multi_gpu.json"
 COUNTS = (1, 2, 4, 8)
 SEEDS, EPOCHS, STOPPED, GLOBAL_BATCH = 4, 8, 2, 512
 RUNS = Path("runs/multi_gpu")
@@ -53,65 +53,51 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     if len(counts) < 2:
         raise ValueError(f"bench multi_gpu needs two CUDA devices or more, found {torch.cuda.device_count()}")
     limit = ("--trainer.limit_batches=30",) if quick else ()
-    folder = out or RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
-        "command": "aft-lens bench multi_gpu" + (" --quick true" if quick else ""),
-        **environment("cuda"),
-        "seeds": list(range(SEEDS)),
-        "method": METHOD,
-        "rows": [],
-    }
+    path = (out or RESULTS) / NAME
+    result = MultiGPUBench(**made_by("cuda"), seeds=list(range(SEEDS)), method=METHOD)
     with Trainings(RUNS.with_name(f"{RUNS.name}-quick") if quick else RUNS, EPOCHS) as trainings:
         for count in counts:
-            row: dict[str, Any] = {"gpus": count, **speed(trainings, count, limit)}
-            record["rows"].append(row)
-            row["scaling_efficiency"] = row["images_per_second"] / (count * record["rows"][0]["images_per_second"])
-            _write(record, folder)
-            print(f"{count} GPUs: {row['images_per_second']:,.0f} images/s", flush=True)
-        record["resumed"] = resumed(trainings, counts[-1], limit)
-        _write(record, folder)
-        print(f"resumed: {record['resumed']}", flush=True)
-        for row in record["rows"]:
-            beside = counts[-1] // row["gpus"]
+            row = speed(trainings, count, limit, result.rows[0] if result.rows else None)
+            result = _write(replace(result, rows=[*result.rows, row]), path)
+            print(f"{count} GPUs: {row.images_per_second:,.0f} images/s", flush=True)
+        result = _write(replace(result, resumed=resumed(trainings, counts[-1], limit)), path)
+        print(f"resumed: {result.resumed}", flush=True)
+        for number, row in enumerate(result.rows):
+            beside = counts[-1] // row.gpus
             for first in range(0, SEEDS, beside):
                 seeds = range(SEEDS)[first : first + beside]
-                wait(*(start_accuracy(trainings, row["gpus"], seed, limit) for seed in seeds))
-            _add_accuracies(row, trainings.folder)
-            _add_differences(record["rows"])
-            _write(record, folder)
-    print(f"wrote {folder / NAME}")
+                wait(*(start_accuracy(trainings, row.gpus, seed, limit) for seed in seeds))
+            names = [f"accuracy-{row.gpus}-{seed}" for seed in range(SEEDS)]
+            row = replace(row, test_accuracy=tuple(_accuracy(trainings.folder / name) for name in names))
+            print(_line(row), flush=True)
+            rows = [*result.rows[:number], row, *result.rows[number + 1 :]]
+            result = _write(replace(result, rows=with_differences(rows)), path)
+    print(f"wrote {path}")
 
 
-def _write(record: dict[str, Any], folder: Path) -> None:
-    """Write what is measured so far."""
-    (folder / NAME).write_text(json.dumps(record, indent=1) + "\n")
+def _write(result: MultiGPUBench, path: Path) -> MultiGPUBench:
+    """Write what is measured so far, and give it back."""
+    result.write_record(path)
+    return result
 
 
-def speed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> dict[str, float]:
-    """Images a second and the largest peak memory of a GPU."""
+def speed(trainings: Trainings, count: int, limit: tuple[str, ...], single: GPUCount | None) -> GPUCount:
+    """Images a second and the largest peak memory of a GPU; efficiency is over `single`, the row of one GPU."""
     name = f"speed-{count}"
     images = f"--data.name=synthetic:{STEPS * BATCH * count}"
     wait(trainings.start_missing(name, count, (*SPEED, images, *limit)))
     rows = read_metrics(trainings.folder / name)
-    return {
-        "images_per_second": statistics.median(row["images_per_second"] for row in rows[2:]),
-        "peak_memory_mib": max(row["peak_memory_mib"] for row in rows),
-    }
+    rate = statistics.median(row["images_per_second"] for row in rows[2:])
+    efficiency = 1.0 if single is None else rate / (count * single.images_per_second)
+    return GPUCount(count, rate, max(row["peak_memory_mib"] for row in rows), efficiency)
 
 
-def resumed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> dict[str, Any]:
+def resumed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> Resumed:
     """What becomes of a run that is stopped on `count` GPUs and goes on with one."""
     started = trainings.start("broken", count, accuracy(count, 0, limit))
     before = trainings.stop_after("broken", STOPPED, started)
     wait(trainings.resume("broken", accuracy(1, 0, limit)))
-    return {
-        "gpus_before": count,
-        "gpus_after": 1,
-        "epochs_before": before,
-        "epochs": trainings.rows("broken"),
-        "test_accuracy": _accuracy(trainings.folder / "broken"),
-    }
+    return Resumed(count, 1, before, trainings.rows("broken"), _accuracy(trainings.folder / "broken"))
 
 
 def accuracy(count: int, seed: int, limit: tuple[str, ...]) -> tuple[str, ...]:
@@ -124,29 +110,26 @@ def start_accuracy(trainings: Trainings, count: int, seed: int, limit: tuple[str
     return trainings.start_missing(f"accuracy-{count}-{seed}", count, accuracy(count, seed, limit), place=seed)
 
 
-def _add_accuracies(row: dict[str, Any], folder: Path) -> None:
-    """Put the seeds' test accuracies into a row, and print it."""
-    row["test_accuracy"] = [_accuracy(folder / f"accuracy-{row['gpus']}-{seed}") for seed in range(SEEDS)]
-    print(_line(row), flush=True)
-
-
-def _add_differences(rows: list[dict[str, Any]]) -> None:
-    """Put into each row that has an accuracy, but the first, its difference to one GPU's: 95 % interval, points."""
-    measured = [row for row in rows if "test_accuracy" in row]
-    pooled = pooled_deviation([row["test_accuracy"] for row in measured])
-    for row in measured[1:]:
-        row["difference"] = unpaired_interval(row["test_accuracy"], rows[0]["test_accuracy"], pooled)
+def with_differences(rows: list[GPUCount]) -> list[GPUCount]:
+    """Rows with the difference to one GPU's accuracy in each that has an accuracy, but the first."""
+    measured = [row for row in rows if row.test_accuracy]
+    pooled = pooled_deviation([row.test_accuracy for row in measured])
+    return [
+        replace(row, difference=unpaired_interval(row.test_accuracy, rows[0].test_accuracy, pooled))
+        if row.test_accuracy and row is not rows[0]
+        else row
+        for row in rows
+    ]
 
 
 def _accuracy(path: Path) -> float:
     """Test accuracy of a checkpoint, percent."""
     saved = load_checkpoint(path, "cuda")
-    return scores(saved.model, load_data(saved.data["name"]), torch.device("cuda"))["accuracy"]
+    return scores(saved.model, load_data(saved.data["name"]), torch.device("cuda")).accuracy
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: GPUCount) -> str:
     return (
-        f"{row['gpus']} GPUs  {row['images_per_second']:8,.0f} images/s  efficiency {row['scaling_efficiency']:.2f}  "
-        f"{row['peak_memory_mib']:,.0f} MiB a GPU  "
-        f"test accuracy {mean_and_deviation(row['test_accuracy'])} %"
+        f"{row.gpus} GPUs  {row.images_per_second:8,.0f} images/s  efficiency {row.scaling_efficiency:.2f}  "
+        f"{row.peak_memory_mib:,.0f} MiB a GPU  test accuracy {mean_and_deviation(row.test_accuracy)} %"
     )

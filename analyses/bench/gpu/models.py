@@ -10,11 +10,12 @@ from torch import Tensor
 
 from aft_lens.models import VisionModel, create_model
 from aft_lens.training import compile_blocks
-from analyses.bench.gpu_timing import replayed
+from analyses.bench.gpu.record import ModelRow
+from analyses.bench.gpu.timing import replayed
 
 
 @dataclass(frozen=True)
-class Contestant:
+class BenchModel:
     """A registered model, what is changed in it, and its batch."""
 
     name: str
@@ -26,25 +27,25 @@ REPLAYS = 9
 FINE = {"patch_size": 4}
 """A 56 x 56 grid: T = 3,136."""
 MODELS = {
-    "deit_small": Contestant("vit_small_patch16_224"),
-    "aft_conv_small_11_32": Contestant("aft_conv_small_11_16", {"num_heads": 32}),
-    "aft_conv_small_11_384": Contestant("aft_conv_small_11_384"),
-    "aft_conv_small_indexed": Contestant("aft_conv_small_11_384", {"keep": (1,) * 12}),
-    "deit_small_56": Contestant("vit_small_patch16_224", FINE, 16),
-    "aft_conv_small_11_32_56": Contestant("aft_conv_small_11_16", {"num_heads": 32, **FINE}, 16),
+    "deit_small": BenchModel("vit_small_patch16_224"),
+    "aft_conv_small_11_32": BenchModel("aft_conv_small_11_16", {"num_heads": 32}),
+    "aft_conv_small_11_384": BenchModel("aft_conv_small_11_384"),
+    "aft_conv_small_indexed": BenchModel("aft_conv_small_11_384", {"keep": (1,) * 12}),
+    "deit_small_56": BenchModel("vit_small_patch16_224", FINE, 16),
+    "aft_conv_small_11_32_56": BenchModel("aft_conv_small_11_16", {"num_heads": 32, **FINE}, 16),
 }
 
 
-def model_row(contestant: Contestant) -> dict[str, float]:
+def model_row(chosen: BenchModel) -> ModelRow:
     """Images a second of inference and of training steps, and the peak memory of a step launched call by call."""
     torch.compiler.reset()
-    model, batch = create_model(contestant.name, **contestant.changes).cuda(), contestant.batch
+    model, batch = create_model(chosen.name, **chosen.changes).cuda(), chosen.batch
     compile_blocks(model)
     images = torch.randn(batch, 3, 224, 224, device="cuda")
     labels = torch.randint(1000, (batch,), device="cuda")
     model.eval()
     with torch.no_grad(), mixed():
-        inference = replayed([lambda: model(images)], REPLAYS)["median"]
+        inference = replayed([lambda: model(images)], REPLAYS).median
     model.train()
     step = training_step(model, images, labels)
     for _ in range(2):
@@ -52,8 +53,8 @@ def model_row(contestant: Contestant) -> dict[str, float]:
     torch.cuda.reset_peak_memory_stats()
     step()
     peak = torch.cuda.max_memory_allocated() / 2**30
-    training = replayed([step], REPLAYS)["median"]
-    return {"inference": batch / inference * 1e6, "training": batch / training * 1e6, "peak_gib": peak}
+    training = replayed([step], REPLAYS).median
+    return ModelRow(batch / inference * 1e6, batch / training * 1e6, peak)
 
 
 def mixed() -> torch.autocast:

@@ -2,14 +2,14 @@
 
 import statistics
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
 from aft_lens.ops import BiasFactors, aft_local
 from aft_lens.ops.inspection import conv_form, local_form, local_form_held
-from analyses.bench.contests import DIM, conv, leaf, tokens
-from analyses.bench.measure import Contest, interleaved
+from analyses.bench.operators.contestants import DIM, conv, leaf, tokens
+from analyses.bench.operators.measure import Contestant, interleaved
+from analyses.bench.operators.record import FormTimes
 
 GRIDS = [((8, 8), 4, 7), ((14, 14), 8, 3), ((14, 14), 8, 11), ((14, 14), 8, 15), ((28, 28), 2, 11), ((28, 28), 2, 25)]
 """Grid, batch and window of the 2-D shapes, each with one, few, some and many heads (causal they have one form)."""
@@ -41,7 +41,7 @@ LOCALS = [
 """Length, batch and window size of AFT-local."""
 
 
-def form_table(rounds: int, *, quick: bool = False) -> list[dict[str, Any]]:
+def form_table(rounds: int, *, quick: bool = False) -> list[FormTimes]:
     """A row a shape: milliseconds of each form, the one that auto takes, the best, and auto's time over it."""
     rows = []
     for grid, batch, window in GRIDS[:1] if quick else GRIDS:
@@ -63,7 +63,7 @@ def form_table(rounds: int, *, quick: bool = False) -> list[dict[str, Any]]:
 
 def _conv_row(
     grid: tuple[int, ...], batch: int, window: int, heads: int, causal: bool, forms: list[str], rounds: int
-) -> dict[str, Any]:
+) -> FormTimes:
     size = (window,) * len(grid)
     auto = conv_form(grid, size, images=batch, heads=heads, channels=DIM // heads, causal=causal, device="cpu")
     shape = f"conv grid {'x'.join(map(str, grid))} window {window} heads {heads} batch {batch}{' causal' * causal}"
@@ -71,11 +71,11 @@ def _conv_row(
     return _row(shape, auto, {form: make(form=form) for form in forms}, rounds)
 
 
-def _local_row(length: int, batch: int, window: int, causal: bool, rounds: int) -> dict[str, Any]:
+def _local_row(length: int, batch: int, window: int, causal: bool, rounds: int) -> FormTimes:
     """AFT-local with the band of chunks or every pair, by taking the choice out of its hands."""
 
-    def make(form: str) -> Contest:
-        class Held(Contest):
+    def make(form: str) -> Contestant:
+        class Held(Contestant):
             def __call__(self) -> None:
                 with local_form_held(form):
                     super().__call__()
@@ -90,8 +90,8 @@ def _local_row(length: int, batch: int, window: int, causal: bool, rounds: int) 
     return _row(shape, auto, {form: make(form) for form in ("band", "rows")}, rounds)
 
 
-def _row(shape: str, auto: str, contests: dict[str, Contest], rounds: int) -> dict[str, Any]:
-    times = interleaved(contests, rounds)
+def _row(shape: str, auto: str, contestants: dict[str, Contestant], rounds: int) -> FormTimes:
+    times = interleaved(contestants, rounds)
     medians = {form: statistics.median(values) for form, values in times.items()}
     best = min(medians, key=lambda form: medians[form])
-    return {"shape": shape, "ms": medians, "auto": auto, "best": best, "auto_over_best": medians[auto] / medians[best]}
+    return FormTimes(shape, medians, auto, best, medians[auto] / medians[best])

@@ -44,7 +44,7 @@ def keep_memory() -> bool:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Contestant:
     """Something to measure: a function and its differentiable inputs."""
 
     run: Callable[..., Tensor]
@@ -56,19 +56,19 @@ class Contest:
         torch.autograd.grad(out, self.inputs, torch.ones_like(out))
 
 
-def interleaved(contests: Mapping[str, Contest], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each contest in each of `rounds` rounds, after two that do not count.
+def interleaved(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each contestant in each of `rounds` rounds, after two that do not count.
 
-    All contests take turns, so that a slower spell of the machine falls on all.
+    All contestants take turns, so that a slower spell of the machine falls on all.
     """
     flush = torch.zeros(FLUSH_BYTES // 4)
     order = random.Random(0)
-    times: dict[str, list[float]] = {name: [] for name in contests}
+    times: dict[str, list[float]] = {name: [] for name in contestants}
     for step in range(rounds + 2):
-        for name in order.sample(list(contests), len(contests)):
+        for name in order.sample(list(contestants), len(contestants)):
             flush.add_(1)
             start = time.perf_counter()
-            contests[name]()
+            contestants[name]()
             if step >= 2:
                 times[name].append((time.perf_counter() - start) * 1e3)
     return times
@@ -79,25 +79,25 @@ def ratio(times: Mapping[str, Sequence[float]], one: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
 
 
-def median_ms(contest: Contest, seconds: float, most: int = 15) -> float:
+def median_ms(contestant: Contestant, seconds: float, most: int = 15) -> float:
     """Median milliseconds of as many runs as `seconds` allow, at least one, after one that does not count."""
-    contest()
+    contestant()
     times: list[float] = []
     while not times or (sum(times) < seconds and len(times) < most):
         start = time.perf_counter()
-        contest()
+        contestant()
         times.append(time.perf_counter() - start)
     return statistics.median(times) * 1e3
 
 
-def peak_bytes(contest: Contest) -> int:
+def peak_bytes(contestant: Contestant) -> int:
     """Largest number of live bytes from PyTorch's CPU allocator during a pass, above the inputs.
 
     Outputs, gradients and everything kept for backward count; the inputs do not. Sums the allocations and
     releases that the profiler records.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
-        contest()
+        contestant()
     result = record.profiler.kineto_results if record.profiler else None
     if result is None:
         raise RuntimeError("the profiler recorded nothing: this PyTorch was built without Kineto")
@@ -109,7 +109,7 @@ def peak_bytes(contest: Contest) -> int:
     return peak
 
 
-def peak_resident(contest: Contest) -> int | None:
+def peak_resident(contestant: Contestant) -> int | None:
     """Growth of the process's peak resident memory in a pass, in bytes, libraries' own buffers included.
 
     Linux alone: freed memory is handed back, the high-water mark reset and read again; None elsewhere.
@@ -119,12 +119,12 @@ def peak_resident(contest: Contest) -> int | None:
         return None
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     clear.write_text("5")
-    before = _field(status, "VmRSS")
-    contest()
-    return _field(status, "VmHWM") - before
+    before = _bytes(status, "VmRSS")
+    contestant()
+    return _bytes(status, "VmHWM") - before
 
 
-def _field(status: Path, name: str) -> int:
+def _bytes(status: Path, name: str) -> int:
     line = next(line for line in status.read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aft_lens.ops import BiasFactors, aft_conv, aft_full, aft_local, aft_simple
 from aft_lens.ops.inspection import unsafe_convolution
-from analyses.bench.measure import Contest
+from analyses.bench.operators.measure import Contestant
 
 DIM, HEADS, RANK, WINDOW, CONV_WINDOW = 384, 6, 128, 32, 11
 QUADRATIC_LIMIT = 6400
@@ -28,42 +28,42 @@ def tokens(batch: int, length: int) -> list[Tensor]:
     return [leaf(batch, length, DIM) for _ in range(3)]
 
 
-def softmax_attention(batch: int, length: int) -> Contest:
+def softmax_attention(batch: int, length: int) -> Contestant:
     """torch's scaled_dot_product_attention over 6 heads of 64."""
-    return Contest(F.scaled_dot_product_attention, [leaf(batch, HEADS, length, DIM // HEADS) for _ in range(3)])
+    return Contestant(F.scaled_dot_product_attention, [leaf(batch, HEADS, length, DIM // HEADS) for _ in range(3)])
 
 
-def textbook_attention(batch: int, length: int) -> Contest:
+def textbook_attention(batch: int, length: int) -> Contestant:
     """softmax(Q K^T / sqrt c) V as written."""
 
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1) @ value
 
-    return Contest(run, softmax_attention(batch, length).inputs)
+    return Contestant(run, softmax_attention(batch, length).inputs)
 
 
-def simple(batch: int, length: int, *, causal: bool = False) -> Contest:
+def simple(batch: int, length: int, *, causal: bool = False) -> Contestant:
     """AFT-simple."""
-    return Contest(lambda *x: aft_simple(*x, causal=causal), tokens(batch, length))
+    return Contestant(lambda *x: aft_simple(*x, causal=causal), tokens(batch, length))
 
 
-def full(batch: int, length: int, *, causal: bool = False) -> Contest:
+def full(batch: int, length: int, *, causal: bool = False) -> Contestant:
     """AFT-full with the factorized bias of Eq. 7."""
     factors = [leaf(length, RANK, scale=0.1) for _ in range(2)]
-    return Contest(
+    return Contestant(
         lambda q, k, v, *w: aft_full(q, k, v, BiasFactors(*w), causal=causal), tokens(batch, length) + factors
     )
 
 
-def full_free(batch: int, length: int) -> Contest:
+def full_free(batch: int, length: int) -> Contestant:
     """AFT-full with a T x T parameter."""
-    return Contest(aft_full, [*tokens(batch, length), leaf(length, length, scale=0.1)])
+    return Contestant(aft_full, [*tokens(batch, length), leaf(length, length, scale=0.1)])
 
 
-def local(batch: int, length: int, *, causal: bool = False, window: int = WINDOW) -> Contest:
+def local(batch: int, length: int, *, causal: bool = False, window: int = WINDOW) -> Contestant:
     """AFT-local with a factorized bias."""
     factors = [leaf(length, RANK, scale=0.1) for _ in range(2)]
-    return Contest(
+    return Contestant(
         lambda q, k, v, *w: aft_local(q, k, v, BiasFactors(*w), window, causal=causal),
         tokens(batch, length) + factors,
     )
@@ -79,7 +79,7 @@ def conv(
     peak: float = 0.0,
     form: str = "auto",
     causal: bool = False,
-) -> Contest:
+) -> Contestant:
     """AFT-conv over a grid, biases N(level, 0.1^2), keys N(0, 1) with `peak` added to the one in the middle."""
     key = torch.randn(batch, heads, *grid)
     middle: tuple[EllipsisType | int, ...] = (..., *(side // 2 for side in grid))
@@ -90,13 +90,13 @@ def conv(
         leaf(batch, heads, DIM // heads, *grid),
         leaf(heads, *(window for _ in grid), scale=0.1, level=level),
     ]
-    return Contest(lambda *x: aft_conv(*x, implementation=form, causal=causal), inputs)
+    return Contestant(lambda *x: aft_conv(*x, implementation=form, causal=causal), inputs)
 
 
-def unsafe_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float, peak: float = 0.0) -> Contest:
+def unsafe_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float, peak: float = 0.0) -> Contestant:
     """Eq. 6's own sum (everything, plus a convolution with e^w - 1) in the same code, wherever it cancels."""
 
-    class Unsafe(Contest):
+    class Unsafe(Contestant):
         def __call__(self) -> None:
             with unsafe_convolution():
                 super().__call__()
@@ -105,7 +105,7 @@ def unsafe_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float, 
     return Unsafe(safe.run, safe.inputs)
 
 
-def written_out_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float, peak: float = 0.0) -> Contest:
+def written_out_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: float, peak: float = 0.0) -> Contestant:
     """Eq. 6 as one would write it in PyTorch: global sum, conv2d with expm1, autograd."""
 
     def run(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -116,10 +116,10 @@ def written_out_conv(batch: int, grid: tuple[int, ...], *, heads: int, level: fl
         total = moved.view(len(key), -1, *key.shape[1:]).transpose(1, 2) + mixed.sum((3, 4), keepdim=True)
         return torch.sigmoid(query) * total[:, :, :-1] / total[:, :, -1:]
 
-    return Contest(run, conv(batch, grid, heads=heads, level=level, peak=peak).inputs)
+    return Contestant(run, conv(batch, grid, heads=heads, level=level, peak=peak).inputs)
 
 
-def packaged(distribution: str, ending: str) -> ModuleType | None:
+def module_of(distribution: str, ending: str) -> ModuleType | None:
     """One file of an installed distribution, without the package around it; None where it is not installed."""
     try:
         found = [file for file in files(distribution) or [] if str(file).endswith(ending)]
@@ -133,20 +133,20 @@ def packaged(distribution: str, ending: str) -> ModuleType | None:
     return module
 
 
-def aft_pytorch_full(batch: int, length: int) -> Contest | None:
+def aft_pytorch_full(batch: int, length: int) -> Contestant | None:
     """aft-pytorch's AFTFull with identity projections (the core operator alone)."""
-    module = packaged("aft-pytorch", "aft_pytorch/aft_pytorch.py")
+    module = module_of("aft-pytorch", "aft_pytorch/aft_pytorch.py")
     if module is None:
         return None
     layer = module.AFTFull(length, DIM, hidden_dim=DIM)
     for name in ("to_q", "to_k", "to_v", "project"):
         setattr(layer, name, torch.nn.Identity())
-    return Contest(lambda x, _w: layer(x), [leaf(batch, length, DIM), layer.wbias])
+    return Contestant(lambda x, _w: layer(x), [leaf(batch, length, DIM), layer.wbias])
 
 
-def labml_local(batch: int, length: int) -> Contest | None:
+def labml_local(batch: int, length: int) -> Contestant | None:
     """labml-nn's AFTLocal, causal as it ships, with identity projections."""
-    module = packaged("labml-nn", "transformers/aft/__init__.py")
+    module = module_of("labml-nn", "transformers/aft/__init__.py")
     if module is None:
         return None
     layer = module.AFTLocal(DIM, length, WINDOW)
@@ -154,10 +154,10 @@ def labml_local(batch: int, length: int) -> Contest | None:
         setattr(layer, name, torch.nn.Identity())
     mask = torch.ones(length, length, dtype=torch.bool).tril().unsqueeze(-1)
     inputs = [leaf(length, batch, DIM) for _ in range(3)]
-    return Contest(lambda q, k, v, _w: layer(query=q, key=k, value=v, mask=mask), [*inputs, layer.pos_bias])
+    return Contestant(lambda q, k, v, _w: layer(query=q, key=k, value=v, mask=mask), [*inputs, layer.pos_bias])
 
 
-CURVES: dict[str, tuple[Callable[[int], Contest | None], int | None]] = {
+CURVES: dict[str, tuple[Callable[[int], Contestant | None], int | None]] = {
     "simple": (lambda t: simple(1, t), None),
     "simple_causal": (lambda t: simple(1, t, causal=True), None),
     "local": (lambda t: local(1, t), None),

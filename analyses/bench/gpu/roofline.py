@@ -4,16 +4,16 @@
     trained:  bytes = 2 B T (8 d + 3 h)          operations = 6 B (d + h) P
 
 with two bytes a value (bfloat16), d channels and h heads. P is the number of (target, source) pairs of one channel's
-product: see `pairs`.
+product: see `product_pairs`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from aft_lens.ops.inspection import kernel_pairs
-from analyses.bench.gpu_operators import DIM
+from analyses.bench.gpu.operators import DIM
+from analyses.bench.gpu.record import GPURecord, OperatorRow
 
 COUNTED = ("aft_conv", "indexed")
 """Operators whose bytes and operations are counted here."""
@@ -61,48 +61,50 @@ class Roofline:
         return None if self.matrix_peak is None else self.operations / self.matrix_peak * 1e6
 
 
-def moved(row: Mapping[str, Any], *, trained: bool) -> int:
+def moved(row: OperatorRow, *, trained: bool) -> int:
     """Bytes that must move: Q, K, V read and Y written, 2 B T (3 d + h), K having h channels.
 
     Trained, the backward pass besides reads Q, K, V, dY and writes dQ, dK, dV: 2 B T (8 d + 3 h) in all.
     """
-    tokens, heads = row["batch"] * math.prod(row["grid"]), row["heads"]
+    tokens, heads = row.batch * math.prod(row.grid), row.heads
     return VALUE_BYTES * tokens * (8 * DIM + 3 * heads if trained else 3 * DIM + heads)
 
 
-def pairs(row: Mapping[str, Any]) -> int:
+def product_pairs(row: OperatorRow) -> int:
     """Pairs of target and source that one product of a channel takes, tiles' padding left out.
 
     Indexed AFT-conv multiplies no matrices: 0. The others: `kernel_pairs`.
     """
-    return 0 if row["operator"] == "indexed" else kernel_pairs(row["grid"], row["heads"], row["window"])
+    return 0 if row.operator == "indexed" else kernel_pairs(row.grid, row.heads, row.window)
 
 
-def operations(row: Mapping[str, Any], *, trained: bool) -> int:
+def operations(row: OperatorRow, *, trained: bool) -> int:
     """Operations of the matrix units: 2 B (d + h) P forward, a numerator a channel and a denominator a head.
 
     The backward pass adds as much twice: the gradients of values and keys (transposed weights times the gradients of
     numerators and denominators) and that of the weights (those gradients times weighted values and keys).
     """
-    return (6 if trained else 2) * row["batch"] * (DIM + row["heads"]) * pairs(row)
+    return (6 if trained else 2) * row.batch * (DIM + row.heads) * product_pairs(row)
 
 
-def copy_rate(rows: Iterable[Mapping[str, Any]], like: Mapping[str, Any]) -> float | None:
+def copy_rate(rows: Iterable[OperatorRow], like: OperatorRow) -> float | None:
     """Bytes a second of the `copy` row of a shape, which reads and writes two tensors: 2 B T 4 d over its time."""
     for row in rows:
-        if (row["operator"], row["batch"], row["grid"]) == ("copy", like["batch"], like["grid"]):
-            tokens = row["batch"] * math.prod(row["grid"])
-            return VALUE_BYTES * tokens * 4 * DIM / row["forward_us"]["median"] * 1e6
+        if (row.operator, row.batch, row.grid) == ("copy", like.batch, like.grid):
+            tokens = row.batch * math.prod(row.grid)
+            return VALUE_BYTES * tokens * 4 * DIM / row.forward_us.median * 1e6
     return None
 
 
-def roofline(record: Mapping[str, Any], row: Mapping[str, Any], column: str) -> Roofline:
-    """The counts and bounds of a row's time, `forward_us` or `train_us`."""
-    trained = column == "train_us"
+def roofline(measured: GPURecord, row: OperatorRow, column: str) -> Roofline:
+    """The counts and bounds of a row's time, `forward_us` or `train_us`; ValueError where that was not measured."""
+    trained, time = column == "train_us", row.time(column)
+    if time is None:
+        raise ValueError(f"{row.operator} on {row.grid} has no {column}")
     return Roofline(
         moved(row, trained=trained),
         operations(row, trained=trained),
-        row[column]["median"],
-        copy_rate(record["operators"], row),
-        PUBLISHED.get(record["hardware"], (None, None))[1],
+        time.median,
+        copy_rate(measured.operators, row),
+        PUBLISHED.get(measured.hardware, (None, None))[1],
     )

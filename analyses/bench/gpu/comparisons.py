@@ -1,30 +1,9 @@
-"""What `aft-lens bench gpu` records: the words for its rows, and its ratios with what each should reach."""
+"""Ours over theirs: every ratio that `aft-lens bench gpu` publishes, with what each is aimed at and should reach."""
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NAME = "gpu_h100"
-"""Name of the published record and its figure, without an ending."""
-WORDS = {
-    "copy": "copy",
-    "floor": "copy of AFT-conv's bytes",
-    "sdpa": "SDPA",
-    "textbook": "textbook attention",
-    "linear": "linear attention",
-    "aft_conv": "AFT-conv",
-    "indexed": "indexed AFT-conv",
-    "eq6": "Eq. 6 by convolutions",
-    "sdpa_causal": "causal SDPA",
-    "simple": "AFT-simple",
-    "simple_causal": "causal AFT-simple",
-    "simple_causal_torch": "causal AFT-simple in PyTorch",
-    "local_causal": "causal AFT-local",
-    "local_causal_torch": "causal AFT-local in PyTorch",
-}
-"""What the rows' operators are called in tables and figures, in the order of the tables."""
-PASSES = {"forward_us": "forward", "train_us": "forward + backward"}
-"""Columns of an operator's times."""
+from analyses.bench.gpu.record import PASSES, GPURecord, find
 
 
 @dataclass(frozen=True)
@@ -36,16 +15,18 @@ class Entry:
     shape: tuple[int, int, int] | None = None
     """Side of the grid, heads and window."""
 
-    def read(self, rows: Iterable[Mapping[str, Any]], models: Mapping[str, Mapping[str, float]]) -> float | None:
+    def read(self, measured: GPURecord) -> float | None:
         """Its value (medians of times, µs); None where it was not measured."""
         if self.shape is None:
-            return models.get(self.name, {}).get(self.column)
-        row = find(rows, self.name, *self.shape)
-        return row[self.column]["median"] if row and self.column in row else None
+            model = measured.models.get(self.name)
+            return None if model is None else float(getattr(model, self.column))
+        row = find(measured.operators, self.name, *self.shape)
+        time = None if row is None else row.time(self.column)
+        return None if time is None else time.median
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """Ours over theirs, and the ratios aimed at and asked for at least."""
 
     key: str
@@ -60,39 +41,34 @@ class Contest:
         """True of images/s, False of times and memory."""
         return self.ours.column in ("inference", "training")
 
+    @property
+    def asked(self) -> str:
+        """The ratio that it should reach, e.g. ≤ 1.2."""
+        return f"{'≥' if self.larger_is_better else '≤'} {self.least:g}"
+
     def met(self, ratio: float) -> bool:
         """Whether a ratio reaches `least`."""
         return ratio >= self.least if self.larger_is_better else ratio <= self.least
 
 
-def find(
-    rows: Iterable[Mapping[str, Any]], operator: str, side: int, heads: int = 0, window: int = 0
-) -> Mapping[str, Any] | None:
-    """The row of an operator on a square grid; None where it was not measured."""
-    for row in rows:
-        if (row["operator"], *row["grid"], row["heads"], row["window"]) == (operator, side, side, heads, window):
-            return row
-    return None
-
-
-def _conv(heads: int, column: str, aim: float, least: float) -> Contest:
+def _conv(heads: int, column: str, aim: float, least: float) -> Comparison:
     """AFT-conv over SDPA on 14 x 14."""
     key = f"conv_h{heads}_{'forward' if column == 'forward_us' else 'train'}"
     words = f"AFT-conv, {heads} heads, over SDPA, 14 × 14, {PASSES[column]}"
-    return Contest(
+    return Comparison(
         key, words, Entry("aft_conv", column, (14, heads, 11)), Entry("sdpa", column, (14, 0, 0)), aim, least
     )
 
 
-def _indexed(key: str, column: str, aim: float, least: float) -> Contest:
+def _indexed(key: str, column: str, aim: float, least: float) -> Comparison:
     """Indexed AFT-conv over a copy of as many bytes."""
     words = f"indexed AFT-conv, 384 heads, over its copy floor, {PASSES[column]}"
-    return Contest(
+    return Comparison(
         key, words, Entry("indexed", column, (14, 384, 11)), Entry("floor", column, (14, 384, 11)), aim, least
     )
 
 
-def _model(key: str, words: str, names: tuple[str, str], column: str, aim: float, least: float) -> Contest:
+def _model(key: str, words: str, names: tuple[str, str], column: str, aim: float, least: float) -> Comparison:
     """A model over DeiT small."""
     ours, theirs = names
     what = {
@@ -100,7 +76,7 @@ def _model(key: str, words: str, names: tuple[str, str], column: str, aim: float
         "training": "training (images/s)",
         "peak_gib": "training (peak memory)",
     }
-    return Contest(key, f"{words}, {what[column]}", Entry(ours, column), Entry(theirs, column), aim, least)
+    return Comparison(key, f"{words}, {what[column]}", Entry(ours, column), Entry(theirs, column), aim, least)
 
 
 _SMALL = ("aft_conv_small_11_32", "deit_small")
@@ -108,7 +84,7 @@ _FINE = ("aft_conv_small_11_32_56", "deit_small_56")
 _MANY = ("aft_conv_small_11_384", "deit_small")
 _OVER = "AFT-conv small {} over DeiT small"
 
-CONTESTS = (
+COMPARISONS = (
     _conv(16, "forward_us", 0.7, 1.0),
     _conv(32, "forward_us", 0.7, 1.0),
     _conv(384, "forward_us", 1.0, 1.4),
@@ -117,11 +93,11 @@ CONTESTS = (
     _conv(384, "train_us", 1.0, 1.6),
     _indexed("indexed_forward", "forward_us", 1.1, 1.3),
     _indexed("indexed_train", "train_us", 1.2, 1.5),
-    Contest(
+    Comparison(
         "conv_56_forward", "AFT-conv, 32 heads, over SDPA, 56 × 56, forward",
         Entry("aft_conv", "forward_us", (56, 32, 11)), Entry("sdpa", "forward_us", (56, 0, 0)), 0.25, 0.5,
     ),
-    Contest(
+    Comparison(
         "per_token_growth", "AFT-conv, 32 heads, 112 × 112 over 28 × 28, forward at equal tokens",
         Entry("aft_conv", "forward_us", (112, 32, 11)), Entry("aft_conv", "forward_us", (28, 32, 11)), 1.0, 1.2,
     ),
@@ -140,11 +116,18 @@ CONTESTS = (
 """Every published ratio, in the order of the tables."""
 
 
-def ratios(rows: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def ratios(measured: GPURecord) -> dict[str, float]:
     """Ours over theirs: times of operators, images a second of models; those whose rows are missing are left out."""
     found = {}
-    for contest in CONTESTS:
-        ours, theirs = contest.ours.read(rows, models), contest.theirs.read(rows, models)
+    for comparison in COMPARISONS:
+        ours, theirs = comparison.ours.read(measured), comparison.theirs.read(measured)
         if ours is not None and theirs is not None:
-            found[contest.key] = ours / theirs
+            found[comparison.key] = ours / theirs
     return found
+
+
+def document(measured: GPURecord) -> dict[str, Any]:
+    """The content of the JSON: the record with its ratios before its rows."""
+    record = measured.record()
+    rows = {key: record.pop(key) for key in ("operators", "models")}
+    return {**record, "ratios": ratios(measured), **rows}

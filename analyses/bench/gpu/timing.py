@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from analyses.bench.gpu.record import Time
 
-def replayed(calls: Sequence[Callable[[], Any]], replays: int = 15) -> dict[str, float]:
+
+def replayed(calls: Sequence[Callable[[], Any]], replays: int = 15) -> Time:
     """Microseconds a call when a CUDA graph of all calls is replayed: median, and the quartiles."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -23,16 +25,16 @@ def replayed(calls: Sequence[Callable[[], Any]], replays: int = 15) -> dict[str,
     graph.replay()
     times = [elapsed(graph.replay) * 1e3 / len(calls) for _ in range(replays)]
     low, middle, high = statistics.quantiles(times, n=4)
-    return {"median": middle, "low": low, "high": high}
+    return Time(middle, low, high)
 
 
-def launched(calls: Sequence[Callable[[], Any]], rounds: int = 15) -> dict[str, float]:
+def launched(calls: Sequence[Callable[[], Any]], rounds: int = 15) -> Time:
     """Microseconds a call when they are launched one after another: median, and the quartiles."""
     for call in calls:
         call()
     times = [elapsed(call) * 1e3 for _ in range(rounds) for call in calls]
     low, middle, high = statistics.quantiles(times, n=4)
-    return {"median": middle, "low": low, "high": high}
+    return Time(middle, low, high)
 
 
 def elapsed(call: Callable[[], Any]) -> float:

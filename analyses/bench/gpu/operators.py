@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aft_lens.ops import aft_conv, aft_indexed, reference
-from analyses.bench import gpu_causal
+from analyses.bench.gpu import line
 
 DIM = 384
 ATTENTION_HEADS = 6
@@ -37,8 +37,8 @@ class Case:
             return torch.randn(*shape, device="cuda", generator=generator).bfloat16()
 
         b, t = self.batch, math.prod(self.grid)
-        if operator in gpu_causal.OPERATORS:
-            return gpu_causal.inputs(operator, (b, t, DIM), ATTENTION_HEADS, random)
+        if operator in line.OPERATORS:
+            return line.inputs(operator, (b, t, DIM), ATTENTION_HEADS, random)
         if operator in ("copy", "sdpa", "textbook", "linear"):
             return [random(b, ATTENTION_HEADS, t, DIM // ATTENTION_HEADS) for _ in range(3)]
         h, c = self.heads, DIM // self.heads
@@ -136,7 +136,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "floor": _floor,
     "indexed": _indexed,
     "eq6": _eq6,
-    **{name: _on_a_line(run) for name, run in gpu_causal.OPERATORS.items()},
+    **{name: _on_a_line(run) for name, run in line.OPERATORS.items()},
 }
 
 
@@ -145,8 +145,8 @@ def error(case: Case, operator: str, tensors: list[Tensor]) -> float | None:
 
     Grids above 28 x 28 are not checked: the reference holds T x T weights a head.
     """
-    if operator in gpu_causal.OPERATORS:
-        return gpu_causal.error(operator, case.window, tensors)
+    if operator in line.OPERATORS:
+        return line.error(operator, case.window, tensors)
     if operator not in ("aft_conv", "indexed", "eq6") or math.prod(case.grid) > 28 * 28:
         return None
     found = OPERATORS[operator](case, *tensors)[:CHECKED].double()

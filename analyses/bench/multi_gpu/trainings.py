@@ -1,6 +1,5 @@
 """Runs of `aft-lens train` in processes of their own, on some of a machine's GPUs."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 from aft_lens.checkpoint import METRICS, read_metrics
 from aft_lens.training.run import state_folder
 from analyses.provenance import environment, visible_gpu
+from analyses.store import Store, fingerprint
 
 Started = tuple["subprocess.Popen[bytes]", Path]
 """A run and its log."""
@@ -30,6 +30,7 @@ class Trainings:
 
     def __init__(self, folder: Path, epochs: int, *, device: str = "cuda") -> None:
         self.folder, self.epochs, self.device = folder, epochs, device
+        self._store = Store(folder)
         self._running: list[subprocess.Popen[bytes]] = []
         self._sigterm: Any = signal.SIG_DFL
 
@@ -54,14 +55,13 @@ class Trainings:
         for stale in (self.folder / name, state_folder(self.folder / name)):
             shutil.rmtree(stale, ignore_errors=True)
         identity = self._identity(count, options)
-        (self.folder / f"{name}.json").write_text(json.dumps(identity, indent=1) + "\n")
+        self._store.put(name, fingerprint(identity), identity)
         return self._launch(name, count, options, place)
 
     def start_missing(self, name: str, count: int, options: tuple[str, ...], place: int = 0) -> Started | None:
         """`start` a run, or None if it has finished before."""
-        kept = self.folder / f"{name}.json"
-        same = kept.is_file() and json.loads(kept.read_text()) == self._identity(count, options)
-        if same and self.rows(name) == self.epochs:
+        same = self._store.get(name, fingerprint(self._identity(count, options)))
+        if same is not None and self.rows(name) == self.epochs:
             print(f"{self.folder / name} finished before; remove {self.folder} to measure anew", flush=True)
             return None
         return self.start(name, count, options, place)

@@ -1,0 +1,61 @@
+"""gpu_h100.json as a result, and as the Markdown that the README shows: `aft-lens bench gpu_table`."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from matplotlib.figure import Figure, SubFigure
+
+from analyses.bench.gpu.comparisons import document
+from analyses.bench.gpu.figure import draw
+from analyses.bench.gpu.page import page
+from analyses.bench.gpu.record import NAME, GPURecord
+from analyses.bench.gpu.tables import made_on, markdown, ratio_table
+from analyses.provenance import RESULTS
+from analyses.result import Result, Table
+
+
+@dataclass(frozen=True)
+class GPUBench(Result):
+    """Operators and models on one GPU."""
+
+    name = NAME
+    size = (15.0, 6.8)
+
+    measured: GPURecord
+
+    def record(self) -> dict[str, Any]:
+        """Everything measured, with the command that measured it, and the ratios that follow."""
+        return document(self.measured)
+
+    def table(self) -> Table:
+        """The ratios beside what they should be."""
+        table = ratio_table(self.measured)
+        return Table(table.columns, table.rows, note=made_on(self.measured), words=table.words)
+
+    def markdown(self) -> str:
+        """Ratios, operators, models and rooflines, and what they were measured on."""
+        return markdown(self.measured)
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Operators on one grid, time per token over grids, ratios beside what they should be."""
+        draw(figure, self.measured)
+
+    def interactive(self) -> go.Figure:
+        """The same with the values under the pointer."""
+        return page(self.measured)
+
+
+def command(out: Path | None = None) -> None:
+    """Print the tables of gpu_h100.json and draw its figure anew; FileNotFoundError with the next step without one."""
+    folder = out or RESULTS
+    path = folder / f"{NAME}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; make it with `aft-lens bench gpu` on a GPU")
+    result = GPUBench(GPURecord.read(json.loads(path.read_text(encoding="utf-8"))))
+    print(result.markdown())
+    for drawn in (*result.write_figures(folder, NAME), result.write_page(folder / f"{NAME}.html")):
+        print(f"wrote {drawn}", file=sys.stderr)

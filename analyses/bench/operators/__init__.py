@@ -1,0 +1,1 @@
+"""The operators on a CPU: `aft-lens bench ops`."""
