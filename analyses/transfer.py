@@ -36,7 +36,7 @@ def target(name: str | None, reader: AttentionReader, classes: int | None) -> tu
     if name and (name in list_recipes() or Path(name).is_file()):
         recipe = read_recipe(name)
         return recipe.model, recipe.data.name
-    known = [model for model in list_models() if model.startswith("aft_conv")]
+    known = [model for model in list_models() if model_config(model).traits.weights == "offset"]
     raise ValueError(f"to must be a recipe or one of {', '.join(known)}, got {name!r}; give --to")
 
 
