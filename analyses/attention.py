@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from jsonargparse import auto_cli
 from torch import Tensor
 
 from aft_lens.extraction import (
@@ -20,15 +19,19 @@ from aft_lens.extraction import (
     targets_per_offset,
 )
 from aft_lens.models import VisionModel
-from analyses.figures import report_folder, rounded, save_mosaic, table
-from analyses.offset_maps import mean_distance
-from analyses.positions import PositionFigures
-from analyses.provenance import command_line
+from analyses.built_in_positions import built_in_positions
+from analyses.command import report, report_folder, run_module, save
+from analyses.maps.frame import mean_distance
+from analyses.maps.head_maps import HeadMaps
+from analyses.maps.result import MapResult
+from analyses.result import Table
 
 
 @dataclass(frozen=True)
-class AttentionMaps:
+class AttentionMaps(MapResult):
     """Attention averaged over images and targets, by offset."""
+
+    name = "attention"
 
     maps: Float[np.ndarray, "layer head dy dx"]
     """Mean attention weight at an offset, `2H-1 2W-1`."""
@@ -41,6 +44,8 @@ class AttentionMaps:
     """What was opened."""
     error: float = 0.0
     """Largest relative error of an attention output recomputed from the extracted weights."""
+    trained_grid: tuple[int, int] | None = None
+    """Patches that the position embeddings were trained for, where they were interpolated to others."""
 
     @property
     def excess(self) -> Float[np.ndarray, "layer head dy dx"]:
@@ -60,25 +65,40 @@ class AttentionMaps:
         """`mean_distance` of attention that is the same everywhere."""
         return float(mean_distance(targets_per_offset(self.grid).numpy()))
 
-    def save(self, out: Path, *, limit: float | None = None, line: str | None = None) -> list[Path]:
-        """Write attention.json, .png, .svg and .html.
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """Says how many images."""
+        return f"Relative attention over {self.images} images"
 
-        `limit` fixes the colour scale, e.g. to a bias figure's; `line` is the command that the record keeps.
-        """
-        record = {
+    def head_maps(self, label: str = "", *, excess: bool = True) -> HeadMaps:
+        """Relative attention by offset (Fig. 1, left), as excess over uniform attention: the scale of exp(w) − 1."""
+        values, unit = (self.excess, "n × attention − 1") if excess else (self.maps, "mean attention")
+        return HeadMaps(values, unit, label=label or self.source, signed=excess, distance=self.mean_distance)
+
+    def record(self) -> dict[str, Any]:
+        """The excess, and how far each head looks."""
+        return {
             "source": self.source,
-            "command": line,
             "verification_error": self.error,
             "images": self.images,
-            "grid": list(self.grid),
+            "grid": self.grid,
             "border_corrected": self.border_corrected,
-            "mean_distance_patches": rounded(self.mean_distance),
+            "mean_distance_patches": self.mean_distance,
             "uniform_distance_patches": self.uniform_distance,
+            "maps": self.excess,
         }
-        return save_mosaic(
-            self.excess, out, "attention", title=f"Relative attention over {self.images} images",
-            unit="n × attention − 1", record=record, limit=limit,
-        )  # fmt: skip
+
+    def table(self) -> Table:
+        """The mean distance of each layer's heads."""
+        words = f"{self.source}: attention over {self.images} images, grid {self.grid[0]} x {self.grid[1]}"
+        if self.trained_grid is not None:
+            words += f" (position embeddings interpolated from {self.trained_grid[0]} x {self.trained_grid[1]})"
+        words += f"\nuniform attention lies {self.uniform_distance:.2f} patches from its target on average"
+        rows = [
+            [str(i), *(f"{value:.2f}" for value in (distance.mean(), distance.min(), distance.max()))]
+            for i, distance in enumerate(self.mean_distance)
+        ]
+        return Table(["layer", "mean distance (patches)", "nearest head", "farthest head"], rows, words)
 
 
 def attention_maps(
@@ -92,7 +112,8 @@ def attention_maps(
     reader = as_reader(model)
     sums = stream_relative(reader, batches, progress=progress)
     maps = sums.average(border_corrected=border_corrected).float().numpy()
-    return AttentionMaps(maps, sums.images, sums.grid, border_corrected, reader.source, sums.error)
+    trained = None if reader.trained_grid == reader.grid else reader.trained_grid
+    return AttentionMaps(maps, sums.images, sums.grid, border_corrected, reader.source, sums.error, trained)
 
 
 def command(
@@ -129,16 +150,15 @@ def command(
     variant += ["plain"] if plain and not positions else []
     folder = out or report_folder(source, *variant)
     if positions:
-        found = PositionFigures(open_positions(source, pretrained=pretrained, grid=grid), source)
-        print(found.summary())
-        paths = found.save(folder, line=command_line())
+        found = built_in_positions(open_positions(source, pretrained=pretrained, grid=grid), source)
+        for group in found:
+            print(group)
+        for number, group in enumerate(found):
+            save(group, folder, None if len(found) == 1 else f"{group.name}-{number}")
     else:
         reader = open_source(source, pretrained=pretrained, grid=grid, prefix=prefix, device=device)
-        result = attention_maps(reader, _batches(reader, data, images, root), border_corrected=not plain, progress=True)
-        print(_summary(result, reader))
-        paths = result.save(folder, line=command_line())
-    for path in paths:
-        print(f"wrote {path}")
+        batches = _batches(reader, data, images, root)
+        report(attention_maps(reader, batches, border_corrected=not plain, progress=True), folder)
 
 
 def _batches(reader: AttentionReader, data: str | None, images: int, root: str | None) -> Iterable[Any]:
@@ -152,18 +172,5 @@ def _batches(reader: AttentionReader, data: str | None, images: int, root: str |
     return image_batches(reader.preprocessing, name, images=images, root=root)
 
 
-def _summary(result: AttentionMaps, reader: AttentionReader) -> str:
-    """What was averaged, and the mean distance of each layer's heads."""
-    words = f"{result.source}: attention over {result.images} images, grid {result.grid[0]} x {result.grid[1]}"
-    if reader.trained_grid != reader.grid:
-        words += f" (position embeddings interpolated from {reader.trained_grid[0]} x {reader.trained_grid[1]})"
-    rows = [
-        [str(i), *(f"{value:.2f}" for value in (distance.mean(), distance.min(), distance.max()))]
-        for i, distance in enumerate(result.mean_distance)
-    ]
-    words += f"\nuniform attention lies {result.uniform_distance:.2f} patches from its target on average"
-    return words + "\n" + table(["layer", "mean distance (patches)", "nearest head", "farthest head"], rows)
-
-
 if __name__ == "__main__":
-    auto_cli(command)
+    run_module("analyses.attention", command)

@@ -1,27 +1,32 @@
 """Peak memory and time of streamed relative attention, against the plain unfused forward pass over the same images."""
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import plotly.graph_objects as go
 import torch
-from jsonargparse import auto_cli
+from matplotlib.figure import Figure, SubFigure
+from plotly.subplots import make_subplots
 from torch import Tensor
 
 from aft_lens.data import ResidentBatches, load_data
 from aft_lens.extraction import stream_relative, unfused
 from aft_lens.models import create_model
-from analyses.figures import table
-from analyses.provenance import RESULTS, environment
+from analyses import theme
+from analyses.command import run_module
+from analyses.provenance import RESULTS
+from analyses.result import Result, Table, published
 
 Form = Literal["plain", "streamed"]
 BATCH = 64
+AXES = ("time (s)", "peak growth (MiB)")
+"""What is drawn over the number of images."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RETURNING = ("MALLOC_MMAP_THRESHOLD_", str(2**20))
 """Has glibc give freed memory of a mebibyte or more back at once. Otherwise it keeps some for later, differently from
@@ -43,8 +48,10 @@ class Run:
 
 
 @dataclass(frozen=True)
-class AttentionCost:
+class AttentionCost(Result):
     """Runs of both forms over several numbers of images."""
+
+    name = "attention_cost"
 
     runs: Sequence[Run]
     model: str
@@ -66,25 +73,58 @@ class AttentionCost:
         """Peak growth of the streamed form in MiB, freed memory given back at once, by number of images."""
         return {run.images: run.peak_growth_mib for run in self.runs if run.returning}
 
-    def save(self, out: Path) -> Path:
-        """Write the record, with hardware, versions and command, and return its path."""
-        out.parent.mkdir(parents=True, exist_ok=True)
-        record = {
+    def record(self) -> dict[str, Any]:
+        """What was measured and how."""
+        return {
             "what": "streamed relative attention against the plain unfused forward pass, each in a fresh process",
             "model": self.model,
             "weights": "random, seed 0",
             "data": f"{self.data}, test images in their order",
             "batch": BATCH,
             "threads": torch.get_num_threads(),
-            "command": "python -m analyses.attention_cost",
-            **environment(),
             "memory": "resident, of processes with " + "=".join(RETURNING) + ": freed memory goes back at once",
-            "peak_growth_mib": {str(count): peak for count, peak in self.peaks.items()},
-            "time_ratio": {str(count): round(ratio, 3) for count, ratio in self.ratios.items()},
-            "runs": [asdict(run) for run in self.runs],
+            "peak_growth_mib": self.peaks,
+            "time_ratio": {count: round(ratio, 3) for count, ratio in self.ratios.items()},
+            "runs": self.runs,
         }
-        out.write_text(json.dumps(record, indent=1) + "\n")
-        return out
+
+    def table(self) -> Table:
+        """A row a number of images."""
+        rows = [
+            [
+                str(n),
+                f"{self.seconds('plain', n):.1f}",
+                f"{self.seconds('streamed', n):.1f}",
+                f"{ratio:.2f}",
+                f"{self.peaks[n]:.0f}",
+            ]
+            for n, ratio in self.ratios.items()
+        ]
+        return Table(["images", "plain (s)", "streamed (s)", "ratio", "peak growth (MiB)"], rows)
+
+    def curves(self) -> list[tuple[str, str, list[int], list[float]]]:
+        """What is drawn: (axis, name, numbers of images, values) of each line."""
+        counts = list(self.ratios)
+        times = [("time (s)", form, counts, [self.seconds(form, n) for n in counts]) for form in get_args(Form)]
+        return [*times, ("peak growth (MiB)", "streamed", counts, [self.peaks[n] for n in counts])]
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Time of both forms and memory of the streamed one, over the number of images."""
+        for axis, quantity in zip(figure.subplots(1, 2), AXES):
+            for label, name, counts, values in self.curves():
+                if label == quantity:
+                    axis.plot(counts, values, marker="o", label=name)
+            axis.set(xlabel="images", ylabel=quantity, ylim=(0, None))
+            axis.legend(frameon=False)
+
+    def interactive(self) -> go.Figure:
+        """The same with values under the pointer."""
+        figure = make_subplots(1, 2, subplot_titles=AXES)
+        for label, name, counts, values in self.curves():
+            line = go.Scatter(x=counts, y=values, name=name, hovertemplate="%{x} images: %{y:.4g}<extra></extra>")
+            figure.add_trace(line, 1, 1 + AXES.index(label))
+        figure.update_xaxes(title="images")
+        return theme.layout(theme.axes(figure), height=380).update_yaxes(rangemode="tozero")
 
 
 def measure(form: Form, images: int, model: str, data: str) -> Run:
@@ -137,18 +177,8 @@ def command(
         out: Where the record is written.
     """
     result = attention_cost(images, model, data)
-    rows = [
-        [
-            str(n),
-            f"{result.seconds('plain', n):.1f}",
-            f"{result.seconds('streamed', n):.1f}",
-            f"{ratio:.2f}",
-            f"{result.peaks[n]:.0f}",
-        ]
-        for n, ratio in result.ratios.items()
-    ]
-    print(table(["images", "plain (s)", "streamed (s)", "ratio", "peak growth (MiB)"], rows))
-    print(f"wrote {result.save(out)}")
+    print(result)
+    print(f"wrote {published(result, out)}")
 
 
 def _first(batches: ResidentBatches, images: int) -> Iterator[Tensor]:
@@ -181,4 +211,4 @@ def _memory(field: str) -> float:
 
 
 if __name__ == "__main__":
-    auto_cli(command)
+    run_module("analyses.attention_cost", command)

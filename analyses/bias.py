@@ -8,19 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from jsonargparse import auto_cli
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.models import VisionModel
-from analyses.figures import report_folder, rounded, save_mosaic, table
+from analyses.command import report, report_folder, run_module
+from analyses.maps.head_maps import HeadMaps
+from analyses.maps.result import MapResult
+from analyses.result import Table
 
 TARGETS = 3
 """AFT-full: targets drawn along each side of the grid."""
 
 
 @dataclass(frozen=True)
-class BiasMaps:
+class BiasMaps(MapResult):
     """What a model's position biases do to the weights of its sources."""
+
+    name = "bias"
+    title = "Position biases"
 
     maps: Float[np.ndarray, "layer head y x"]
     """exp(w) - 1: 0 leaves a source its pooled weight. By offset from the target for AFT-conv; over the whole grid
@@ -31,6 +36,8 @@ class BiasMaps:
     """Distance from the target in patches, averaged with weights |exp(w) - 1|; NaN where all are 0."""
     targets: tuple[tuple[int, int], ...] | None = None
     """AFT-full and AFT-local: the target (row, column) of each map along the heads' axis; None by offset."""
+    source: str = "model"
+    """What was read."""
 
     @property
     def kind(self) -> str:
@@ -42,25 +49,44 @@ class BiasMaps:
         """Entropy of a flat w, in nats."""
         return math.log(self.maps.shape[2] * self.maps.shape[3])
 
-    def save(self, out: Path) -> list[Path]:
-        """Write bias.json, .png, .svg and .html into a folder and return their paths."""
-        record = {
+    def head_maps(self, label: str = "") -> HeadMaps:
+        """exp(w) − 1: by offset for AFT-conv (Fig. 6 to 8), over the grid for a few targets for AFT-full (Fig. 3)."""
+        return HeadMaps(
+            self.maps, "exp(w) − 1", by_offset=self.targets is None, label=label or self.source, targets=self.targets,
+            distance=self.mean_distance,
+        )  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """The maps, and what is measured of each."""
+        return {
+            "source": self.source,
             "kind": self.kind,
             "targets": self.targets,
-            "entropy_nats": rounded(self.entropy),
-            "mean_distance_patches": [
-                [None if math.isnan(v) else v for v in row] for row in rounded(self.mean_distance)
-            ],
+            "entropy_nats": self.entropy,
+            "mean_distance_patches": self.mean_distance,
             "uniform_entropy_nats": self.uniform_entropy,
+            "maps": self.maps,
         }
-        return save_mosaic(
-            self.maps, out, "bias", title="Position biases", unit="exp(w) − 1", record=record,
-            column="head" if self.kind == "offset" else "target", centred=self.kind == "offset",
-        )  # fmt: skip
+
+    def table(self) -> Table:
+        """A row a layer, means over its heads."""
+        columns = ["layer", "entropy (nats)", "effective positions", "mean distance (patches)", "max |exp(w) - 1|"]
+        rows = [
+            [
+                str(i),
+                f"{entropy.mean():.3f}",
+                f"{np.exp(entropy).mean():.1f}",
+                _number(distance),
+                f"{np.abs(maps).max():.3f}",
+            ]
+            for i, (entropy, distance, maps) in enumerate(zip(self.entropy, self.mean_distance, self.maps))
+        ]
+        title = f"exp(w) - 1 by {self.kind}; entropy of a flat w is {self.uniform_entropy:.3f} nats"
+        return Table(columns, rows, f"{self.source}: {title}")
 
 
 @torch.no_grad()
-def position_bias_maps(model: VisionModel) -> BiasMaps:
+def position_bias_maps(model: VisionModel, source: str = "model") -> BiasMaps:
     """Read the biases a model uses at inference: hard ones for single-position heads.
 
     Raises ValueError for a model without position biases.
@@ -83,7 +109,7 @@ def position_bias_maps(model: VisionModel) -> BiasMaps:
     distance = ((y - centre[:, 0, None, None]) ** 2 + (x - centre[:, 1, None, None]) ** 2).float().sqrt()
     weight = maps.abs()
     mean = (weight * distance).sum((2, 3)) / weight.sum((2, 3))
-    return BiasMaps(maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), targets)
+    return BiasMaps(maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), targets, source)
 
 
 def dense_biases(model: VisionModel) -> list[torch.Tensor]:
@@ -109,23 +135,8 @@ def command(checkpoint: Path, out: Path | None = None) -> None:
         checkpoint: A folder with an AFT checkpoint.
         out: Folder for bias.json, .png, .svg and .html; reports/NAME if left out.
     """
-    result = position_bias_maps(load_checkpoint(checkpoint).model)
-    print(f"{checkpoint}: exp(w) - 1 by {result.kind}; entropy of a flat w is {result.uniform_entropy:.3f} nats")
-    rows = [
-        [
-            str(i),
-            f"{entropy.mean():.3f}",
-            f"{np.exp(entropy).mean():.1f}",
-            _number(distance),
-            f"{np.abs(maps).max():.3f}",
-        ]
-        for i, (entropy, distance, maps) in enumerate(zip(result.entropy, result.mean_distance, result.maps))
-    ]
-    print(
-        table(["layer", "entropy (nats)", "effective positions", "mean distance (patches)", "max |exp(w) - 1|"], rows)
-    )
-    for path in result.save(out or report_folder(checkpoint)):
-        print(f"wrote {path}")
+    result = position_bias_maps(load_checkpoint(checkpoint).model, str(checkpoint))
+    report(result, out or report_folder(checkpoint))
 
 
 def _number(distance: np.ndarray) -> str:
@@ -134,4 +145,4 @@ def _number(distance: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    auto_cli(command)
+    run_module("analyses.bias", command)

@@ -1,19 +1,24 @@
 """Test accuracy of the digits recipes over several seeds: `python -m analyses.digits_accuracy`."""
 
-import json
 import logging
-import statistics
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from jsonargparse import auto_cli
+import plotly.graph_objects as go
+from matplotlib.figure import Figure, SubFigure
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import load_data
 from aft_lens.training import evaluate, read_recipe, train
-from analyses.provenance import environment
+from analyses import theme
+from analyses.command import run_module
+from analyses.provenance import RESULTS
+from analyses.result import Result, Table, published
 
 RECIPES = ("digits-vit", "digits-conv", "digits-entropy", "digits-single")
 
@@ -30,6 +35,64 @@ class Run:
     """Wall clock of the training, validation and checkpoints included."""
 
 
+@dataclass(frozen=True)
+class DigitsAccuracy(Result):
+    """Runs of every recipe with every seed."""
+
+    runs: Sequence[Run]
+
+    name = "digits_accuracy"
+    size = (5.0, 3.0)
+
+    def of(self, recipe: str) -> list[Run]:
+        """The runs of a recipe."""
+        return [run for run in self.runs if run.recipe == recipe]
+
+    def record(self) -> dict[str, Any]:
+        """A summary of each recipe, and every run."""
+        return {
+            "seeds": sorted({run.seed for run in self.runs}),
+            "recipes": {
+                recipe: {
+                    "accuracy_mean": fmean(run.accuracy for run in self.of(recipe)),
+                    "accuracy_lowest": min(run.accuracy for run in self.of(recipe)),
+                    "seconds_longest": max(run.seconds for run in self.of(recipe)),
+                }
+                for recipe in RECIPES
+            },
+            "runs": self.runs,
+        }
+
+    def table(self) -> Table:
+        """A row a recipe."""
+        rows = [
+            [
+                recipe,
+                f"{100 * row['accuracy_mean']:.2f} %",
+                f"{100 * row['accuracy_lowest']:.2f} %",
+                f"{row['seconds_longest']:.0f} s",
+            ]
+            for recipe, row in self.record()["recipes"].items()
+        ]
+        return Table(["recipe", "mean", "lowest", "longest training"], rows)
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """A dot a run."""
+        axis = figure.subplots()
+        axis.plot([run.recipe for run in self.runs], [100 * run.accuracy for run in self.runs], "o", alpha=0.6)
+        axis.set_ylabel("test accuracy (%)")
+
+    def interactive(self) -> go.Figure:
+        """The same with seed and accuracy under the pointer."""
+        dots = go.Scatter(
+            x=[run.recipe for run in self.runs], y=[100 * run.accuracy for run in self.runs], mode="markers",
+            customdata=[run.seed for run in self.runs],
+            hovertemplate="%{x}, seed %{customdata}: %{y:.2f} %<extra></extra>",
+        )  # fmt: skip
+        figure = theme.layout(theme.axes(go.Figure(dots)), height=360)
+        return figure.update_yaxes(title="test accuracy (%)")
+
+
 def measure(recipe: str, seed: int, out: Path) -> Run:
     """Train a recipe from nothing into a folder of its own and evaluate it on the test images."""
     chosen = read_recipe(recipe, f"seed={seed}")
@@ -43,7 +106,7 @@ def measure(recipe: str, seed: int, out: Path) -> Run:
 def command(
     seeds: list[int] = [0, 1, 2],  # noqa: B006 - read only; the command line shows it
     out: Path = Path("runs/digits-accuracy"),
-    result: Path = Path("analyses/results/digits_accuracy.json"),
+    result: Path = RESULTS / "digits_accuracy.json",
 ) -> None:
     """Train every digits recipe with each seed and publish the accuracies.
 
@@ -61,25 +124,9 @@ def command(
                 warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
                 runs.append(measure(recipe, seed, out))
             print(f"{recipe} seed {seed}: {100 * runs[-1].accuracy:.2f} % in {runs[-1].seconds:.0f} s", flush=True)
-    summary = {
-        recipe: {
-            "accuracy_mean": statistics.mean(run.accuracy for run in runs if run.recipe == recipe),
-            "accuracy_lowest": min(run.accuracy for run in runs if run.recipe == recipe),
-            "seconds_longest": max(run.seconds for run in runs if run.recipe == recipe),
-        }
-        for recipe in RECIPES
-    }
-    record = {
-        "command": "python -m analyses.digits_accuracy",
-        **environment(),
-        "seeds": seeds,
-        "recipes": summary,
-        "runs": [asdict(run) for run in runs],
-    }
-    result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"wrote {result}")
+    print(DigitsAccuracy(runs))
+    print(f"wrote {published(DigitsAccuracy(runs), result)}")
 
 
 if __name__ == "__main__":
-    auto_cli(command)
+    run_module("analyses.digits_accuracy", command)

@@ -1,27 +1,35 @@
 """Key feature maps of one image by layer and head (Fig. 9-12), beside an attribution of the prediction."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import torch
 from captum.attr import IntegratedGradients
 from jaxtyping import Float
-from jsonargparse import auto_cli
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from aft_lens.checkpoint import Checkpoint, load_checkpoint
 from aft_lens.data import load_data, model_input, read_image
 from aft_lens.extraction import run_with_cache
 from aft_lens.models import VisionModel
-from analyses.figures import report_folder, rounded, save_mosaic, table
+from analyses.command import report, report_folder, run_module
+from analyses.maps import pixels
+from analyses.maps.head_maps import HeadMaps
+from analyses.maps.picture import COLOURS
+from analyses.maps.result import MapResult
+from analyses.result import Result, Table
 
 STEPS = 32
 """Steps of the integral in integrated gradients."""
 
 
 @dataclass(frozen=True)
-class KeyMaps:
+class KeyMaps(MapResult):
     """Where an image's keys are high, and which pixels its prediction rests on."""
 
     maps: Float[np.ndarray, "layer head y x"]
@@ -33,18 +41,96 @@ class KeyMaps:
     probabilities: Float[np.ndarray, "n"]
     attribution: Float[np.ndarray, "y x"]
     """Integrated gradients of the predicted logit from a grey image, summed over channels."""
+    source: str = "model"
+    """What was read."""
+    classes: Sequence[str] = ()
+    """Names of the classes, where they are known."""
 
-    def save(self, out: Path) -> list[Path]:
-        """Write keys.* and attribution.* (JSON, PNG, SVG, HTML) into a folder and return their paths."""
-        record = {"prediction": self.prediction, "probabilities": rounded(self.probabilities)}
+    name = "keys"
+    title = "Key feature maps"
+
+    def head_maps(self, label: str = "") -> HeadMaps:
+        """Keys on the image's grid, each head's mean taken off (a constant added to K changes nothing)."""
         centred = self.maps - self.maps.mean((2, 3), keepdims=True)
-        paths = save_mosaic(
-            centred, out, "keys", title="Key feature maps", unit="K − mean K", record=record, centred=False
-        )
-        return paths + save_mosaic(
-            self.attribution[None, None], out, "attribution", title=f"Attribution of class {self.prediction}",
-            unit="logit", record=record, column="class", centred=False,
-        )  # fmt: skip
+        return HeadMaps(centred, "K − mean", by_offset=False, label=label or self.source)
+
+    def record(self) -> dict[str, Any]:
+        """The centred keys and the prediction."""
+        return {
+            "source": self.source,
+            "prediction": self.prediction,
+            "probabilities": self.probabilities,
+            "maps": self.head_maps().values,
+        }
+
+    def table(self) -> Table:
+        """How far a layer's keys spread, and how many equal sources would be as spread."""
+        rows = []
+        for layer, maps in enumerate(self.maps):
+            share = np.exp(maps - maps.max((1, 2), keepdims=True)).reshape(len(maps), -1)
+            share /= share.sum(1, keepdims=True)
+            entropy = -(share * np.log(np.maximum(share, 1e-30))).sum(1)
+            rows.append(
+                [str(layer), f"{maps.std((1, 2)).mean():.3f}", f"{np.exp(entropy).mean():.1f}", str(share.shape[1])]
+            )
+        title = f"{self.source}: {self.predicted} ({100 * self.probabilities[self.prediction]:.1f} %)"
+        return Table(["layer", "spread of K", "effective sources", "of positions"], rows, title)
+
+    @property
+    def predicted(self) -> str:
+        """Name of the most probable class, or its number."""
+        return self.classes[self.prediction] if self.prediction < len(self.classes) else str(self.prediction)
+
+    @property
+    def attributed(self) -> "Attribution":
+        """The attribution as a result of its own."""
+        return Attribution(self.attribution, self.predicted, self.prediction, self.probabilities)
+
+    def save(self, out: Path | str, name: str | None = None) -> list[Path]:
+        """The attribution's files beside the keys'."""
+        return [*super().save(out, name), *self.attributed.save(out)]
+
+
+@dataclass(frozen=True)
+class Attribution(Result):
+    """Which pixels speak for a prediction (above 0) and against it."""
+
+    values: Float[np.ndarray, "y x"]
+    """In units of the logit; they sum to what it gains over a grey image's."""
+    predicted: str
+    """Name of the predicted class, or its number."""
+    prediction: int
+    probabilities: Float[np.ndarray, "n"]
+
+    name = "attribution"
+    size = (4.5, 3.6)
+
+    def record(self) -> dict[str, Any]:
+        """The attribution as the one map of one layer."""
+        return {
+            "prediction": self.prediction,
+            "probabilities": self.probabilities,
+            "maps": self.values[None, None],
+        }
+
+    def table(self) -> Table:
+        """What speaks for and against the prediction in all."""
+        sides = (self.values.clip(min=0).sum(), self.values.clip(max=0).sum(), self.values.sum())
+        return Table(["class", "for (logit)", "against (logit)", "together"],
+                     [[self.predicted, *(f"{side:+.3f}" for side in sides)]])  # fmt: skip
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Pixels with 0 in the middle of the colours."""
+        limit = float(np.abs(self.values).max()) or 1.0
+        axis = figure.subplots()
+        shown = axis.imshow(self.values, COLOURS, vmin=-limit, vmax=limit, interpolation="none")
+        axis.set(xticks=[], yticks=[])
+        figure.suptitle(f"Attribution of class {self.predicted}", fontsize=9)
+        figure.colorbar(shown, ax=axis, label="logit")
+
+    def interactive(self) -> go.Figure:
+        """The same with the value under the pointer."""
+        return pixels.attribution(self.values, f"Attribution of class {self.predicted}", height=420)
 
 
 def key_maps(model: VisionModel, image: Float[Tensor, "c y x"]) -> KeyMaps:
@@ -92,20 +178,11 @@ def command(checkpoint: Path, image: Path | None = None, sample: int | None = No
     if image is not None and sample is not None:
         raise ValueError(f"image and sample exclude each other, got {image} and {sample}; give one of them")
     loaded = load_checkpoint(checkpoint)
-    result = key_maps(loaded.model, _sample(loaded, sample or 0) if image is None else _file(loaded, image))
-    classes = loaded.data["classes"]
-    print(f"{checkpoint}: {classes[result.prediction]} ({100 * result.probabilities[result.prediction]:.1f} %)")
-    rows = []
-    for layer, maps in enumerate(result.maps):
-        share = np.exp(maps - maps.max((1, 2), keepdims=True)).reshape(len(maps), -1)
-        share /= share.sum(1, keepdims=True)
-        entropy = -(share * np.log(np.maximum(share, 1e-30))).sum(1)
-        rows.append(
-            [str(layer), f"{maps.std((1, 2)).mean():.3f}", f"{np.exp(entropy).mean():.1f}", str(share.shape[1])]
-        )
-    print(table(["layer", "spread of K", "effective sources", "of positions"], rows))
-    for path in result.save(out or report_folder(checkpoint)):
-        print(f"wrote {path}")
+    found = key_maps(
+        loaded.model, _sample(loaded, sample or 0) if image is None else model_input(read_image(image), loaded.data)
+    )
+    classes = [str(name) for name in loaded.data["classes"]]
+    report(replace(found, source=str(checkpoint), classes=classes), out or report_folder(checkpoint))
 
 
 def _sample(loaded: Checkpoint, number: int) -> Tensor:
@@ -117,10 +194,5 @@ def _sample(loaded: Checkpoint, number: int) -> Tensor:
     return test[number][0]
 
 
-def _file(loaded: Checkpoint, path: Path) -> Tensor:
-    """An image file as the model takes it."""
-    return model_input(read_image(path), loaded.data)
-
-
 if __name__ == "__main__":
-    auto_cli(command)
+    run_module("analyses.keys", command)

@@ -3,15 +3,13 @@
 import os
 import platform
 import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import auto_cli
 
 from aft_lens.checkpoint import versions
 
@@ -64,9 +62,3 @@ def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
 def made_by(device: str | torch.device = "cpu") -> dict[str, Any]:
     """The command line, hardware and versions: what every record starts with."""
     return {"command": command_line(), **environment(device)}
-
-
-def run_module(module: str, command: Callable[..., Any], **options: Any) -> None:
-    """What `python -m MODULE` does: parse the command's options (`options` are jsonargparse's) and run it."""
-    with commanded("python", "-m", module, *sys.argv[1:]):
-        auto_cli(command, **options)

@@ -47,7 +47,8 @@ class Table:
 
     def text(self) -> str:
         """Columns aligned to the right under their names, between title and note."""
-        body = self._as("plain", numalign="right", stralign="right", colglobalalign="right")
+        # Names as a row of their own: as headers, each would get two more spaces.
+        body = tabulate([self.columns, *self.rows], tablefmt="plain", disable_numparse=True, stralign="right")
         return "\n".join(part for part in (self.title, body, self.note) if part)
 
     def markdown(self) -> str:

@@ -1,5 +1,7 @@
 """Colours, fonts and layout that every Plotly figure shares, in pages, reports and the app."""
 
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -64,3 +66,18 @@ def colorbar(title: str, *, ticks: tuple[list[float], list[str]] | None = None) 
     if ticks is not None:
         bar |= {"tickmode": "array", "tickvals": ticks[0], "ticktext": ticks[1]}
     return bar
+
+
+def headed(figure: go.Figure, title: str, lines: Sequence[str], width: int, height: int) -> go.Figure:
+    """A title with smaller lines below it, e.g. the command that made the figure, and room for them above the panels.
+
+    Long lines are broken to the `width`; `height` is that of the panels (both in pixels). Returns the same figure.
+    """
+    small = [part for line in lines for part in textwrap.wrap(line, max(40, width // 7))]
+    top = 50 + 22 * (title.count("<br>") + len(small) + 1)
+    text = title + "".join(f"<br><sub>{part}</sub>" for part in small)
+    figure.update_layout(
+        title={"text": text, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18}, "font_size": 15},
+        width=width, height=height + top, margin_t=top,
+    )  # fmt: skip
+    return figure

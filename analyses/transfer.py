@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import auto_cli
 
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
 from aft_lens.data import load_data
@@ -17,7 +16,8 @@ from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.models import ModelConfig, list_models, model_config
 from aft_lens.models.transfer import Transfer, from_vit, start_from_relative
 from aft_lens.training import list_recipes, read_recipe
-from analyses.figures import table
+from analyses.command import run_module
+from analyses.result import Table
 
 IMAGENET_CLASSES = 1000
 CLOSE = 1e-3
@@ -36,7 +36,7 @@ def target(name: str | None, reader: AttentionReader, classes: int | None) -> tu
     if name and (name in list_recipes() or Path(name).is_file()):
         recipe = read_recipe(name)
         return recipe.model, recipe.data.name
-    known = [model for model in list_models() if model.startswith("aft_conv")]
+    known = [model for model in list_models() if model_config(model).traits.weights == "offset"]
     raise ValueError(f"to must be a recipe or one of {', '.join(known)}, got {name!r}; give --to")
 
 
@@ -105,13 +105,13 @@ def data_record(reader: AttentionReader, config: ModelConfig, data: str | None) 
     }
 
 
-def summary(result: Transfer) -> str:
+def summary(result: Transfer) -> Table:
     """A table of every module's tensors, blocks together."""
     rows = [(_module(name), " x ".join(map(_module, origins))) for name, origins in result.taken.items()]
     rows += [(_module(name), f"- ({why})") for name, why in result.fresh.items()]
     rows += [("-", f"{_module(name)} (left behind)") for name in result.left]
     lines = [[own, source, str(count)] for (own, source), count in Counter(rows).items()]
-    return table(["AFT-conv", "from the ViT", "tensors"], lines)
+    return Table(["AFT-conv", "from the ViT", "tensors"], lines)
 
 
 def _module(name: str) -> str:
@@ -165,7 +165,7 @@ def command(
     origin = {"source": source, "pretrained": pretrained, "biases": biases}
     if biases == "relative":
         origin |= {"images": images, "images_of": str(relative_on)}
-    print(summary(result))
+    print(summary(result).text())
     save_checkpoint(
         path, result.model, data=record, recipe={"transfer": origin}, seed=seed, metrics=[],
         card=_card(path.name, to, origin, result),
@@ -193,4 +193,4 @@ def _card(name: str, to: str | None, origin: Mapping[str, Any], result: Transfer
 
 
 if __name__ == "__main__":
-    auto_cli(command)
+    run_module("analyses.transfer", command)

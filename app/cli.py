@@ -1,14 +1,10 @@
 """The `aft-lens` command: one subcommand a job, analyses loaded only when asked for."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from inspect import signature
-from itertools import takewhile
 from pathlib import Path
-from typing import Literal, get_origin
+from typing import Literal
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -28,23 +24,9 @@ from aft_lens.training import (
     start_model,
     train,
 )
-from analyses.provenance import commanded
+from analyses.command import add_yes_or_no, run
+from app.commands import COMMANDS, command_module, command_words
 
-ANALYSES = {
-    "bias": ("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
-    "keys": ("analyses.keys", "key feature maps of an image beside an attribution"),
-    "attention": ("analyses.attention", "relative attention of any ViT; relative positions"),
-    "locality": ("analyses.locality", "how local the heads of models are, beside random weights"),
-    "match": ("analyses.match", "pair the heads of two models, and an atlas of them"),
-    "explain": ("analyses.explain", "whether position explains the heads of a model, and what edits of them cost"),
-    "transfer": ("analyses.transfer", "start an AFT-conv from a ViT's weights"),
-    "prune": ("analyses.pruning.command", "prune position biases to indexing"),
-    "bench": ("analyses.bench", "measure operators and models"),
-    "study": ("analyses.study", "train and test the paper's claims"),
-    "app": ("app.serve", "serve the Streamlit app"),
-    "demo": ("app.demo", "train, prune, compare, report and serve"),
-}
-"""Module and help of each command that a module's `command` answers, imported when it is asked for."""
 CHECKPOINT_ROOTS = (Path("checkpoints"), Path("runs"))
 
 
@@ -58,18 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: aft-lens COMMAND [OPTIONS]; `aft-lens COMMAND --help` shows a command's options\n")
-        for name, (_, words) in {**own, **ANALYSES}.items():
+        for name, words in {**{name: words for name, (_, words) in own.items()}, **command_words()}.items():
             print(f"  {name:<10} {words}")
         return 0
     name, rest = arguments[0], arguments[1:]
     try:
         if name in own:
             own[name][0](rest)
-        elif name in ANALYSES:
-            with commanded("aft-lens", *arguments):
-                _dispatch(name, rest)
+        elif name in COMMANDS:
+            run(command_module(name).command, ("aft-lens", name), rest)
         else:
-            raise ValueError(f"command {name!r} is unknown; choose one of: {', '.join([*own, *ANALYSES])}")
+            raise ValueError(f"command {name!r} is unknown; choose one of: {', '.join([*own, *COMMANDS])}")
     except ModuleNotFoundError as error:
         missing = f"{error.name} is not installed; run: pip install 'aft-lens[app]'"
         print(f"aft-lens {name}: {error if 'aft-lens[' in str(error) else missing}", file=sys.stderr)
@@ -86,23 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dispatch(name: str, arguments: list[str]) -> None:
-    """Run the `command` function of an analysis with its arguments parsed from its signature."""
-    command = import_module(ANALYSES[name][0]).command
-    parser = ArgumentParser(prog=f"aft-lens {name}", description=(command.__doc__ or "").strip().split("\n")[0])
-    parser.add_function_arguments(command, as_group=False, as_positional=True, fail_untyped=True)
-    arguments = ["--serve=false" if word == "--no-serve" else word for word in arguments]
-    if get_origin(next(iter(signature(command).parameters.values())).annotation) is list:
-        arguments = _listed(arguments)
-    command(**vars(parser.instantiate(parser.parse_args(arguments))))
-
-
-def _listed(arguments: list[str]) -> list[str]:
-    """Several words before the first option as the one list that the parser takes them as."""
-    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
-    return [json.dumps(words), *arguments[len(words) :]] if words and not words[0].startswith("[") else arguments
-
-
 def _parser(command: str, description: str) -> ArgumentParser:
     return ArgumentParser(prog=f"aft-lens {command}", description=description)
 
@@ -112,7 +76,7 @@ def train_parser() -> ArgumentParser:
     parser = _parser("train", "Train a recipe; its fields are options, e.g. --model.depth 6 --seed 1.")
     parser.add_argument("--name", type=str | None, default=None, help="folder below --out; default: the recipe's name")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept")
-    parser.add_argument("--resume", type=bool, default=False, nargs="?", const=True, help="go on with a broken run")
+    add_yes_or_no(parser, "resume", False, "go on with a broken run")
     parser.add_argument("--start", type=Path | None, default=None, help="checkpoint whose weights training starts from")
     add_recipe(parser)
     return parser
@@ -141,7 +105,7 @@ def _train(arguments: list[str]) -> None:
         raise ValueError(f"give --recipe with one of: {', '.join(list_recipes())}; or --name for a run of your own")
     recipe = recipe_of(parser, chosen)
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
-    resume = bool(chosen.resume)
+    resume = chosen.resume
     start = start_model(chosen.start, recipe.model) if chosen.start and not resume else None
     origin = str(chosen.start) if start else None
     path = train(recipe, Path(chosen.out) / str(name), resume=resume, start=start, origin=origin)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jsonargparse
 import plotly.graph_objects as go
 
 from aft_lens.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, read_metrics
@@ -17,13 +16,14 @@ from aft_lens.training import read_recipe, train
 from aft_lens.training.run import state_folder
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
+from analyses.command import run_module
+from analyses.maps.head_maps import HeadMaps, nearest_frame, shared_bound
+from analyses.maps.mosaic import mosaic
 from analyses.page import Section, write_page
 from analyses.pruning import PruneLadder, prune_to_indexing
 from app import serve as server
 from app.batches import BATCH, batches
-from app.views import locality, stacks, training
-from app.views.mosaic import mosaic
-from app.views.stack import MapStack, nearest_frame, shared_bound
+from app.views import locality, training
 
 FIRST = "digits-single"
 """Trained before the user's eyes; the others ship and are trained only where they are missing."""
@@ -132,17 +132,17 @@ def report_sections(
     ladders: dict[str, PruneLadder],
 ) -> list[Section]:
     """The report: where each model looks, how far, the ladders, and the training curves."""
-    shown = [stacks.of_bias(maps, name) for name, maps in biases.items()]
-    shown.append(stacks.of_attention(attention, "digits-vit"))
+    shown = [found.head_maps(name) for name, found in biases.items()]
+    shown.append(attention.head_maps("digits-vit"))
     frame = nearest_frame(*shown)
-    framed = [stack.framed(*frame) for stack in shown]
+    framed = [maps.framed(*frame) for maps in shown]
     bound = shared_bound(*framed)
     sections = [
         Section(
             "Where each head looks",
             "exp(w) − 1 of the AFT models and, for the ViT, n × attention − 1 averaged over "
             f"{attention.images} test images: in both, zero weighs like any other position. One colour scale.",
-            figures=[(_caption(stack), mosaic(stack, bound=bound)) for stack in framed],
+            figures=[(f"{maps.label}: {maps.unit}", mosaic(maps, bound=bound)) for maps in framed],
         ),
         Section(
             "How far each layer looks",
@@ -171,16 +171,11 @@ def step(number: int, text: str) -> None:
     print(f"\n[{number}/4] {text}", flush=True)
 
 
-def _caption(stack: MapStack) -> str:
-    """A model's name and unit."""
-    return f"{stack.label}: {stack.unit}"
-
-
-def _distances(shown: Sequence[MapStack]) -> go.Figure:
+def _distances(shown: Sequence[HeadMaps]) -> go.Figure:
     """Mean distance by layer of every model."""
-    series = [(stack.label, stack.distance) for stack in shown if stack.distance is not None]
+    series = [(maps.label, maps.distance) for maps in shown if maps.distance is not None]
     return locality.by_layer(series, name="mean distance (patches)")
 
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    run_module("app.demo", command)

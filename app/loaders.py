@@ -16,11 +16,14 @@ from torch import Tensor
 from aft_lens.checkpoint import CONFIG, WEIGHTS, Checkpoint, list_checkpoints, load_checkpoint, read_snapshots, revision
 from aft_lens.data import DataSource, load_data, load_samples
 from aft_lens.data.samples import FOLDER
+from aft_lens.layers.mixer import MIXERS, Mixer
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
 from analyses.keys import KeyMaps, key_maps
 from analyses.pruning import PruneLadder, prune_to_indexing
+from analyses.result import Result
 from app.batches import BATCH, batches
+from app.commands import command_module
 from app.serve import ROOTS_VARIABLE
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -48,6 +51,11 @@ class Entry:
     """Whether its biases are indexed already."""
     problem: str = ""
     """Why it cannot be read; empty for one that can."""
+
+    @property
+    def traits(self) -> Mixer:
+        """What its mixer can be looked at by."""
+        return MIXERS[self.mixer]
 
 
 def roots() -> list[Path]:
@@ -136,6 +144,13 @@ def pruned(path: str, revision: str, keep: int, criterion: str) -> PruneLadder:
         )
 
 
+@st.cache_resource(max_entries=16, show_spinner="Analysing …")
+def shown(name: str, path: str, revision: str) -> Result:
+    """What an analysis shows of a checkpoint; errors as the analysis raises."""
+    with _LOCKS[path, revision]:
+        return command_module(name).show(Path(path))
+
+
 @st.cache_data(max_entries=4, show_spinner=False)
 def snapshots(path: str, written: float) -> dict[int, dict[str, Tensor]]:
     """Position biases by epoch and layer of a run whose metrics were written at `written`."""
@@ -158,10 +173,10 @@ def _entry(label: str, path: str, stamp: tuple[float, ...]) -> Entry:
         record = yaml.safe_load((Path(path) / CONFIG).read_text())
         model, source = record["model"], record["data"]["name"]
         side = int(model["window_size"])
-        kind = f", {side} × {side} window" if model["mixer"] == "aft_conv" else ""
+        traits = MIXERS[model["mixer"]]
+        kind = f", {side} × {side} window" if traits.weights == "offset" else ""
         kept = ", pruned to indexing" if model.get("keep") else ""
-        name = {"attention": "ViT"}.get(model["mixer"], model["mixer"].replace("aft_", "AFT-"))
-        line = f"{name}{kept} · {model['depth']} layers × {model['num_heads']} heads{kind} · {source}"
+        line = f"{traits.label}{kept} · {model['depth']} layers × {model['num_heads']} heads{kind} · {source}"
         return Entry(label, Path(path), revision(path), model["mixer"], line, side, bool(kept))
     except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         return Entry(label, Path(path), "", "", "", problem=f"{type(error).__name__}: {error}")

@@ -31,6 +31,7 @@ page = st.navigation(
         st.Page(PAGES / "attention.py", title="Attention", icon=":material/visibility:"),
         st.Page(PAGES / "pruning.py", title="Pruning", icon=":material/content_cut:"),
         st.Page(PAGES / "training.py", title="Training", icon=":material/show_chart:"),
+        st.Page(PAGES / "analyses.py", title="Analyses", icon=":material/query_stats:"),
     ],
     position="top",
 )

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-import jsonargparse
-
+from analyses.command import run_module
 from app.uploads import MAX_BYTES
 
 MAIN = Path(__file__).with_name("main.py")
@@ -108,4 +107,4 @@ def taken(address: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    run_module("app.serve", command)

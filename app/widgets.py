@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import plotly.graph_objects as go
 import streamlit as st
 
+from analyses.maps.mosaic import Cell
+from analyses.result import Table
 from app.loaders import Entry, catalogue, roots
-from app.views.mosaic import Cell
 
 CHART = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 
@@ -18,8 +19,11 @@ def heading(title: str, text: str) -> None:
     st.caption(text)
 
 
-def entries_or_stop(kinds: Sequence[str] = ()) -> dict[str, Entry]:
-    """The checkpoints by label, those whose mixer is in `kinds` if given; with none, say what to run and stop."""
+def entries_or_stop(weights: str = "") -> dict[str, Entry]:
+    """The checkpoints by label, those whose weights are looked at by "attention" or "offset" (AFT-conv) alone if given.
+
+    With none, say what to run and stop.
+    """
     listed = catalogue()
     found = {label: entry for label, entry in listed.items() if not entry.problem}
     for entry in listed.values():
@@ -32,10 +36,10 @@ def entries_or_stop(kinds: Sequence[str] = ()) -> dict[str, Entry]:
         )
         st.code("aft-lens train --recipe digits-single\naft-lens app", language="bash")
         st.stop()
-    fitting = {label: entry for label, entry in found.items() if not kinds or entry.mixer in kinds}
+    fitting = {label: entry for label, entry in found.items() if not weights or entry.traits.weights == weights}
     if not fitting:
-        st.info(f"None of the {len(found)} checkpoints has {' or '.join(kinds)}, which this page looks at. Train one:")
-        recipe = "digits-vit" if "attention" in kinds else "digits-single"
+        kind, recipe = ("a ViT", "digits-vit") if weights == "attention" else ("an AFT-conv", "digits-single")
+        st.info(f"None of the {len(found)} checkpoints is {kind}, which this page looks at. Train one:")
         st.code(f"aft-lens train --recipe {recipe}", language="bash")
         st.stop()
     return fitting
@@ -55,6 +59,11 @@ def pick(label: str, key: str, entries: dict[str, Entry], prefer: Sequence[str] 
 def chart(figure: go.Figure, key: str, description: str, *, width: int | None = None) -> None:
     """Show a figure; `description` is read out by screen readers. `width` is in pixels; None takes the whole column."""
     st.plotly_chart(figure, key=key, theme=None, width=width or "stretch", config=CHART, alt=description)
+
+
+def rows(table: Table) -> None:
+    """Show a result's table; Streamlit reads cells as Markdown, where a hyphen alone is a list."""
+    st.table([{name: "–" if cell == "-" else cell for name, cell in row.items()} for row in table.mappings()])
 
 
 def clickable(

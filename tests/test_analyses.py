@@ -13,7 +13,7 @@ from aft_lens.data import load_data
 from aft_lens.extraction import as_reader
 from aft_lens.models import create_model
 from analyses import attention, bias, keys
-from analyses.figures import report_folder
+from analyses.command import report_folder
 
 DATA = load_data("digits")
 KINDS = ["png", "svg", "html", "json"]

@@ -15,11 +15,11 @@ from analyses.bias import position_bias_maps
 from app import loaders
 from app.runs import find_runs, headline, read_rows
 from app.serve import ROOTS_VARIABLE
-from app.views import stacks
+from app.views.snapshots import bias_by_epoch
 
 APP = Path(__file__).parents[1] / "app"
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
-PAGES = ("compare", "keys", "attention", "pruning", "training")
+PAGES = ("compare", "keys", "attention", "pruning", "training", "analyses")
 CHECKPOINTS = [path.name for path in list_checkpoints(SHIPPED) if not path.parent.name.startswith(".")]
 DIGITS = {
     "name": "digits",
@@ -218,7 +218,7 @@ def test_what_pruning_measured_belongs_to_the_last_epoch(tmp_path):
 def test_biases_of_a_run_are_those_its_model_uses(monkeypatch):
     monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
     for run in (find_runs([SHIPPED])[name] for name in ("digits-single", "digits-conv")):
-        kept = stacks.of_snapshots(loaders.snapshots(str(run.path), run.written), run.label, single=run.single)
+        kept = bias_by_epoch(loaders.snapshots(str(run.path), run.written), run.label, single=run.single)
         maps = position_bias_maps(load_checkpoint(run.path).model).maps
         np.testing.assert_allclose(kept[max(kept)].values, maps, rtol=1e-4, atol=1e-5)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from analyses.attention_cost import AttentionCost, Run, measure
+from analyses.result import published
 
 
 @pytest.mark.parametrize("form", ["plain", "streamed"])
@@ -26,7 +27,7 @@ def test_the_record_has_ratios_by_number_of_images(tmp_path):
     result = AttentionCost([*runs, Run("streamed", 20, 5.0, 6.0), *lean], "vit_digits", "digits")
     assert result.ratios == {10: pytest.approx(1.1), 20: pytest.approx(1.25)}
     assert result.peaks == {10: 4.0, 20: 4.5}
-    record = json.loads(result.save(tmp_path / "x.json").read_text())
+    record = json.loads(published(result, tmp_path / "x.json").read_text())
     assert record["time_ratio"] == {"10": 1.1, "20": 1.25}
     assert record["peak_growth_mib"] == {"10": 4.0, "20": 4.5}
     assert record["runs"][3]["peak_growth_mib"] == 6.0

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +17,7 @@ from aft_lens.models import VisionModel, create_model, model_config
 from analyses.explain import command, explain
 from analyses.explain.causal import REMOVALS, Outcome, compare, own_labels, without
 from analyses.explain.position import REPLACEMENTS, head_positions
+from app.cli import main
 
 GRID, N = (3, 4), 12
 PREFIX_SHARE = 0.25
@@ -254,16 +256,17 @@ def test_the_command_writes_figures_and_records(name, tmp_path, capsys):
     torch.manual_seed(0)
     model = create_model(name, depth=1, embed_dim=16, num_heads=2)
     path = save_checkpoint(tmp_path / "c", model, data=load_data("digits").record(), recipe={}, seed=0, metrics=[])
-    command(str(path), images=8, out=tmp_path / "out", layers=[0])
+    words = ["explain", str(path), "--images", "8", "--layers", "[0]", "--out", str(tmp_path / "an out")]
+    assert main(words) == 0
     printed = capsys.readouterr().out
     assert "own map" in printed
     for kind in ("json", "png", "svg", "html"):
-        assert (tmp_path / "out" / f"explain.{kind}").stat().st_size > 1000
+        assert (tmp_path / "an out" / f"explain.{kind}").stat().st_size > 1000
         assert f"explain.{kind}" in printed
-    record = json.loads((tmp_path / "out" / "explain.json").read_text())
+    record = json.loads((tmp_path / "an out" / "explain.json").read_text())
     assert set(record["single"]) == {*REPLACEMENTS, *(REMOVALS if "aft" in name else ())}
     assert record["images"] == record["calibration_images"] == 8
-    assert record["command"].startswith("aft-lens explain ")
+    assert shlex.split(record["command"]) == ["aft-lens", *words]
     with pytest.raises(ValueError, match="window must be odd"):
         command(str(path), images=2, window=4)
     with pytest.raises(ValueError, match="layers must be from 0 to 0"):

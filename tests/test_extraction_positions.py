@@ -1,6 +1,7 @@
 """Relative-position tables and gated positions in the frame of relative attention."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 from aft_lens.extraction import open_positions, unfold_offsets
 from aft_lens.extraction.adapters.timm_positions import position_maps
 from aft_lens.extraction.positions import bias_map
-from analyses import attention
-from analyses.positions import PositionFigures
+from analyses.built_in_positions import built_in_positions
+from analyses.provenance import commanded
+from app.cli import main
 
 TINY_SWIN = {"img_size": 32, "window_size": 4, "embed_dim": 16, "depths": (1, 2), "num_heads": (2, 4)}
 
@@ -76,7 +78,8 @@ def test_convit_looks_where_its_weights_point(tmp_path):
     peaks = [divmod(int(head.argmax()), 9) for head in found.maps]
     assert [(y - 4, x - 4) for y, x in peaks] == [(0, 0), (1, -2), (-1, 1), (0, 2)]
     torch.testing.assert_close(found.gate, torch.tensor([0.5, 0.8808, 0.1192, 0.5]), rtol=0, atol=1e-4)
-    PositionFigures([found]).save(tmp_path)
+    (result,) = built_in_positions([found])
+    result.save(tmp_path)
     assert json.loads((tmp_path / "positions.json").read_text())["gate"][0] == pytest.approx(found.gate.tolist(), 1e-5)
     seen = []
     layer.attn_drop.register_forward_hook(lambda _module, _args, output: seen.append(output))
@@ -99,22 +102,22 @@ def test_models_without_positions_say_so():
 
 
 def test_figures_by_stage(tmp_path):
-    result = PositionFigures(position_maps(swin("swin_tiny_patch4_window7_224")), "swin")
-    assert [len(group) for group in result.groups] == [1, 2]
-    assert "layers.1.blocks.1.attn" in result.summary()
-    paths = result.save(tmp_path, line="aft-lens attention swin")
-    assert {path.name for path in paths} >= {"positions-0.png", "positions-1.html"}
+    first, second = built_in_positions(position_maps(swin("swin_tiny_patch4_window7_224")), "swin")
+    assert [len(group.layers) for group in (first, second)] == [1, 2]
+    assert "layers.1.blocks.1.attn" in str(second)
+    with commanded("aft-lens", "attention", "swin"):
+        paths = second.save(tmp_path, "positions-1")
+    assert {path.name for path in paths} == {f"positions-1.{kind}" for kind in ("json", "png", "svg", "html")}
     record = json.loads((tmp_path / "positions-1.json").read_text())
-    assert (record["layers"], record["command"]) == (
-        [f"layers.1.blocks.{i}.attn" for i in (0, 1)],
-        "aft-lens attention swin",
-    )
+    assert record["layers"] == [f"layers.1.blocks.{i}.attn" for i in (0, 1)]
+    assert record["command"] == "aft-lens attention swin"
 
 
 def test_the_command_draws_positions(tmp_path, capsys):
     source = "timm:vit_srelpos_small_patch16_224"
-    attention.command(source, positions=True, pretrained=False, grid=(4, 3), out=tmp_path)
+    words = ["attention", source, "--positions", "--no-pretrained", "--grid", "[4, 3]", "--out", str(tmp_path)]
+    assert main(words) == 0
     assert "shared_rel_pos" in capsys.readouterr().out
     record = json.loads((tmp_path / "positions.json").read_text())
-    assert record["command"] == f"aft-lens attention {source} --positions true --pretrained false --grid '[4, 3]'"
+    assert record["command"] == shlex.join(["aft-lens", *words])
     assert np.array(record["maps"]).shape == (1, 6, 7, 5)

@@ -12,7 +12,8 @@ from aft_lens.data import load_data
 from aft_lens.models import create_model
 from analyses.bias import position_bias_maps
 from analyses.locality.metrics import METRICS, SCALARS, head_locality, layer_means, measure
-from analyses.offset_maps import OffsetMaps, bias_offsets, framed, mean_distance, offsets, read_offset_maps, redraw
+from analyses.maps.frame import framed, mean_distance, offsets
+from analyses.offset_maps import OffsetMaps, bias_offsets, read_offset_maps, redraw
 from app.cli import main
 
 DATA = load_data("digits")

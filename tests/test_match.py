@@ -11,13 +11,14 @@ from scipy.stats import wasserstein_distance_nd
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.models import create_model
+from analyses.assignment import assign, exchangeable
+from analyses.maps.frame import offsets
 from analyses.match.atlas import atlas
 from analyses.match.figure import layer_counts
 from analyses.match.heads import Heads, common_frame, shaped_heads
 from analyses.match.likeness import MEASURES, likeness
 from analyses.match.matching import NULLS, exchanged, match
-from analyses.offset_maps import OffsetMaps, offsets
-from analyses.pairing import assign, exchangeable
+from analyses.offset_maps import OffsetMaps
 from app.cli import main
 
 DATA = load_data("digits")

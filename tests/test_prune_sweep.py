@@ -237,4 +237,4 @@ def test_published_rungs_are_read(name):
     assert [list(point) for point in found] == [list(point) for point in before]
     for one, other in zip(found, before, strict=True):
         for key, value in other.items():
-            assert one[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value)
+            assert one[key] == (pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value)

@@ -1,17 +1,16 @@
 """Does position explain a head? The fraction of its attention, and what the model loses without the rest."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from aft_lens.checkpoint import CONFIG, load_checkpoint
 from aft_lens.extraction import AFTReader, AttentionReader, Preprocessing, image_batches, open_source
+from analyses.command import report, report_folder
 from analyses.explain.causal import own_labels
-from analyses.explain.core import WORDS, Explanation, explain
-from analyses.figures import report_folder, table
+from analyses.explain.explanation import Explanation
+from analyses.explain.measure import explain
 
 BATCH = 64
 
@@ -68,51 +67,5 @@ def command(
     )  # fmt: skip
     if labels == "model":
         calibration, test = list(own_labels(reader, calibration)), list(own_labels(reader, test))
-    result = explain(reader, calibration, test, window=window, labels=labels, layers=layers, progress=True)
-    print(report(result, name))
-    line = "aft-lens explain " + " ".join(sys.argv[2:] if sys.argv[1:2] == ["explain"] else [source])
-    for path in result.save(out or report_folder(source), command=line):
-        print(f"wrote {path}")
-
-
-def report(result: Explanation, data: str) -> str:
-    """Definitions, a row for each layer, and the end of each curve."""
-    positions, intact = result.positions, result.intact
-    low, high = intact.interval
-    depth = len(positions.maps)
-    lines = [
-        f"{result.source} on {data}: maps from {positions.images} training images; {len(intact.right)} test images",
-        f"intact {'agreement' if result.labels == 'model' else 'accuracy'} {100 * intact.accuracy:.2f} % "
-        f"[{100 * low:.2f}, {100 * high:.2f}]; intervals 95 %, changes paired by image",
-        "explained by offset alone, mean of the layer's heads: of the variance about uniform (0 to 1), and of the",
-        "information KL(attention || uniform); then the head whose edit costs most: change of accuracy (points) / of",
-        "loss (nats)",
-    ]
-    rows = []
-    for layer in range(depth):
-        row = [str(layer), *(_mean(values[layer].numpy()) for values in (positions.variance, positions.divergence))]
-        for edit in result.single:
-            row.append(_worst(result, edit, layer))
-        rows.append(row)
-    lines.append(table(["layer", "variance", "information", *(WORDS[edit] for edit in result.single)], rows))
-    lines.append(f"all {result.counts[-1]} heads at once, change of accuracy (points):")
-    lines += [
-        f"  {WORDS[edit]:<24} {100 * row[-1].change:+.2f} "
-        f"[{100 * row[-1].interval[0]:+.2f}, {100 * row[-1].interval[1]:+.2f}]"
-        for edit, row in result.cumulative.items()
-    ]
-    return "\n".join(lines)
-
-
-def _mean(values: np.ndarray) -> str:
-    """Mean over heads that attend other than uniformly."""
-    return "-" if np.isnan(values).all() else f"{np.nanmean(values):.3f}"
-
-
-def _worst(result: Explanation, edit: str, layer: int) -> str:
-    """Accuracy and loss change of the head whose edit costs the most loss."""
-    if layer not in result.layers:
-        return "-"
-    effects = result.single[edit][result.layers.index(layer)]
-    worst = max(effects, key=lambda effect: effect.loss)
-    return f"{100 * worst.change:+.2f} / {worst.loss:+.4f}"
+    result = explain(reader, calibration, test, window=window, labels=labels, layers=layers, data=name, progress=True)
+    report(result, out or report_folder(source))

@@ -1,8 +1,7 @@
 """`python -m analyses.explain`."""
 
-from jsonargparse import auto_cli
-
+from analyses.command import run_module
 from analyses.explain import command
 
 if __name__ == "__main__":
-    auto_cli(command)
+    run_module("analyses.explain", command)

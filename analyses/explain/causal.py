@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from aft_lens.extraction import AFTReader, AttentionReader
-from aft_lens.statistics import Z, wilson
+from aft_lens.statistics import normal_interval, paired_proportions, wilson
 from analyses.explain.position import HeadPositions
 
 REMOVALS = ("no bias", "no offset", "no keys")
@@ -49,29 +49,21 @@ class Effect:
     change: float
     """Accuracy of the edited model minus that of the intact one."""
     interval: tuple[float, float]
-    """Of the change: Agresti and Min (2005), Wald's with half an image added to each cell of the paired table, so
-    that no changed image does not mean no uncertainty."""
+    """Of the change, by Agresti and Min (2005)."""
     loss: float
     """Mean change of the cross entropy, nats; above 0 is worse."""
     loss_interval: tuple[float, float]
-    """Mean plus and minus 1.96 standard errors of the images' changes."""
+    """Mean plus and minus 1.96 standard errors of the images' changes; NaN for one image."""
 
 
 def compare(intact: Outcome, edited: Outcome) -> Effect:
     """The effect of an edit on the same images; ValueError if they are not as many."""
     if len(intact.right) != len(edited.right):
         raise ValueError(f"outcomes must be of the same images, got {len(intact.right)} and {len(edited.right)}")
-    count = len(intact.right)
-    gained = int((edited.right & ~intact.right).sum()) + 0.5
-    lost = int((intact.right & ~edited.right).sum()) + 0.5
-    padded = count + 2
-    centre = (gained - lost) / padded
-    half = Z * float(np.sqrt(gained + lost - (gained - lost) ** 2 / padded)) / padded
-    difference = edited.loss - intact.loss
-    mean, error = float(difference.mean()), Z * float(difference.std(ddof=min(1, count - 1))) / float(np.sqrt(count))
+    change, loss = edited.accuracy - intact.accuracy, edited.loss - intact.loss
     return Effect(
-        edited.accuracy, edited.accuracy - intact.accuracy, (max(-1.0, centre - half), min(1.0, centre + half)), mean,
-        (mean - error, mean + error),
+        edited.accuracy, change, paired_proportions(intact.right, edited.right), float(loss.mean()),
+        normal_interval(loss),
     )  # fmt: skip
 
 

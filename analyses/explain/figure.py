@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 import seaborn as sns
 from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
@@ -66,11 +65,16 @@ EFFECT_UNIT = "change of loss (nats)"
 CURVE_TITLES = "heads replaced, least damage first", "change of accuracy (points)"
 
 
-def draw(drawing: Drawing, paths: Sequence[Path]) -> None:
-    """Save the figure by matplotlib, a file for each path."""
+def size(drawing: Drawing) -> tuple[float, float]:
+    """Width and height in inches."""
     rows = 1 + -(-len(drawing.effects) // COLUMNS)
     height = max(1.5, 0.3 * len(drawing.effects[0].colour) + 0.8)
-    figure = plt.figure(figsize=(3.2 * COLUMNS, rows * height + 0.7), layout="constrained")
+    return 3.2 * COLUMNS, rows * height + 0.7
+
+
+def draw(drawing: Drawing, figure: Figure | SubFigure) -> None:
+    """Fractions and curves above, a panel an edit below."""
+    rows = 1 + -(-len(drawing.effects) // COLUMNS)
     grid = figure.add_gridspec(rows, COLUMNS)
     shares = [figure.add_subplot(grid[0, i]) for i in range(len(drawing.fractions))]
     for axis, panel in zip(shares, drawing.fractions):
@@ -90,12 +94,9 @@ def draw(drawing: Drawing, paths: Sequence[Path]) -> None:
         _heat(axis, panel, (-drawing.limit, drawing.limit), EFFECTS)
     _bar(figure, axes, (-drawing.limit, drawing.limit), EFFECTS, EFFECT_UNIT)
     figure.suptitle(f"{drawing.title}; below, one head edited: colours loss, numbers accuracy in points", fontsize=9)
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
 
 
-def _heat(axis: plt.Axes, panel: Panel, limits: tuple[float, float], colours: str) -> None:
+def _heat(axis: Axes, panel: Panel, limits: tuple[float, float], colours: str) -> None:
     """One panel."""
     numbers = panel.number if panel.number.shape[1] <= ANNOTATED else False
     sns.heatmap(
@@ -108,9 +109,9 @@ def _heat(axis: plt.Axes, panel: Panel, limits: tuple[float, float], colours: st
     axis.tick_params(labelsize=6, rotation=0)
 
 
-def _bar(figure: plt.Figure, axes: list[plt.Axes], limits: tuple[float, float], colours: str, label: str) -> None:
+def _bar(figure: Figure | SubFigure, axes: list[Axes], limits: tuple[float, float], colours: str, label: str) -> None:
     """The colour bar that panels share."""
-    bar = figure.colorbar(plt.cm.ScalarMappable(plt.Normalize(*limits), colours), ax=axes, aspect=30, pad=0.01)
+    bar = figure.colorbar(ScalarMappable(Normalize(*limits), colours), ax=axes, aspect=30, pad=0.01)
     bar.set_label(label, fontsize=7)
     bar.ax.tick_params(labelsize=6)
 

@@ -3,28 +3,33 @@
 A ViT's heads, an AFT's and random-weight controls are measured alike, beside the uniform map of their own frame.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+import plotly.graph_objects as go
+from matplotlib.figure import Figure, SubFigure
 
-from analyses.figures import table
-from analyses.locality.figure import draw, interactive
+from analyses.command import save
+from analyses.locality.figure import SIZE, draw, interactive
 from analyses.locality.metrics import METRICS, SCALARS, HeadLocality, Values, head_locality, layer_means
 from analyses.offset_maps import Remainder, read_offset_maps
-from analyses.provenance import command_line, environment
+from analyses.provenance import environment
+from analyses.result import Result, Table
 
 PLACES = {"distance_pixels": 1, "effective": 1}
 """Decimals printed where they are not three."""
 
 
 @dataclass(frozen=True)
-class Locality:
+class Locality(Result):
     """The locality of the heads of one or more sources, and how it was measured."""
+
+    name = "locality"
+    size = SIZE
 
     sources: tuple[HeadLocality, ...]
     radius: float
@@ -33,30 +38,33 @@ class Locality:
     plain: bool
     resamples: int
     seed: int
-    command: str
-    """The line that made it."""
 
-    def save(self, out: Path) -> list[Path]:
-        """Write locality.json, .png, .svg and .html into a folder and return their paths."""
-        out.mkdir(parents=True, exist_ok=True)
-        paths = [out / f"locality.{kind}" for kind in ("json", "png", "svg", "html")]
-        record = {
-            **{name: getattr(self, name) for name in ("command", "radius", "remainder", "plain", "resamples", "seed")},
+    def record(self) -> dict[str, Any]:
+        """How it was measured, what the metrics are, and every source's."""
+        return {
+            **{name: getattr(self, name) for name in ("radius", "remainder", "plain", "resamples", "seed")},
             **environment(),
-            "metrics": [asdict(metric) for metric in METRICS],
-            "sources": [source.record() for source in self.sources],
+            "metrics": METRICS,
+            "sources": self.sources,
         }
-        paths[0].write_text(json.dumps(record) + "\n")
-        figure = draw(self.sources, self.radius)
-        figure.savefig(paths[1], dpi=160)
-        figure.savefig(paths[2])
-        plt.close(figure)
-        interactive(self.sources, self.radius, self.command).write_html(paths[3], include_plotlyjs=True)
-        return paths
+
+    def table(self) -> Table:
+        """A row a layer of every source."""
+        tables = [layer_table(source) for source in self.sources]
+        rows = [[source.name, *row] for source, one in zip(self.sources, tables) for row in one.rows]
+        return Table(["model", *tables[0].columns], rows, definitions(self.radius))
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """A panel a metric, by layer."""
+        draw(self.sources, self.radius, figure)
+
+    def interactive(self) -> go.Figure:
+        """The same with layer, head and value under the pointer."""
+        return interactive(self.sources, self.radius)
 
 
-def report(found: HeadLocality, *, by_head: bool = False) -> str:
-    """A table by layer (means over heads, with intervals), or by head, and the uniform baseline below."""
+def layer_table(found: HeadLocality, *, by_head: bool = False) -> Table:
+    """A row a layer (means over heads, with intervals), or a head, and the uniform baseline below."""
     what = f"attention over {found.images} images" if found.kind == "attention" else "|exp(w) - 1|"
     title = f"{found.name}: {what}, frame {found.frame[0]} x {found.frame[1]} offsets"
     layers, heads = found.values["distance"].shape
@@ -75,7 +83,13 @@ def report(found: HeadLocality, *, by_head: bool = False) -> str:
     ]
     rows.append(["uniform", *(_cell(key, found.uniform[key]) for key in SCALARS), "-", "-"])
     header = ["layer.head" if by_head else "layer", *map(_column, SCALARS), "peak (Δy, Δx)", "remainder share"]
-    return f"{title}\n{table(header, rows)}"
+    return Table(header, rows, title)
+
+
+def show(checkpoint: Path) -> Locality:
+    """A checkpoint's locality beside its random weights, over few enough images to wait for."""
+    maps = [read_offset_maps(str(checkpoint), images=64, resamples=50, control=control) for control in (False, True)]
+    return Locality(tuple(head_locality(one) for one in maps), 1.5, "apart", False, 50, 0)
 
 
 def definitions(radius: float) -> str:
@@ -131,9 +145,8 @@ def command(
                 progress=True,
             )  # fmt: skip
             found.append(head_locality(maps, radius=radius, window=window, remainder=remainder, plain=plain))
-            print(f"\n{report(found[-1], by_head=heads)}")
-    for path in Locality(tuple(found), radius, remainder, plain, resamples, seed, command_line()).save(out):
-        print(f"wrote {path}")
+            print(f"\n{layer_table(found[-1], by_head=heads).text()}")
+    save(Locality(tuple(found), radius, remainder, plain, resamples, seed), out)
 
 
 def _column(key: str) -> str:

@@ -1,8 +1,7 @@
-"""`python -m analyses.locality`, the same as `aft-lens locality`."""
+"""`python -m analyses.locality`."""
 
-import jsonargparse
-
+from analyses.command import run_module
 from analyses.locality import command
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    run_module("analyses.locality", command)

@@ -2,31 +2,35 @@
 
 from collections.abc import Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
-from analyses.figures import headed
 from analyses.locality.metrics import METRICS, HeadLocality, layer_means
+from analyses.provenance import command_line
+from analyses.theme import headed
 
 PANELS = ("distance", "relative", "near", "effective", "symmetry")
 """Metrics drawn by layer; the peaks have a panel of their own."""
 
 
-def draw(series: Sequence[HeadLocality], radius: float) -> plt.Figure:
+SIZE = (11.0, 6.2)
+
+
+def draw(series: Sequence[HeadLocality], radius: float, figure: Figure | SubFigure) -> None:
     """Dots are heads, lines layer means with 95 % bars over images, dotted lines the uniform map."""
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6.2), layout="constrained")
+    axes = figure.subplots(2, 3)
     colours = _colours(series)
     for axis, key in zip(axes.flat, PANELS):
         for number, one in enumerate(series):
             _panel(axis, one, key, colours[one.label], (number - (len(series) - 1) / 2) * 0.7 / len(series))
         axis.set(xlabel="layer", ylabel=_axis(key, radius))
-        axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if key == "symmetry":
             axis.axhline(0, color="0.6", lw=0.7)
         elif key == "effective":
@@ -36,15 +40,14 @@ def draw(series: Sequence[HeadLocality], radius: float) -> plt.Figure:
     _peaks(axes.flat[-1], series, colours)
     for axis in axes.flat:
         sns.despine(ax=axis)
-    handles = [plt.Line2D([], [], color=colour, marker="o", label=name) for name, colour in colours.items()]
+    handles = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in colours.items()]
     if any(one.control for one in series):
-        handles.append(plt.Line2D([], [], color="0.3", marker="o", ls="--", mfc="white", label="random weights"))
-    handles.append(plt.Line2D([], [], color="0.3", ls=":", label="uniform map of the same frame"))
+        handles.append(Line2D([], [], color="0.3", marker="o", ls="--", mfc="white", label="random weights"))
+    handles.append(Line2D([], [], color="0.3", ls=":", label="uniform map of the same frame"))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), frameon=False, fontsize=9)
-    return figure
 
 
-def _panel(axis: plt.Axes, one: HeadLocality, key: str, colour: str, shift: float) -> None:
+def _panel(axis: Axes, one: HeadLocality, key: str, colour: str, shift: float) -> None:
     values = one.values[key]
     layers, heads = values.shape
     place = np.arange(layers) + shift
@@ -60,7 +63,7 @@ def _panel(axis: plt.Axes, one: HeadLocality, key: str, colour: str, shift: floa
         axis.axhline(one.uniform[key], color=colour, ls=":", lw=1.2)
 
 
-def _peaks(axis: plt.Axes, series: Sequence[HeadLocality], colours: dict[str, str]) -> None:
+def _peaks(axis: Axes, series: Sequence[HeadLocality], colours: dict[str, str]) -> None:
     """Where the heads peak (random weights only where they are alone): more heads at an offset, a larger mark."""
     most = 1.0
     for one in series:
@@ -80,8 +83,8 @@ def _peaks(axis: plt.Axes, series: Sequence[HeadLocality], colours: dict[str, st
              ylabel="Δy of the peak (patches)")  # fmt: skip
 
 
-def interactive(series: Sequence[HeadLocality], radius: float, line: str) -> go.Figure:
-    """The same panels with layer, head and value under the pointer; `line` is written below."""
+def interactive(series: Sequence[HeadLocality], radius: float) -> go.Figure:
+    """The same panels with layer, head and value under the pointer."""
     titles = [*(_axis(key, radius) for key in PANELS), "peak offset (patches)"]
     figure = make_subplots(2, 3, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.18)
     colours = _colours(series)
@@ -110,9 +113,10 @@ def interactive(series: Sequence[HeadLocality], radius: float, line: str) -> go.
     figure.update_xaxes(title="Δx", row=2, col=3)
     figure.update_yaxes(title="Δy", row=2, col=3)
     figure.update_yaxes(type="log", row=2, col=1)
+    figure.update_yaxes(rangemode="tozero", row=2, col=2)
     figure.update_yaxes(autorange="reversed", row=2, col=3)
     figure.update_layout(template="plotly_white", legend={"orientation": "h", "y": -0.12})
-    return headed(figure, "Locality of heads; dotted: the uniform map", [line], 1180, 680)
+    return headed(figure, "Locality of heads; dotted: the uniform map", [command_line()], 1180, 680)
 
 
 def layer_traces(

@@ -1,15 +1,14 @@
 """Locality of a map by offset: each metric with its definition, unit and how to read it."""
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import entr
 
-from analyses.figures import rounded
-from analyses.offset_maps import OffsetMaps, Remainder, framed, mean_distance, offsets
+from aft_lens.statistics import percentile_interval
+from analyses.maps.frame import framed, mean_distance, offsets
+from analyses.offset_maps import OffsetMaps, Remainder
 
 Values = dict[str, Float[np.ndarray, "*n"]]
 
@@ -59,8 +58,6 @@ METRICS = (
 )  # fmt: skip
 """In the order in which they are printed."""
 SCALARS = tuple(metric.key for metric in METRICS if metric.key != "peak")
-INTERVAL = (2.5, 97.5)
-"""Percentiles of the bootstrap samples: 95 % intervals."""
 FLAT = 1e-9
 """Standard deviation over mean below which a map is flat: rounding, not shape."""
 
@@ -94,21 +91,6 @@ class HeadLocality:
     def name(self) -> str:
         """The label, marked where the weights are random."""
         return f"{self.label}, random weights" if self.control else self.label
-
-    def record(self) -> dict[str, Any]:
-        """For JSON: numbers with six digits, null where undefined."""
-        return {
-            **{name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray | dict)},
-            "frame": list(self.frame),
-            "uniform": {key: _plain(np.array(value)) for key, value in self.uniform.items()},
-            **{
-                name: None if values is None else {key: _plain(value) for key, value in values.items()}
-                for name in ("values", "interval", "layer_interval")
-                for values in (getattr(self, name),)
-            },
-            "peak_kept": None if self.peak_kept is None else _plain(self.peak_kept),
-            "remainder_share": _plain(self.remainder_share),
-        }
 
 
 def measure(
@@ -188,8 +170,8 @@ def head_locality(
     if maps.resampled is not None:
         samples = [measured(excess) for excess in maps.resampled]
         stacked = {key: np.stack([sample[key] for sample in samples]) for key in values}
-        interval = {key: np.percentile(sample, INTERVAL, axis=0) for key, sample in stacked.items()}
-        layers = {key: np.percentile(layer_means(sample), INTERVAL, axis=0) for key, sample in stacked.items()}
+        interval = {key: percentile_interval(sample) for key, sample in stacked.items()}
+        layers = {key: percentile_interval(layer_means(sample)) for key, sample in stacked.items()}
         kept = np.mean([(s["peak_y"] == values["peak_y"]) & (s["peak_x"] == values["peak_x"]) for s in samples], axis=0)
     return HeadLocality(
         maps.label, maps.kind, maps.control, maps.images, flat.shape, values,
@@ -216,8 +198,3 @@ def _symmetry(p: Float[np.ndarray, "*n dy dx"]) -> Float[np.ndarray, "*n"]:
     covariance = (centred * centred[..., ::-1]).mean(-1)
     shaped = variance > np.square(FLAT * mean[..., 0])
     return np.divide(covariance, variance, out=np.full(variance.shape, np.nan), where=shaped)
-
-
-def _plain(values: np.ndarray) -> Any:
-    """Nested lists with six digits and None for NaN."""
-    return json.loads(json.dumps(rounded(values)).replace("NaN", "null"))

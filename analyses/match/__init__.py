@@ -3,29 +3,32 @@
 Any two sources: a ViT's relative attention and an AFT's exp(w) are both weights relative to a uniform share.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+import plotly.graph_objects as go
+from matplotlib.figure import Figure, SubFigure
 
-from analyses.figures import rounded, table
+from analyses.command import save
 from analyses.match.atlas import atlas
-from analyses.match.figure import draw, interactive
+from analyses.match.figure import draw, interactive, size
 from analyses.match.heads import Frame, Heads, common_frame, shaped_heads
 from analyses.match.likeness import MEASURES
 from analyses.match.matching import NULLS, Matching, match
 from analyses.offset_maps import read_offset_maps
-from analyses.provenance import command_line, environment
+from analyses.provenance import environment
+from analyses.result import Result, Table
 
 SHOWN = 12
 """Pairs printed and drawn."""
 
 
 @dataclass(frozen=True)
-class Match:
+class Match(Result):
     """Pairs of heads of two models under both measures."""
+
+    name = "match"
 
     first: Heads
     second: Heads
@@ -34,34 +37,30 @@ class Match:
     framing: str
     matchings: tuple[Matching, ...]
     seed: int
-    command: str
-    """The line that made it."""
 
-    def save(self, out: Path) -> list[Path]:
-        """Write match.json, .png, .svg and .html into a folder and return their paths."""
-        out.mkdir(parents=True, exist_ok=True)
-        paths = [out / f"match.{kind}" for kind in ("json", "png", "svg", "html")]
-        paths[0].write_text(json.dumps(self.record()) + "\n")
-        figure = draw(self.first, self.second, self.matchings, SHOWN)
-        figure.savefig(paths[1], dpi=160)
-        figure.savefig(paths[2])
-        plt.close(figure)
-        interactive(self.first, self.second, self.matchings, SHOWN, self.command).write_html(
-            paths[3], include_plotlyjs=True
-        )
-        return paths
+    @property
+    def size(self) -> tuple[float, float]:  # type: ignore[override]
+        """As wide as there are pairs to draw."""
+        return size(self.matchings, SHOWN)
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """The most alike pairs of each measure, and the baselines."""
+        draw(self.first, self.second, self.matchings, SHOWN, figure)
+
+    def interactive(self) -> go.Figure:
+        """The pairs with offset and weight under the pointer."""
+        return interactive(self.first, self.second, self.matchings, SHOWN)
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Every pair, and the baselines."""
         return {
-            "command": self.command,
             **environment(),
             "seed": self.seed,
-            "frame": list(self.frame),
+            "frame": self.frame,
             "framing": self.framing,
             "nulls": NULLS,
             "models": [
-                {"label": heads.label, "heads": len(heads.places), "flat": list(heads.flat), "kept": heads.kept}
+                {"label": heads.label, "heads": len(heads.places), "flat": heads.flat, "kept": heads.kept}
                 for heads in (self.first, self.second)
             ],
             "matchings": [
@@ -69,37 +68,37 @@ class Match:
                     "measure": matching.measure,
                     "mean": matching.mean,
                     "pairs": [
-                        {"first": list(self.first.places[i]), "second": list(self.second.places[j]), "score": score}
+                        {"first": self.first.places[i], "second": self.second.places[j], "score": score}
                         for (i, j), score in zip(matching.pairs, matching.scores, strict=True)
                     ],
-                    "baselines": [{**asdict(one), "draws": rounded(one.draws)} for one in matching.baselines],
+                    "baselines": matching.baselines,
                 }
                 for matching in self.matchings
             ],
         }
 
-
-def report(found: Match) -> str:
-    """The means against chance, and the most alike pairs."""
-    lines = [
-        f"{heads.label}: {len(heads.places)} heads of {heads.shape[0]} layers, {len(heads.flat)} flat ones left out, "
-        f"{100 * heads.kept:.0f} % of their weight above or below uniform on the frame"
-        for heads in (found.first, found.second)
-    ]
-    lines.append(f"frame {found.frame[0]} x {found.frame[1]} offsets ({found.framing})")
-    lines += [f"  null {null}: {words}" for null, words in NULLS.items()]
-    rows = [
-        [matching.measure, f"{matching.mean:.3f}", one.null, f"{one.draws.mean():.3f}",
-         f"[{one.interval[0]:.3f}, {one.interval[1]:.3f}]", f"{one.p_value:.3g}", str(len(one.draws))]
-        for matching in found.matchings for one in matching.baselines
-    ]  # fmt: skip
-    lines.append(table(["measure", "mean of pairs", "null", "by chance", "95 %", "p", "draws"], rows))
-    for matching in found.matchings:
-        lines.append(f"most alike by {matching.measure} (layer.head)")
-        for (i, j), score in list(zip(matching.pairs, matching.scores))[:SHOWN]:
-            (a, b), (c, d) = found.first.places[i], found.second.places[j]
-            lines.append(f"  {found.first.label} {a}.{b}  {found.second.label} {c}.{d}  {score:.3f}")
-    return "\n".join(lines)
+    def table(self) -> Table:
+        """The means against chance, and the most alike pairs."""
+        lines = [
+            f"{heads.label}: {len(heads.places)} heads of {heads.shape[0]} layers, {len(heads.flat)} flat ones left "
+            f"out, {100 * heads.kept:.0f} % of their weight above or below uniform on the frame"
+            for heads in (self.first, self.second)
+        ]
+        lines.append(f"frame {self.frame[0]} x {self.frame[1]} offsets ({self.framing})")
+        lines += [f"  null {null}: {words}" for null, words in NULLS.items()]
+        rows = [
+            [matching.measure, f"{matching.mean:.3f}", one.null, f"{one.draws.mean():.3f}",
+             f"[{one.interval[0]:.3f}, {one.interval[1]:.3f}]", f"{one.p_value:.3g}", str(len(one.draws))]
+            for matching in self.matchings for one in matching.baselines
+        ]  # fmt: skip
+        note = []
+        for matching in self.matchings:
+            note.append(f"most alike by {matching.measure} (layer.head)")
+            for (i, j), score in list(zip(matching.pairs, matching.scores))[:SHOWN]:
+                (a, b), (c, d) = self.first.places[i], self.second.places[j]
+                note.append(f"  {self.first.label} {a}.{b}  {self.second.label} {c}.{d}  {score:.3f}")
+        columns = ["measure", "mean of pairs", "null", "by chance", "95 %", "p", "draws"]
+        return Table(columns, rows, "\n".join(lines), "\n".join(note))
 
 
 def command(
@@ -132,15 +131,18 @@ def command(
         device: Where a ViT runs.
         out: Folder for match and atlas, each as .json, .png, .svg and .html.
     """
-    line = command_line()
-    maps = [read_offset_maps(spec, images=images, data=data, device=device, progress=True) for spec in (first, second)]
+    maps = [
+        read_offset_maps(
+            spec, images=images, data=data, seed=seed, control=not pretrained, device=device, progress=True
+        )
+        for spec in (first, second)
+    ]
     frame = common_frame(maps[0], maps[1], framing)
     a, b = (shaped_heads(one, frame) for one in maps)
     found = Match(
-        a, b, frame, framing, tuple(match(a, b, measure, draws=draws, seed=seed) for measure in MEASURES), seed, line
+        a, b, frame, framing, tuple(match(a, b, measure, draws=draws, seed=seed) for measure in MEASURES), seed
     )
-    print(report(found))
-    both = atlas((a, b), components=components, clusters=clusters, seed=seed, command=line)
-    print(both.report())
-    for path in [*found.save(out), *both.save(out)]:
-        print(f"wrote {path}")
+    both = atlas((a, b), components=components, clusters=clusters, seed=seed)
+    print(found, both, sep="\n")
+    for result in (found, both):
+        save(result, out)

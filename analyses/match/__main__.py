@@ -1,8 +1,7 @@
-"""`python -m analyses.match`, the same as `aft-lens match`."""
+"""`python -m analyses.match`."""
 
-import jsonargparse
-
+from analyses.command import run_module
 from analyses.match import command
 
 if __name__ == "__main__":
-    jsonargparse.auto_cli(command)
+    run_module("analyses.match", command)

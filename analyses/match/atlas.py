@@ -1,31 +1,32 @@
 """An atlas of heads: the patterns that maps by offset are made of (NMF), and which heads are of one kind (clusters)."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import Float, Int
+from matplotlib.figure import Figure, SubFigure
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import NMF
 from sklearn.metrics import silhouette_score
 
-from analyses.figures import rounded, table
-from analyses.match.atlas_figure import Page, draw, interactive
+from analyses.match.atlas_figure import Page, draw, interactive, size
 from analyses.match.heads import Heads
 from analyses.match.likeness import standardised
 from analyses.provenance import environment
+from analyses.result import Result, Table
 
 MOST_CLUSTERS = 8
 """Numbers of clusters from 2 to this are tried where none is given."""
 
 
 @dataclass(frozen=True)
-class Atlas:
+class Atlas(Result):
     """Components and clusters of all heads of one or more models together."""
+
+    name = "atlas"
 
     heads: tuple[Heads, ...]
     components: Float[np.ndarray, "k y x"]
@@ -39,8 +40,6 @@ class Atlas:
     silhouette: float
     """Mean silhouette of the clusters, -1 to 1: above about 0.25 they are apart."""
     seed: int
-    command: str
-    """The line that made it."""
 
     @property
     def cluster_maps(self) -> Float[np.ndarray, "c y x"]:
@@ -49,11 +48,13 @@ class Atlas:
         label = np.concatenate(self.clusters)
         return np.stack([maps[label == number].mean(0) for number in range(label.max() + 1)])
 
-    def save(self, out: Path) -> list[Path]:
-        """Write atlas.json, .png, .svg and .html into a folder and return their paths."""
-        out.mkdir(parents=True, exist_ok=True)
-        paths = [out / f"atlas.{kind}" for kind in ("json", "png", "svg", "html")]
-        paths[0].write_text(json.dumps(self.record()) + "\n")
+    @property
+    def size(self) -> tuple[float, float]:  # type: ignore[override]
+        """As wide as there are components and clusters."""
+        return size(self.page())
+
+    def page(self) -> Page:
+        """What is drawn."""
         titles = (
             f"NMF of {sum(len(heads.places) for heads in self.heads)} heads: {len(self.components)} components explain "
             f"{100 * self.explained:.0f} % of the variance",
@@ -61,48 +62,46 @@ class Atlas:
         )
         maps = self.cluster_maps
         members = tuple(np.eye(len(maps))[cluster] for cluster in self.clusters)
-        page = Page(self.heads, self.components * self.components[0].size - 1, self.loadings, maps, members, titles)
-        figure = draw(page)
-        figure.savefig(paths[1], dpi=160)
-        figure.savefig(paths[2])
-        plt.close(figure)
-        interactive(page, self.command).write_html(paths[3], include_plotlyjs=True)
-        return paths
+        return Page(self.heads, self.components * self.components[0].size - 1, self.loadings, maps, members, titles)
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Components and clusters, and below each where it occurs."""
+        draw(self.page(), figure)
+
+    def interactive(self) -> go.Figure:
+        """The same with layer, head and value under the pointer."""
+        return interactive(self.page())
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """The patterns, and what each head has of them."""
         return {
-            "command": self.command,
             **environment(),
             "seed": self.seed,
             "explained": self.explained,
             "silhouette": self.silhouette,
-            "components": rounded(self.components),
-            "cluster_maps": rounded(self.cluster_maps),
+            "components": self.components,
+            "cluster_maps": self.cluster_maps,
             "models": [
-                {"label": heads.label, "heads": list(heads.places), "loadings": rounded(loading),
-                 "clusters": cluster.tolist()}
+                {"label": heads.label, "heads": heads.places, "loadings": loading, "clusters": cluster}
                 for heads, loading, cluster in zip(self.heads, self.loadings, self.clusters, strict=True)
             ],
-        }  # fmt: skip
+        }
 
-    def report(self) -> str:
+    def table(self) -> Table:
         """How many heads of each model every cluster has, and what the components explain."""
         count = range(len(self.cluster_maps))
         rows = [
             [heads.label, *(str(int((cluster == number).sum())) for number in count)]
             for heads, cluster in zip(self.heads, self.clusters, strict=True)
         ]
-        return (
+        title = (
             f"atlas: {len(self.components)} NMF components explain {100 * self.explained:.0f} % of the variance; "
-            f"silhouette of {len(self.cluster_maps)} clusters {self.silhouette:.2f} (above about 0.25 they are apart)\n"
-            + table(["heads by cluster", *map(str, count)], rows)
+            f"silhouette of {len(self.cluster_maps)} clusters {self.silhouette:.2f} (above about 0.25 they are apart)"
         )
+        return Table(["heads by cluster", *map(str, count)], rows, title)
 
 
-def atlas(
-    models: Sequence[Heads], *, components: int = 6, clusters: int | None = None, seed: int = 0, command: str = ""
-) -> Atlas:
+def atlas(models: Sequence[Heads], *, components: int = 6, clusters: int | None = None, seed: int = 0) -> Atlas:
     """Factorise and cluster the heads of all models together, so that components and clusters are shared.
 
     NMF (Lee and Seung, 1999) takes each head's weights 1 + map scaled to sum 1, non-negative parts of an additive
@@ -136,7 +135,6 @@ def atlas(
         tuple(np.split(label, cut)),
         silhouette,
         seed,
-        command,
     )
 
 

@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure, SubFigure
 from plotly.subplots import make_subplots
 
-from analyses.figures import headed
 from analyses.match.figure import bare, heat, tile
 from analyses.match.heads import Heads
+from analyses.provenance import command_line
+from analyses.theme import headed
 
 LEFT_OUT = "0.85"
 """Colour of heads that are flat."""
@@ -45,19 +44,30 @@ def by_place(heads: Heads, values: np.ndarray) -> np.ndarray:
     return grid
 
 
-def draw(page: Page) -> plt.Figure:
+def size(page: Page) -> tuple[float, float]:
+    """Width and height in inches."""
+    return 1.35 * _columns(page) + 1.2, 2 * sum(_heights(page)) + 1.4
+
+
+def draw(page: Page, figure: Figure | SubFigure) -> None:
     """Above, each NMF component and its loadings in every model; below, each cluster's mean map and its heads."""
-    columns = max(len(page.components), len(page.cluster_maps))
-    tall = [1.3, *(max(0.7, 1.3 * min(1.0, heads.shape[0] / heads.shape[1])) + 0.25 for heads in page.models)]
-    figure = plt.figure(figsize=(1.35 * columns + 1.2, 2 * sum(tall) + 1.4), layout="constrained")
+    columns, tall = _columns(page), _heights(page)
     blocks: Any = figure.subfigures(2, 1)
     _block(blocks[0], page.titles[0], page.components, page.models, page.loadings, tall, columns, "component")
     _block(blocks[1], page.titles[1], page.cluster_maps, page.models, page.members, tall, columns, "cluster")
-    return figure
+
+
+def _columns(page: Page) -> int:
+    return max(len(page.components), len(page.cluster_maps))
+
+
+def _heights(page: Page) -> list[float]:
+    """Of the row of maps and of each model's row below it."""
+    return [1.3, *(max(0.7, 1.3 * min(1.0, heads.shape[0] / heads.shape[1])) + 0.25 for heads in page.models)]
 
 
 def _block(
-    block: plt.Figure,
+    block: SubFigure,
     title: str,
     maps: np.ndarray,
     models: Sequence[Heads],
@@ -90,15 +100,15 @@ def _block(
         axes[row, 0].set_ylabel(f"{heads.label}\nlayer", fontsize=7)
         axes[row, 0].set_xlabel("head", fontsize=7)
     if name == "component":
-        scale = plt.cm.ScalarMappable(plt.Normalize(0, top), colours)
+        scale = ScalarMappable(Normalize(0, top), colours)
         bar = block.colorbar(scale, ax=axes[1:], fraction=0.02, pad=0.01)
         bar.set_label("share of a head's weight", fontsize=7)
         bar.ax.tick_params(labelsize=6)
 
 
-def interactive(page: Page, line: str) -> go.Figure:
+def interactive(page: Page) -> go.Figure:
     """The same with layer, head and value under the pointer."""
-    columns, rows = max(len(page.components), len(page.cluster_maps)), 1 + len(page.models)
+    columns, rows = _columns(page), 1 + len(page.models)
     names = [
         f"{name} {number}" if row == 0 and number < len(maps) else ""
         for name, maps in (("component", page.components), ("cluster", page.cluster_maps))
@@ -120,4 +130,4 @@ def interactive(page: Page, line: str) -> go.Figure:
             figure.update_yaxes(title=heads.label, row=start + row, col=1)
     bare(figure)
     figure.update_layout(margin={"l": 50, "r": 20, "b": 20})
-    return headed(figure, "<br>".join(page.titles), [line], 120 + 150 * columns, 2 * 150 * rows)
+    return headed(figure, "<br>".join(page.titles), [command_line()], 120 + 150 * columns, 2 * 150 * rows)

@@ -3,27 +3,33 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
-from analyses.figures import COLOURS, headed
+from analyses.maps.picture import COLOURS
 from analyses.match.heads import Heads
 from analyses.match.matching import Matching
+from analyses.provenance import command_line
+from analyses.theme import headed
 
 NULL_COLOURS = {"moves": "#4c72b0", "rings": "#dd8452"}
 
 
-def draw(first: Heads, second: Heads, matchings: Sequence[Matching], most: int) -> plt.Figure:
+def size(matchings: Sequence[Matching], most: int) -> tuple[float, float]:
+    """Width and height in inches."""
+    return max(8.0, 0.95 * _columns(matchings, most) + 1), 2.5 * len(matchings) + 3.0
+
+
+def draw(first: Heads, second: Heads, matchings: Sequence[Matching], most: int, figure: Figure | SubFigure) -> None:
     """For each measure its most alike pairs, maps less their mean on a scale of their own; the baselines below."""
-    columns = min(most, *(len(matching.pairs) for matching in matchings))
-    figure = plt.figure(figsize=(max(8.0, 0.95 * columns + 1), 2.5 * len(matchings) + 3.0), layout="constrained")
-    figure.set_layout_engine("constrained", h_pad=0.02, w_pad=0.02, hspace=0.0, wspace=0.0)
+    columns = _columns(matchings, most)
+    if isinstance(figure, Figure):
+        figure.set_layout_engine("constrained", h_pad=0.02, w_pad=0.02, hspace=0.0, wspace=0.0)
     blocks: Any = figure.subfigures(len(matchings) + 1, 1, height_ratios=[*(2.5 for _ in matchings), 3.0])
     for block, matching in zip(blocks, matchings):
         _pairs(block, first, second, matching, columns)
@@ -31,10 +37,14 @@ def draw(first: Heads, second: Heads, matchings: Sequence[Matching], most: int) 
     for axis, matching in zip(axes, matchings):
         _chance(axis, matching)
     _layers(axes[-1], first, second, matchings[0])
-    return figure
 
 
-def tile(axis: plt.Axes, values: np.ndarray, *, title: str = "") -> None:
+def _columns(matchings: Sequence[Matching], most: int) -> int:
+    """Pairs drawn of each measure."""
+    return min(most, *(len(matching.pairs) for matching in matchings))
+
+
+def tile(axis: Axes, values: np.ndarray, *, title: str = "") -> None:
     """One map by offset without ticks, on its own scale with 0 in the middle of the colours."""
     limit = float(np.abs(values).max()) or 1.0
     axis.imshow(values, cmap=COLOURS, vmin=-limit, vmax=limit, interpolation="nearest")
@@ -45,7 +55,7 @@ def tile(axis: plt.Axes, values: np.ndarray, *, title: str = "") -> None:
         axis.set_title(title, fontsize=7, pad=2)
 
 
-def _pairs(block: plt.Figure, first: Heads, second: Heads, matching: Matching, columns: int) -> None:
+def _pairs(block: SubFigure, first: Heads, second: Heads, matching: Matching, columns: int) -> None:
     block.suptitle(
         f"Most alike by {_axis(matching)}, below each pair; above each map its layer.head, + the target", fontsize=9
     )
@@ -58,19 +68,19 @@ def _pairs(block: plt.Figure, first: Heads, second: Heads, matching: Matching, c
         axis.set_ylabel(heads.label, fontsize=8)
 
 
-def _chance(axis: plt.Axes, matching: Matching) -> None:
+def _chance(axis: Axes, matching: Matching) -> None:
     for one in matching.baselines:
         label = f"{one.null}, p = {one.p_value:.2g}"
         axis.hist(one.draws, bins=25, alpha=0.55, color=NULL_COLOURS[one.null], label=label)
     axis.axvline(matching.mean, color="k", lw=1.5, label="these models")
     axis.set(xlabel=f"{_axis(matching)}, mean of the pairs", ylabel="draws")
-    axis.xaxis.set_major_locator(plt.MaxNLocator(5))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_ylim(top=axis.get_ylim()[1] * 1.45)
     axis.legend(frameon=False, fontsize=7, loc="upper center")
     sns.despine(ax=axis)
 
 
-def _layers(axis: plt.Axes, first: Heads, second: Heads, matching: Matching) -> None:
+def _layers(axis: Axes, first: Heads, second: Heads, matching: Matching) -> None:
     count = layer_counts(first, second, matching)
     sns.heatmap(count, ax=axis, cmap="Blues", annot=max(count.shape) <= 12, fmt="d", cbar=False, square=True, lw=0.5)
     axis.set_xlabel(f"layer of {second.label}", fontsize=8)
@@ -86,9 +96,9 @@ def layer_counts(first: Heads, second: Heads, matching: Matching) -> np.ndarray:
     return count
 
 
-def interactive(first: Heads, second: Heads, matchings: Sequence[Matching], most: int, line: str) -> go.Figure:
+def interactive(first: Heads, second: Heads, matchings: Sequence[Matching], most: int) -> go.Figure:
     """The pairs of every measure, coloured about each map's mean, with offset and weight under the pointer."""
-    columns = min(most, *(len(matching.pairs) for matching in matchings))
+    columns = _columns(matchings, most)
     titles = []
     for matching in matchings:
         chosen = list(zip(matching.pairs, matching.scores))[:columns]
@@ -110,7 +120,7 @@ def interactive(first: Heads, second: Heads, matchings: Sequence[Matching], most
     )
     figure.update_layout(margin={"l": 50, "r": 20, "b": 20})
     title = f"{first.label} above {second.label}; above each map its layer.head, and the likeness of the pair"
-    return headed(figure, title, [means, line], 120 + 105 * columns, 250 * len(matchings))
+    return headed(figure, title, [means, command_line()], 120 + 105 * columns, 250 * len(matchings))
 
 
 def bare(figure: go.Figure) -> None:

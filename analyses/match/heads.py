@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from analyses.offset_maps import OffsetMaps, framed
+from analyses.maps.frame import framed
+from analyses.offset_maps import OffsetMaps
 
 Frame = Literal["crop", "pad"]
 FLAT = 1e-6

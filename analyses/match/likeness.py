@@ -5,7 +5,7 @@ import ot
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from analyses.offset_maps import offsets
+from analyses.maps.frame import offsets
 
 MEASURES = ("correlation", "earth mover's distance")
 BINS = 7

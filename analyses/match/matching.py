@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from aft_lens.statistics import percentile_interval, permutation_p
+from analyses.assignment import assign, exchangeable, relabelling
 from analyses.match.heads import Heads
 from analyses.match.likeness import MEASURES, likeness
-from analyses.pairing import assign, exchangeable, relabelling
 
 NULLS = {
     "moves": "all maps of the second model moved and turned together, around the edges: keeps their smoothness and "
@@ -75,9 +76,9 @@ def match(first: Heads, second: Heads, measure: str, *, draws: int = 200, seed: 
         for number in tqdm(range(draws), f"{measure}, {null}", file=sys.stderr, leave=False):
             drawn = likeness(first.maps, exchanged(second.maps, null, generator), measure)
             chance[number] = drawn[assign(drawn)].mean()
-        p_value = float((1 + (chance >= observed - 1e-12).sum()) / (1 + draws))
+        p_value = permutation_p(observed, chance, tolerance=1e-12)
         chance = chance if measure == "correlation" else -chance
-        low, high = np.percentile(chance, [2.5, 97.5])
+        low, high = percentile_interval(chance)
         baselines.append(Baseline(null, chance, (float(low), float(high)), p_value))
     order = np.argsort(-scores[rows, columns], kind="stable")
     sign = 1.0 if measure == "correlation" else -1.0

@@ -1,6 +1,6 @@
 """`python -m analyses.pruning CHECKPOINT --keep 1`, the same as `aft-lens prune`."""
 
-from analyses.provenance import run_module
+from analyses.command import run_module
 from analyses.pruning.command import command
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from aft_lens.extraction import stream_relative
 from aft_lens.models import VisionModel
 from aft_lens.training import evaluate
 from analyses.bias import position_bias_maps
-from analyses.offset_maps import framed, mean_distance
+from analyses.maps.frame import framed, mean_distance
 from analyses.study.record import Places, Scores
 
 ATTENTION_IMAGES = 256

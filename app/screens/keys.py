@@ -9,7 +9,7 @@ heading(
     "Keys",
     "The keys K of every head on an image, each less its mean: red positions are read more, blue ones less.",
 )
-entries = entries_or_stop(("aft_conv",))
+entries = entries_or_stop("offset")
 left, right = st.columns(2, gap="medium")
 with left:
     first = pick("Left", "ka", entries, prefer=("fashion-conv", "digits-single"))

@@ -7,7 +7,7 @@ import streamlit as st
 from analyses.pruning import CRITERIA, Rung
 from app import loaders
 from app.views import offsets
-from app.widgets import chart, entries_or_stop, heading, in_words, pick
+from app.widgets import chart, entries_or_stop, heading, in_words, pick, rows
 
 QUICK = [name for name in CRITERIA if name != "exact"]
 """Criteria that answer while one waits: "exact" runs the model once an offset."""
@@ -28,7 +28,7 @@ heading(
     "Every head keeps k offsets; the layer becomes pooling and indexing, with the same outputs as the "
     "masked convolution.",
 )
-entries = {label: entry for label, entry in entries_or_stop(("aft_conv",)).items() if not entry.pruned}
+entries = {label: entry for label, entry in entries_or_stop("offset").items() if not entry.pruned}
 if not entries:
     st.info("Every AFT-conv checkpoint here is pruned already. Train one: `aft-lens train --recipe digits-single`")
     st.stop()
@@ -67,7 +67,7 @@ with in_words(), place.container():
         **PLAIN,
     )
     chart(result.interactive(), "ladder", "Accuracy, size and latency of the dense, masked and indexed model")
-    st.table(result.table().mappings())
+    rows(result.table())
     st.caption(
         f"Measured here on {result.images} test images; latency is one forward pass of {loaders.BATCH} images on the "
         "CPU, mean ± standard deviation. Differences are to the dense model on the same images. Brackets: 95 % "

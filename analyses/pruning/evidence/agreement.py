@@ -18,8 +18,8 @@ from torch import Tensor
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.statistics import percentile_interval, permutation_p
 from analyses import theme
-from analyses.pairing import assign, exchangeable, relabelling
-from analyses.provenance import run_module
+from analyses.assignment import assign, exchangeable, relabelling
+from analyses.command import run_module
 from analyses.pruning.criteria import score
 from analyses.pruning.cutting.masks import select
 from analyses.result import Result, Table

@@ -17,6 +17,7 @@ import torch
 from aft_lens.checkpoint import revision
 from aft_lens.files import write_whole
 from analyses import provenance
+from analyses.command import run_module
 from analyses.pruning.evidence import findings
 from analyses.pruning.evidence.curves import Evidence, conditions, curves
 from analyses.pruning.evidence.plan import Plan
@@ -143,4 +144,4 @@ def command(
 
 
 if __name__ == "__main__":
-    provenance.run_module("analyses.pruning.evidence.publish", command)
+    run_module("analyses.pruning.evidence.publish", command)

@@ -20,7 +20,7 @@ from torch import Tensor
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.models import VisionModel
 from analyses import theme
-from analyses.provenance import run_module
+from analyses.command import run_module
 from analyses.pruning.criteria import score
 from analyses.pruning.cutting.compact import compact_model
 from analyses.pruning.cutting.masks import select

@@ -15,7 +15,7 @@ from torch import Tensor
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
 from aft_lens.files import write_whole
 from aft_lens.models import VisionModel
-from analyses.provenance import run_module
+from analyses.command import run_module
 from analyses.pruning.criteria import score
 from analyses.pruning.cutting.masks import select
 from analyses.pruning.evidence.curves import Evidence, conditions

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aft_lens.ops import aft_conv, aft_indexed
 from analyses import theme
-from analyses.provenance import run_module
+from analyses.command import run_module
 from analyses.result import Result, Table
 
 DENSE = ("auto", "convolution", "matmul")

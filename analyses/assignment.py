@@ -1,4 +1,4 @@
-"""Pairing heads one to one, and exchanging offsets at random for the baselines of a pairing."""
+"""The best one-to-one assignment of heads, and the random exchanges of offsets that it is held against."""
 
 from collections.abc import Sequence
 

@@ -1,0 +1,64 @@
+"""The commands that a module's `command` answers: what ships, and what other packages add as aft_lens.analyses.
+
+An entry point of that group names a module with a `command` function, whose parameters become the options of
+`aft-lens NAME`, and, for a page in the app, a `show(checkpoint: Path) -> Result`.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from aft_lens.registry import Registry
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A module that is imported when it is asked for, so that `aft-lens list` needs no Plotly."""
+
+    module: str
+    words: str
+    """What it does, for the list of commands."""
+    page: bool = False
+    """Whether it has a `show`."""
+
+
+SHIPPED = {
+    "bias": Shipped("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
+    "keys": Shipped("analyses.keys", "key feature maps of an image beside an attribution"),
+    "attention": Shipped("analyses.attention", "relative attention of any ViT; relative positions"),
+    "locality": Shipped("analyses.locality", "how local the heads of models are, beside random weights", page=True),
+    "match": Shipped("analyses.match", "pair the heads of two models, and an atlas of them"),
+    "explain": Shipped(
+        "analyses.explain", "whether position explains the heads of a model, and what edits of them cost"
+    ),
+    "transfer": Shipped("analyses.transfer", "start an AFT-conv from a ViT's weights"),
+    "prune": Shipped("analyses.pruning.command", "prune position biases to indexing"),
+    "bench": Shipped("analyses.bench", "measure operators and models"),
+    "study": Shipped("analyses.study", "train and test the paper's claims"),
+    "app": Shipped("app.serve", "serve the Streamlit app"),
+    "demo": Shipped("app.demo", "train, prune, compare, report and serve"),
+}
+COMMANDS: Registry[Shipped | ModuleType] = Registry("command", "aft_lens.analyses")
+for _name, _shipped in SHIPPED.items():
+    COMMANDS.add(_name, _shipped)
+
+
+def command_words() -> dict[str, str]:
+    """What each command does, by name; none is imported."""
+    added = "of another package; aft-lens {} --help says what it does"
+    return {name: SHIPPED[name].words if name in SHIPPED else added.format(name) for name in COMMANDS}
+
+
+def command_module(name: str) -> Any:
+    """The module that answers a command; ValueError says which there are."""
+    found = COMMANDS[name]
+    return import_module(found.module) if isinstance(found, Shipped) else found
+
+
+def pages() -> list[str]:
+    """Names of the analyses that show themselves in the app; those of other packages are imported to see."""
+    return [
+        name for name in COMMANDS
+        if (SHIPPED[name].page if name in SHIPPED else hasattr(command_module(name), "show"))
+    ]  # fmt: skip
