@@ -61,7 +61,7 @@ def chart(figure: go.Figure, key: str, description: str, *, width: int | None = 
     st.plotly_chart(figure, key=key, theme=None, width=width or "stretch", config=CHART, alt=description)
 
 
-def rows(table: Table) -> None:
+def show_table(table: Table) -> None:
     """Show a result's table; Streamlit reads cells as Markdown, where a hyphen alone is a list."""
     st.table([{name: "–" if cell == "-" else cell for name, cell in row.items()} for row in table.mappings()])
 

@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from aft_lens.models import model_config
 from aft_lens.ops import aft_conv
 from aft_lens.training import DataRecipe, OptimRecipe, Recipe, SparsityRecipe, TrainerRecipe, train
+from aft_lens.training.checkpointing import Checkpointing
 from aft_lens.training.gumbel_health import single_positions
-from aft_lens.training.keeper import CheckpointKeeper
 
 PROCESSES = 2
 GLOBAL_BATCH = 64
@@ -68,7 +68,7 @@ class Watch:
         self.spread: list[float] = []
         self.samples: list[list[float]] = []
 
-    def __call__(self, keeper, trainer, module, outputs, batch, number) -> None:
+    def __call__(self, callback, trainer, module, outputs, batch, number) -> None:
         """After every step."""
         self.labels.append(batch[1].tolist())
         flat = torch.cat([p.detach().flatten() for p in module.model.parameters()])
@@ -125,7 +125,7 @@ def main(kind: str, folder: Path) -> None:
     watch = Watch(folder)
     loaded = sys.modules["aft_lens.training.run"].load_data
     sys.modules["aft_lens.training.run"].load_data = lambda *a, **k: fewer_validated(loaded(*a, **k))
-    CheckpointKeeper.on_train_batch_end = lambda self, *a: watch(self, *a)
+    Checkpointing.on_train_batch_end = lambda self, *a: watch(self, *a)
     train(recipe(kind, PROCESSES), folder / "run", progress=False)
     watch.write()
 

@@ -16,12 +16,12 @@ def test_a_run_is_stopped_goes_on_and_is_not_repeated(tmp_path, capsys):
         before = trainings.stop_after("run", 2, started)
         assert 2 <= before < EPOCHS
         wait(trainings.resume("run", (*TINY, f"--trainer.epochs={EPOCHS}")))
-        assert trainings.rows("run") == EPOCHS
+        assert trainings.epochs_written("run") == EPOCHS
         options = tuple(json.loads((tmp_path / "run.json").read_text())["content"]["options"])
         assert trainings.start_missing("run", 1, options) is None
         assert "finished before" in capsys.readouterr().out
         other = trainings.start_missing("run", 1, (*options, "--seed=1"))
-        assert trainings.rows("run") == 0
+        assert trainings.epochs_written("run") == 0
     assert other[0].poll() is not None
 
 

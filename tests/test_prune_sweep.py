@@ -203,11 +203,11 @@ def test_commands_show_their_help(monkeypatch, capsys):
         assert "usage" in capsys.readouterr().out
 
 
-def test_core_timing_finds_the_crossover(tmp_path):
+def test_core_timing_finds_where_gathering_stops_winning(tmp_path):
     found = time_core(batch=2, side=6, dim=8, heads=4, window=5, keeps=(0, 1, 16), seconds=0.0)
     assert [row.keep for row in found.rows if row.form == "gather"] == [0, 1, 16]
     assert found.speedup(1, "fastest") <= found.speedup(1, "matmul")
-    assert found.crossover in (None, 0, 1, 16)
+    assert found.break_even_keep in (None, 0, 1, 16)
     assert all(path.stat().st_size for path in found.save(tmp_path))
     with pytest.raises(ValueError, match="multiple of heads"):
         time_core(dim=10, heads=4)

@@ -33,7 +33,9 @@ def test_the_study_trains_once_and_goes_on(tmp_path, capsys, monkeypatch):
         started.append(task.name)
         if task.name == "vit-s1" and started.count(task.name) == 1:
             with monkeypatch.context() as patch:
-                patch.setattr("aft_lens.training.keeper.CheckpointKeeper.on_train_epoch_start", _break, raising=False)
+                patch.setattr(
+                    "aft_lens.training.checkpointing.Checkpointing.on_train_epoch_start", _break, raising=False
+                )
                 return original(task)
         return original(task)
 

@@ -119,7 +119,7 @@ def test_resuming_ends_in_the_same_weights(tmp_path, monkeypatch, resident):
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("aft_lens.training.keeper.CheckpointKeeper.on_train_batch_end", stop)
+        patch.setattr("aft_lens.training.checkpointing.Checkpointing.on_train_batch_end", stop)
         with pytest.raises(Stop):
             train(recipe, tmp_path / "broken", progress=False)
     assert len(read_metrics(tmp_path / "broken")) == 2

@@ -53,7 +53,7 @@ class AFTReader(AttentionReader):
 
         def read(number: int) -> Callable[[nn.Module, Any, Tensor], None]:
             def hook(_module: nn.Module, _inputs: Any, key: Tensor) -> None:
-                sink(number, (key.flatten(2).unsqueeze(2) + self.pairs(number)).softmax(-1))
+                sink(number, (key.flatten(2).unsqueeze(2) + self.pairwise(number)).softmax(-1))
 
             return hook
 
@@ -73,7 +73,7 @@ class AFTReader(AttentionReader):
         """w of a layer on its window."""
         return self._layer(layer).position_bias.dense((self.window, self.window))
 
-    def pairs(self, layer: int) -> Float[Tensor, "h t s"]:
+    def pairwise(self, layer: int) -> Float[Tensor, "h t s"]:
         """w of a layer for every target and source: 0 beyond the window, or -inf where nothing is read there."""
         return expand_bias(self.bias(layer), self.grid, outside=self._layer(layer).outside)
 

@@ -17,10 +17,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from aft_lens.checkpoint import CONFIG
 from aft_lens.data import DataSource, load_data
 from aft_lens.models import VisionModel
+from aft_lens.training.checkpointing import Checkpointing
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.graphs import CudaGraphs
 from aft_lens.training.gumbel_health import GumbelHealth
-from aft_lens.training.keeper import CheckpointKeeper
 from aft_lens.training.moving_average import MovingAverage
 from aft_lens.training.recipe import Recipe
 from aft_lens.training.stopping import StopTogether
@@ -180,7 +180,7 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, origi
     """Lightning's Trainer with everything a run keeps."""
     state = state_folder(path)
     callbacks: list[pl.Callback] = [StopTogether(), GumbelHealth()]
-    callbacks.append(CheckpointKeeper(path, recipe, data, origin))
+    callbacks.append(Checkpointing(path, recipe, data, origin))
     if recipe.trainer.cuda_graphs:
         callbacks.append(CudaGraphs())
     if recipe.optim.ema:

@@ -4,7 +4,7 @@ import streamlit as st
 
 from app import loaders
 from app.commands import command_words, pages
-from app.widgets import chart, entries_or_stop, heading, in_words, pick, rows
+from app.widgets import chart, entries_or_stop, heading, in_words, pick, show_table
 
 heading("Analyses", "What further analyses show of one checkpoint; other packages can add to them.")
 entries = entries_or_stop()
@@ -19,7 +19,7 @@ with in_words():
     result = loaders.shown(name, str(entry.path), entry.revision)
     table = result.table()
     chart(result.interactive(), "result", f"{name} of {entry.label}")
-    rows(table)
+    show_table(table)
     for words in (table.title, table.note):
         if words:
             st.text(words)

@@ -7,7 +7,7 @@ import streamlit as st
 from analyses.pruning import CRITERIA, Rung
 from app import loaders
 from app.views import offsets
-from app.widgets import chart, entries_or_stop, heading, in_words, pick, rows
+from app.widgets import chart, entries_or_stop, heading, in_words, pick, show_table
 
 QUICK = [name for name in CRITERIA if name != "exact"]
 """Criteria that answer while one waits: "exact" runs the model once an offset."""
@@ -67,7 +67,7 @@ with in_words(), place.container():
         **PLAIN,
     )
     chart(result.interactive(), "ladder", "Accuracy, size and latency of the dense, masked and indexed model")
-    rows(result.table())
+    show_table(result.table())
     st.caption(
         f"Measured here on {result.images} test images; latency is one forward pass of {loaders.BATCH} images on the "
         "CPU, mean ± standard deviation. Differences are to the dense model on the same images. Brackets: 95 % "

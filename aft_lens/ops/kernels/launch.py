@@ -36,7 +36,7 @@ def channel_leading(tensor: Tensor) -> Tensor:
     )
 
 
-def rows(tensor: Tensor) -> Tensor:
+def last_contiguous(tensor: Tensor) -> Tensor:
     """The tensor itself if its last dimension is contiguous, else a contiguous copy."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 

@@ -97,7 +97,7 @@ def resumed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> Resumed
     started = trainings.start("broken", count, accuracy(count, 0, limit))
     before = trainings.stop_after("broken", STOPPED, started)
     wait(trainings.resume("broken", accuracy(1, 0, limit)))
-    return Resumed(count, 1, before, trainings.rows("broken"), _accuracy(trainings.folder / "broken"))
+    return Resumed(count, 1, before, trainings.epochs_written("broken"), _accuracy(trainings.folder / "broken"))
 
 
 def accuracy(count: int, seed: int, limit: tuple[str, ...]) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ class Trainings:
     def start_missing(self, name: str, count: int, options: tuple[str, ...], place: int = 0) -> Started | None:
         """`start` a run, or None if it has finished before."""
         same = self._store.get(name, fingerprint(self._identity(count, options)))
-        if same is not None and self.rows(name) == self.epochs:
+        if same is not None and self.epochs_written(name) == self.epochs:
             print(f"{self.folder / name} finished before; remove {self.folder} to measure anew", flush=True)
             return None
         return self.start(name, count, options, place)
@@ -76,15 +76,15 @@ class Trainings:
         Raises RuntimeError if it came to its end before.
         """
         process, log = started
-        while self.rows(name) < epochs and process.poll() is None:
+        while self.epochs_written(name) < epochs and process.poll() is None:
             time.sleep(0.1)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-        if process.wait(STOPPING) == 0 or self.rows(name) < epochs:
+        if process.wait(STOPPING) == 0 or self.epochs_written(name) < epochs:
             raise RuntimeError(f"{name} ended before it was stopped:\n{log.read_text()[-2000:]}")
-        return self.rows(name)
+        return self.epochs_written(name)
 
-    def rows(self, name: str) -> int:
+    def epochs_written(self, name: str) -> int:
         """Epochs that a run has written."""
         path = self.folder / name
         return len(read_metrics(path)) if (path / METRICS).is_file() else 0

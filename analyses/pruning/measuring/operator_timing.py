@@ -68,7 +68,7 @@ class CoreTimings(Result):
         return self.dense(form).median_ms / gathered.median_ms
 
     @property
-    def crossover(self) -> int | None:
+    def break_even_keep(self) -> int | None:
         """The smallest measured k at which gathering is no faster than the fastest dense form; None if never."""
         dense = self.dense("fastest").median_ms
         slower = [row.keep for row in self.rows if row.form == "gather" and row.median_ms >= dense]
@@ -79,7 +79,7 @@ class CoreTimings(Result):
         return {
             **asdict(self),
             "speedup_one_offset": {form: self.speedup(1, form) for form in (*DENSE, "fastest")},
-            "crossover": self.crossover,
+            "crossover": self.break_even_keep,
         }
 
     def table(self) -> Table:
@@ -93,7 +93,7 @@ class CoreTimings(Result):
         gains = [f"one offset is {self.speedup(1, form):.1f}x faster than dense {form}" for form in (*DENSE, "fastest")]
         return Table(
             columns, rows, f"{self.device}, {self.threads} threads of {os.cpu_count()}, {shape}",
-            "\n".join([*gains, f"gather stops winning at k = {self.crossover}"]),
+            "\n".join([*gains, f"gather stops winning at k = {self.break_even_keep}"]),
         )  # fmt: skip
 
     def plot(self, figure: Figure | SubFigure) -> None:
@@ -106,9 +106,9 @@ class CoreTimings(Result):
         )  # fmt: skip
         for color, form in zip(("C1", "C2"), ("convolution", "matmul"), strict=True):
             axis.axhline(self.dense(form).median_ms, color=color, linestyle="--", label=f"dense, {form}")
-        if self.crossover is not None:
-            words = f"gather no faster from k = {self.crossover}"
-            axis.axvline(self.crossover, color="grey", linewidth=0.8, label=words)
+        if self.break_even_keep is not None:
+            words = f"gather no faster from k = {self.break_even_keep}"
+            axis.axvline(self.break_even_keep, color="grey", linewidth=0.8, label=words)
         axis.set_xscale("symlog", base=2, linthresh=1)
         axis.set_xticks(keeps := [row.keep for row in gathers], [str(keep) for keep in keeps])
         axis.set_xlim(-0.3, 1.3 * max(keeps))

@@ -19,7 +19,7 @@ from aft_lens.ops.kernels.launch import (
     channel_leading,
     dot_dtype,
     empty_channel_leading,
-    rows,
+    last_contiguous,
     strides,
 )
 from aft_lens.ops.kernels.tiles import SAFE_RANGE
@@ -64,7 +64,7 @@ def band_forward(
     b, h, c, _ = value.shape
     dtype = dot_dtype(value.dtype)
     band = Band.of(grid, w, dtype)
-    w, key, value = w.contiguous(), rows(key), channel_leading(value)
+    w, key, value = w.contiguous(), last_contiguous(key), channel_leading(value)
     q = value if query is None else channel_leading(query)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
     unit = batch_unit(q, key, value)
@@ -114,7 +114,7 @@ def band_backward(
     b, h, c, t = y.shape
     band = Band.of(grid, w, a.dtype)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
-    w, key, dy, y = w.contiguous(), rows(key), channel_leading(dy), channel_leading(y)
+    w, key, dy, y = w.contiguous(), last_contiguous(key), channel_leading(dy), channel_leading(y)
     q = y if query is None else channel_leading(query)
     unit = batch_unit(q, y, dy)
     precision = band.geometry.precision(y.dtype)

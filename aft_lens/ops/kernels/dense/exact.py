@@ -11,8 +11,8 @@ from aft_lens.ops.kernels.tiles import bias_tile, sigmoid
 
 
 @triton.jit
-def pairs(SPAN, B, H, HEADS: tl.constexpr, SAFE: tl.constexpr):
-    """Pairs of head and batch row to look through: none if every head is within SAFE."""
+def exact_slices(SPAN, B, H, HEADS: tl.constexpr, SAFE: tl.constexpr):
+    """How many slices of a head and a batch row to look through: none if every head is within SAFE."""
     head = tl.arange(0, HEADS)
     widest = tl.max(tl.load(SPAN + head, mask=head < H, other=0.0), 0)
     return tl.where(widest > SAFE, H * B, 0)
@@ -28,7 +28,7 @@ def exact_forward_kernel(
     SAFE: tl.constexpr,
 ):  # fmt: skip
     """Forward of every num_programs(0)-th pair of head and batch row."""
-    for pair in range(tl.program_id(0), pairs(SPAN, B, H, HEADS, SAFE), tl.num_programs(0)):
+    for pair in range(tl.program_id(0), exact_slices(SPAN, B, H, HEADS, SAFE), tl.num_programs(0)):
         head, b = (pair // B).to(tl.int64), (pair % B).to(tl.int64)
         if tl.load(SPAN + head) > SAFE:
             s = tl.arange(0, BLOCK_S)[None, :]
@@ -64,7 +64,7 @@ def exact_backward_kernel(
 
     DQ of the fused kernel holds already.
     """
-    for pair in range(tl.program_id(0), pairs(SPAN, B, H, HEADS, SAFE), tl.num_programs(0)):
+    for pair in range(tl.program_id(0), exact_slices(SPAN, B, H, HEADS, SAFE), tl.num_programs(0)):
         head, b = (pair // B).to(tl.int64), (pair % B).to(tl.int64)
         if tl.load(SPAN + head) > SAFE:
             s = tl.arange(0, BLOCK_S)[None, :]

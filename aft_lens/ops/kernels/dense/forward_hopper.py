@@ -78,15 +78,15 @@ def in_order(x):
 
 
 @gluon.jit
-def stack(den, num):
+def interleaved(den, num):
     """Rows 16 i + j of the result are those 8 i + j of den, rows 16 i + 8 + j those of num."""
     ROWS: tl.constexpr = den.shape[0]
     return gl.join(den, num).reshape(ROWS // 8, 8, BLOCK, 2).permute(0, 3, 1, 2).reshape(2 * ROWS, BLOCK)
 
 
 @gluon.jit
-def unstack(both):
-    """den and num of `stack`."""
+def deinterleaved(both):
+    """den and num of `interleaved`."""
     ROWS: tl.constexpr = both.shape[0] // 2
     return gl.split(both.reshape(ROWS // 8, 2, 8, BLOCK).permute(0, 2, 3, 1).reshape(ROWS, BLOCK, 2))
 
@@ -201,7 +201,7 @@ def forward_hopper_kernel(
         top = gl.max(key, 1).to(gl.float32)
         origin = gl.where(top == float("-inf"), 0.0, top * -LOG2_E)  # rows beyond the batch hold nothing else
         weight = power(key.to(gl.float32) * LOG2_E + origin[:, None]).to(E.dtype.element_ty)
-        both = stack(renumbered(weight), renumbered(weighted(weight, value)))
+        both = interleaved(renumbered(weight), renumbered(weighted(weight, value)))
         if T <= TRIMMED:
             left, middle, right = trimmed_start(both, expanded)
         else:
@@ -217,7 +217,7 @@ def forward_hopper_kernel(
         on = (following + row < B)[:, None] & (t < T) & (step + 1 < B_STEPS)
         key = block(K, following, row, k_b, t, on, float("-inf"), UNIT)
         value = block(V, following, row, v_b, t, on, 0.0, UNIT)
-        den, num = unstack(product)
+        den, num = deinterleaved(product)
         den = gl.convert_layout(in_order(den), BY_ROW)
         num = gl.convert_layout(in_order(num), BY_ROW)
         if HAS_BIAS:

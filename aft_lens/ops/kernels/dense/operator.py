@@ -17,7 +17,7 @@ from aft_lens.ops.kernels.launch import (
     channel_leading,
     dot_dtype,
     empty_channel_leading,
-    rows,
+    last_contiguous,
     strides,
 )
 from aft_lens.ops.kernels.tiles import SAFE_RANGE
@@ -27,7 +27,7 @@ def _forward(query, key, value, w, query_bias, value_bias, grid, keep):
     """The launches of a forward pass; 1 / den and max key are None unless kept for the gradients."""
     geometry = Geometry.of(grid, w)
     b, h, c, t = value.shape
-    w, key, value = w.contiguous(), rows(key), channel_leading(value)
+    w, key, value = w.contiguous(), last_contiguous(key), channel_leading(value)
     q = value if query is None else channel_leading(query)
     y = empty_channel_leading(value)
     kernel_dtype = dot_dtype(value.dtype)
@@ -109,7 +109,7 @@ def dense_backward(
     geometry = Geometry.of(grid, w)
     b, h, c, t = value.shape
     gated, biased = query is not None, query_bias is not None or value_bias is not None
-    w, key, value, dy = w.contiguous(), rows(key), channel_leading(value), channel_leading(dy)
+    w, key, value, dy = w.contiguous(), last_contiguous(key), channel_leading(value), channel_leading(dy)
     q = value if query is None else channel_leading(query)
     dq = empty_channel_leading(value) if gated else value.new_empty(0)
     dv = empty_channel_leading(value)

@@ -49,7 +49,7 @@ def weights(
 
 
 @triton.jit
-def mean(
+def weighted_mean(
     K, V, W, OFFSET, head, t, top, inverse, T: tl.constexpr, GRID_X: tl.constexpr, DIMS: tl.constexpr,
     KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -76,7 +76,7 @@ def exact_row(
         top, inverse = denominator(key, W, OFFSET, head, t, T, GRID_X, DIMS, KEEP, BLOCK)
         for c in range(first, first + C_PER):
             value = V + head * v_h + c * v_c + b * v_b
-            y = mean(key, value, W, OFFSET, head, t, top, inverse, T, GRID_X, DIMS, KEEP, BLOCK)
+            y = weighted_mean(key, value, W, OFFSET, head, t, top, inverse, T, GRID_X, DIMS, KEEP, BLOCK)
             if HAS_BIAS:
                 y += tl.load(VB + head * C + c).to(tl.float32)
             if HAS_QUERY:
@@ -139,7 +139,7 @@ def exact_backward_kernel(
                     d = tl.zeros((BLOCK, 1), tl.float32)
                     for c in range(C):
                         value = V + head * v_h + c * v_c + b * v_b
-                        o = mean(key, value, W, OFFSET, head, t, top, inverse, T, GRID_X, DIMS, KEEP, BLOCK)
+                        o = weighted_mean(key, value, W, OFFSET, head, t, top, inverse, T, GRID_X, DIMS, KEEP, BLOCK)
                         dy, gate = upstream(
                             Q, QB, DY, head, b, c, C, t, q_b, q_h, q_c, d_b, d_h, d_c, T, HAS_QUERY, HAS_BIAS
                         )  # fmt: skip

@@ -15,7 +15,7 @@ from aft_lens.ops.kernels.launch import (
     batch_unit,
     channel_leading,
     empty_channel_leading,
-    rows,
+    last_contiguous,
     strides,
 )
 from aft_lens.ops.kernels.tiles import SAFE_RANGE
@@ -32,7 +32,7 @@ def indexed_forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Mix: y `b h c t`, and `h c+2 b` in float32: pooled values, max key in powers of two, sum of e^(key - max)."""
     b, h, c, t = value.shape
-    w, offset, key, value = w.contiguous(), offset.contiguous(), rows(key), channel_leading(value)
+    w, offset, key, value = w.contiguous(), offset.contiguous(), last_contiguous(key), channel_leading(value)
     q = value if query is None else channel_leading(query)
     y = empty_channel_leading(value)
     stats = torch.empty(h, c + 2, b, dtype=torch.float32, device=value.device)
@@ -68,7 +68,7 @@ def indexed_backward(
     w, offset, key, value, dy = (
         w.contiguous(),
         offset.contiguous(),
-        rows(key),
+        last_contiguous(key),
         channel_leading(value),
         channel_leading(dy),
     )

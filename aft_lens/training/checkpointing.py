@@ -20,7 +20,7 @@ SNAPSHOTS = 20
 """Epochs at most, evenly spread, whose position biases are kept."""
 
 
-class CheckpointKeeper(pl.Callback):
+class Checkpointing(pl.Callback):
     """Write the run's folder after each epoch: weights (averaged ones under EMA), metrics, bias snapshots.
 
     It must stand before the EMA callback, whose averaged weights are in the module only while it is validated.
