@@ -1,14 +1,12 @@
 """The door for analyses: a module of another package becomes a command and a page by its entry point alone."""
 
-import importlib.metadata
 import json
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from installed import install
 from streamlit.testing.v1 import AppTest
 
-from aft_lens import registry
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.models import create_model
@@ -27,44 +25,37 @@ def checkpoint(tmp_path):
 
 @pytest.fixture
 def installed(monkeypatch):
-    """tests/doors/analysis.py as if a package had it, found as entry points are."""
-    point = EntryPoint("strongest", "doors.analysis", "aft_lens.analyses")
-
-    def found(*, group, name="strongest"):
-        if group != point.group:
-            return importlib.metadata.entry_points(group=group)
-        return [point] if name == point.name else []
-
-    monkeypatch.setattr(registry, "entry_points", found)
+    """tests/doors/analysis.py as if a package had it."""
+    install(monkeypatch, "aft_lens.analyses", "mirror", "doors.analysis")
 
 
 def test_it_is_a_command(installed, checkpoint, tmp_path, capsys):
     assert main([]) == 0
-    assert "  strongest " in capsys.readouterr().out
+    assert "  mirror " in capsys.readouterr().out
     out = tmp_path / "an out"
-    assert main(["strongest", str(checkpoint), "--out", str(out)]) == 0
+    assert main(["mirror", str(checkpoint), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert f"wrote {out / 'strongest.svg'}" in printed
-    record = json.loads((out / "strongest.json").read_text())
-    assert record["command"] == f"aft-lens strongest {checkpoint} --out '{out}'"
-    assert len(record["strongest"]) == 1
+    assert f"wrote {out / 'mirror.svg'}" in printed
+    record = json.loads((out / "mirror.json").read_text())
+    assert record["command"] == f"aft-lens mirror {checkpoint} --out '{out}'"
+    assert len(record["difference"]) == 1
 
 
 @pytest.mark.filterwarnings("default")
 def test_it_has_a_page(installed, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
-    assert commands.pages() == ["locality", "strongest"]
+    assert commands.pages() == ["locality", "mirror"]
     test = AppTest.from_file(str(SCREEN), default_timeout=120)
-    test.query_params["analysis"] = "strongest"
+    test.query_params["analysis"] = "mirror"
     test.run()
     assert not test.exception
     assert not test.error
-    assert test.selectbox(key="analysis").value == "strongest"
+    assert test.selectbox(key="analysis").value == "mirror"
     assert test.get("plotly_chart")
-    assert "strongest" in test.table[0].value.columns
-    assert test.code[-1].value == f"aft-lens strongest {checkpoint}"
+    assert "largest" in test.table[0].value.columns
+    assert test.code[-1].value == f"aft-lens mirror {checkpoint}"
 
 
 def test_an_unknown_command_is_refused_with_the_added_one_named(installed, capsys):
     assert main(["weakest"]) == 2
-    assert "strongest" in capsys.readouterr().err
+    assert "mirror" in capsys.readouterr().err

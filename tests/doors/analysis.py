@@ -1,44 +1,38 @@
-"""An analysis of another package, complete: `aft-lens strongest CHECKPOINT`, and a page in the app.
+"""An analysis of another package, command and page, found by `mirror = "analysis"` in the group aft_lens.analyses."""
 
-Its pyproject.toml has the line `strongest = "PACKAGE.analysis"` below `[project.entry-points."aft_lens.analyses"]`.
-"""
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
-import plotly.graph_objects as go
 
 from aft_lens.checkpoint import load_checkpoint
 from analyses.bias import position_bias_maps
 from analyses.command import report
-from analyses.result import Result, Table
+from analyses.maps.head_maps import HeadMaps
+from analyses.maps.result import MapResult
+from analyses.result import Table
 
 
 @dataclass(frozen=True)
-class Strongest(Result):
-    """The largest |exp(w) - 1| of every head."""
+class Mirror(MapResult):
+    """How far the maps of exp(w) - 1 are from their mirror images."""
 
-    values: np.ndarray
-    name = "strongest"
+    maps: HeadMaps
+    name, title = "mirror", "A map less its mirror image"
+
+    def head_maps(self, label=""):
+        return self.maps
 
     def record(self):
-        return {"strongest": self.values}
+        return {"difference": self.maps.values}
 
     def table(self):
-        return Table(["layer", "strongest"], [[str(i), f"{row.max():.3f}"] for i, row in enumerate(self.values)])
-
-    def plot(self, figure):
-        figure.subplots().imshow(self.values)
-
-    def interactive(self):
-        return go.Figure(go.Heatmap(z=self.values))
+        return Table(["layer", "largest"], [[str(i), f"{row.max():.3f}"] for i, row in enumerate(self.maps.values)])
 
 
-def show(checkpoint: Path) -> Strongest:
-    return Strongest(abs(position_bias_maps(load_checkpoint(checkpoint).model).maps).max((2, 3)))
+def show(checkpoint: Path) -> Mirror:  # the page
+    maps = position_bias_maps(load_checkpoint(checkpoint).model).head_maps()
+    return Mirror(replace(maps, values=maps.values - maps.values[..., ::-1]))
 
 
-def command(checkpoint: Path, out: Path = Path("reports/strongest")) -> None:
-    """Print and save the strongest bias of every head."""
+def command(checkpoint: Path, out: Path = Path("reports/mirror")) -> None:
+    """Print and save how far a model's maps are from their mirror images."""
     report(show(checkpoint), out)
