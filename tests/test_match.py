@@ -186,6 +186,10 @@ def test_the_command_writes_pairs_and_atlas(tmp_path, capsys):
         for kind in ("png", "svg", "html"):
             assert (out / f"{name}.{kind}").stat().st_size > 500
             assert f"{name}.{kind}" in printed
+    control = tmp_path / "control"
+    assert main(["match", *map(str, paths), *options[:-1], str(control), "--no-pretrained"]) == 0
+    drawn = json.loads((control / "match.json").read_text())
+    assert drawn["matchings"][0]["pairs"] != record["matchings"][0]["pairs"]
 
 
 def test_layers_of_the_pairs_are_counted():

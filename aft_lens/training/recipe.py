@@ -13,7 +13,7 @@ class DataRecipe:
     """What is trained on. Raises ValueError on values that cannot be loaded."""
 
     name: str = "digits"
-    """digits, fashion-mnist, cifar10, cifar100, imagenet, synthetic:COUNT (noise, to measure speed) or folder:PATH."""
+    """A registered data set, e.g. digits, cifar10, folder:PATH or synthetic:COUNT (noise, to measure speed)."""
     root: str | None = None
     """Folder of downloaded data; data/ if left out."""
     augment: str = "none"

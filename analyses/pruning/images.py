@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import aft_lens.data
-from aft_lens.data import ResidentBatches
+from aft_lens.data import ResidentBatches, representative
 from aft_lens.data.source import Images as InMemory
 from analyses.pruning.measuring.cost import Batches
 
@@ -37,7 +37,7 @@ def load_images(
 ) -> Images:
     """Images for a checkpoint whose data record is `record`, or of the data set `data` in their place.
 
-    `test` limits the test images (0: all); `calibration` images are drawn from the training split with `seed`;
+    `test` limits the test images (0: all) to those that `representative` takes; `calibration` images are drawn from the training split with `seed`;
     `batch_size` and `device` are fine-tuning's. Raises ValueError if the checkpoint names no data set and none is
     given, or one with other classes.
     """
@@ -48,7 +48,7 @@ def load_images(
     source.check_fits(record)
     order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(seed))
     chosen = Subset(source.train, order[:calibration].tolist())
-    held = source.test if not test else Subset(source.test, range(min(test, len(source.test))))
+    held = source.test if not test else Subset(source.test, representative(source.test, test))
     train: Dataset | ResidentBatches = source.train
     if isinstance(source.train, InMemory):
         train = ResidentBatches(source, "train", min(batch_size, len(source.train)), device=device, order=_drawn)
