@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from aft_lens.checkpoint import load_checkpoint
+from aft_lens.extraction import position_biases
 from aft_lens.models import VisionModel
 from analyses.command import report, report_folder, run_module
 from analyses.maps.head_maps import HeadMaps
@@ -92,7 +93,7 @@ def position_bias_maps(model: VisionModel, source: str = "model") -> BiasMaps:
     Raises ValueError for a model without position biases.
     """
     if model.config.traits.weights == "offset":
-        w = torch.stack(dense_biases(model))
+        w = torch.stack(position_biases(model))
         centre = torch.tensor([[side // 2 for side in w.shape[2:]]]).expand(w.shape[1], 2)
         targets = None
     elif model.config.traits.weights == "pair":
@@ -112,20 +113,13 @@ def position_bias_maps(model: VisionModel, source: str = "model") -> BiasMaps:
     return BiasMaps(maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), targets, source)
 
 
-def dense_biases(model: VisionModel) -> list[torch.Tensor]:
-    """w of every layer as evaluation computes with it: `h y x` on its window, or `t s` by pair."""
-    sides = (model.config.window_size,) * 2
-    mixers: list[Any] = [block.mixer for block in model.blocks]
-    return [mixer.position_bias.dense(sides) for mixer in mixers]
-
-
 def _targets(model: VisionModel) -> tuple[torch.Tensor, torch.Tensor]:
     """w of a few targets over the grid, `layer target y x`, and where the targets lie, `target 2`."""
     side = model.config.grid_size
     steps = torch.linspace(0, side - 1, min(TARGETS, side)).round().long()
     place = torch.cartesian_prod(steps, steps).reshape(-1, 2)
     rows = 1 + place[:, 0] * side + place[:, 1]
-    return torch.stack([w[rows][:, 1:].reshape(-1, side, side) for w in dense_biases(model)]), place
+    return torch.stack([w[rows][:, 1:].reshape(-1, side, side) for w in position_biases(model)]), place
 
 
 def command(checkpoint: Path, out: Path | None = None) -> None:

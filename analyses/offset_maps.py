@@ -15,11 +15,12 @@ from aft_lens.extraction import (
     fold_offsets,
     image_batches,
     open_source,
+    position_biases,
     stream_relative,
     targets_per_offset,
 )
 from aft_lens.models import VisionModel
-from analyses.bias import dense_biases, position_bias_maps
+from analyses.bias import position_bias_maps
 from analyses.maps.frame import framed
 
 Remainder = Literal["apart", "included"]
@@ -149,7 +150,7 @@ def bias_offsets(model: VisionModel, label: str) -> OffsetMaps:
     config = model.config
     grid = (config.grid_size, config.grid_size)
     if config.traits.weights == "pair":
-        pairs = torch.stack([w[1:, 1:] for w in dense_biases(model)])
+        pairs = torch.stack([w[1:, 1:] for w in position_biases(model)])
         excess = fold_offsets(torch.expm1(pairs.double()), grid) / targets_per_offset(grid)
         maps = excess.unsqueeze(1).numpy()
     else:

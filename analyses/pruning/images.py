@@ -37,9 +37,9 @@ def load_images(
 ) -> Images:
     """Images for a checkpoint whose data record is `record`, or of the data set `data` in their place.
 
-    `test` limits the test images (0: all) to those that `representative` takes; `calibration` images are drawn from the training split with `seed`;
-    `batch_size` and `device` are fine-tuning's. Raises ValueError if the checkpoint names no data set and none is
-    given, or one with other classes.
+    `test` limits the test images (0: all) to those that `representative` takes; `calibration` images are drawn from
+    the training split with `seed`; `batch_size` and `device` are fine-tuning's. Raises ValueError if the checkpoint
+    names no data set and none is given, or one with other classes.
     """
     name = data or record.get("name")
     if not name:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from aft_lens.extraction import position_biases
 from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.position_bias import Free, Indexed
 from aft_lens.models import VisionModel
@@ -44,8 +45,8 @@ def conv_mixers(model: VisionModel) -> list[AFTConv]:
 @torch.no_grad()
 def dense_biases(model: VisionModel) -> list[Tensor]:
     """w of every layer as evaluation computes with it, each `h y x`: hard for Eq. 10, laid out for `Indexed`."""
-    sides = (model.config.window_size,) * 2
-    return [mixer.position_bias.dense(sides).detach().clone() for mixer in conv_mixers(model)]
+    conv_mixers(model)  # raises on what cannot be pruned
+    return [w.detach().clone() for w in position_biases(model)]
 
 
 def full_masks(model: VisionModel) -> list[Tensor]:
