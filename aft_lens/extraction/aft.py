@@ -84,7 +84,7 @@ class AFTReader(AttentionReader):
 
 
 def position_biases(model: VisionModel) -> list[Float[Tensor, "..."]]:
-    """w of every layer as evaluation computes with it: `h y x` on its window, or `t s` by pair (AFT-full, AFT-local)."""
+    """w of every layer as evaluation computes with it: `h y x` on its window, `t s` for AFT-full and AFT-local."""
     sides = (model.config.window_size,) * 2
     mixers: list[Any] = [block.mixer for block in model.blocks]
     return [mixer.position_bias.dense(sides) for mixer in mixers]
