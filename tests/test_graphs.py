@@ -100,7 +100,7 @@ def test_graphs_are_refused_where_they_would_train_something_else():
     """PyTorch's graphed callables hand out the same gradients' memory at every step; AFT-full looks at its sums."""
     with pytest.raises(ValueError, match=r"trainer.cuda_graphs needs optim.accumulate 1, got 2"):
         graphed(recipe("digits-conv", **{"--optim.accumulate": 2}))
-    with pytest.raises(ValueError, match=r"got aft_full and global"):
+    with pytest.raises(ValueError, match=r"does not go with mixer aft_full"):
         graphed(recipe("digits-full"))
-    with pytest.raises(ValueError, match=r"got aft_conv and none"):
+    with pytest.raises(ValueError, match=r"does not go with mixer aft_conv and outside none"):
         graphed(recipe("digits-conv", **{"--model.outside": "none"}))
