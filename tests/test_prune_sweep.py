@@ -4,15 +4,14 @@ import json
 import runpy
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from pruning_cases import trained_like
-from torch.utils.data import TensorDataset
 
 import aft_lens.data
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
+from aft_lens.data import from_tensors
 from analyses.provenance import RESULTS, commanded
 from analyses.pruning import CRITERIA
 from analyses.pruning.command import command
@@ -31,11 +30,13 @@ def parents(tmp_path, monkeypatch):
 
     def images(count, seed):
         generator = torch.Generator().manual_seed(seed)
-        return TensorDataset(
-            torch.randn(count, 1, 8, 8, generator=generator), torch.randint(0, 10, (count,), generator=generator)
+        return (
+            torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8),
+            torch.randint(0, 10, (count,), generator=generator),
         )
 
-    source = SimpleNamespace(train=images(40, 0), test=images(30, 1), check_fits=lambda record: None)
+    splits = {"train": images(40, 0), "val": images(10, 2), "test": images(30, 1)}
+    source = from_tensors("digits", [*"0123456789"], splits, img_size=8, augment="none", words="random")
     monkeypatch.setattr(aft_lens.data, "load_data", lambda *_args, **_options: source, raising=False)
     paths = []
     for seed, kind in enumerate(("free", "single")):
