@@ -28,6 +28,8 @@ WEIGHTS, CONFIG, METRICS, CARD, SNAPSHOTS = (
     "card.md",
     "snapshots",
 )
+FIRST = "start.safetensors"
+"""Of the snapshots' folder, where the position biases started."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,15 @@ def save_checkpoint(
     seed: int,
     metrics: Sequence[Mapping[str, float]],
     snapshots: Mapping[int, Mapping[str, Tensor]] | None = None,
+    first: Mapping[str, Tensor] | None = None,
     card: str | None = None,
     start: str | None = None,
 ) -> Path:
     """Write a checkpoint folder and return its path.
 
-    `metrics` has one row an epoch; `snapshots` maps an epoch to position biases by name, `start` says where the
-    first weights are from. A killed run leaves the old checkpoint whole.
+    `metrics` has one row an epoch; `snapshots` maps an epoch to position biases by name, `first` has where they
+    started (`PositionBias.direction` before any step), `start` says where the first weights are from. A killed run
+    leaves the old checkpoint whole.
     """
     path = Path(path)
     record = {
@@ -82,6 +86,9 @@ def save_checkpoint(
         for epoch, biases in (snapshots or {}).items():
             (folder / SNAPSHOTS).mkdir(exist_ok=True)
             _save(biases, folder / SNAPSHOTS / f"{epoch:04d}.safetensors")
+        if first:
+            (folder / SNAPSHOTS).mkdir(exist_ok=True)
+            _save(first, folder / SNAPSHOTS / FIRST)
     return path
 
 
@@ -129,8 +136,14 @@ def read_metrics(path: Path | str) -> list[dict[str, float]]:
 
 def read_snapshots(path: Path | str) -> dict[int, dict[str, Tensor]]:
     """Position biases by epoch and name; empty where the run kept none."""
-    files = sorted((Path(path) / SNAPSHOTS).glob("*.safetensors"))
+    files = sorted((Path(path) / SNAPSHOTS).glob("[0-9]*.safetensors"))
     return {int(file.stem): load_file(file) for file in files}
+
+
+def read_first(path: Path | str) -> dict[str, Tensor]:
+    """Where each position bias started, by name: its direction before any step; empty where the run kept none."""
+    file = Path(path) / SNAPSHOTS / FIRST
+    return load_file(file) if file.is_file() else {}
 
 
 def revision(path: Path | str) -> str:

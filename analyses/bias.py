@@ -1,6 +1,7 @@
 """Position-bias maps: exp(w) - 1 by layer and head (Fig. 6-8), or by target for AFT-full and AFT-local (Fig. 3)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from aft_lens.checkpoint import load_checkpoint
+from aft_lens.checkpoint import load_checkpoint, read_first
 from aft_lens.extraction import position_biases
 from aft_lens.models import VisionModel
 from analyses.command import report, report_folder, run_module
+from analyses.learned.measure import Learned, learned
 from analyses.maps.head_maps import HeadMaps
 from analyses.maps.result import MapResult
 from analyses.result import Table
@@ -26,7 +28,6 @@ class BiasMaps(MapResult):
     """What a model's position biases do to the weights of its sources."""
 
     name = "bias"
-    title = "Position biases"
 
     maps: Float[np.ndarray, "layer head y x"]
     """exp(w) - 1: 0 leaves a source its pooled weight. By offset from the target for AFT-conv; over the whole grid
@@ -39,6 +40,13 @@ class BiasMaps(MapResult):
     """AFT-full and AFT-local: the target (row, column) of each map along the heads' axis; None by offset."""
     source: str = "model"
     """What was read."""
+    learned: Learned | None = None
+    """The biases against where they started; None where no start is kept, or nothing has one."""
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """What the maps are, and whether training made them, where that is known."""
+        return f"Position biases, {self.learned.words}" if self.learned else "Position biases"
 
     @property
     def kind(self) -> str:
@@ -65,6 +73,7 @@ class BiasMaps(MapResult):
             "targets": self.targets,
             "entropy_nats": self.entropy,
             "mean_distance_patches": self.mean_distance,
+            "learned": self.learned and self.learned.record(),
             "uniform_entropy_nats": self.uniform_entropy,
             "maps": self.maps,
         }
@@ -72,6 +81,8 @@ class BiasMaps(MapResult):
     def table(self) -> Table:
         """A row a layer, means over its heads."""
         columns = ["layer", "entropy (nats)", "effective positions", "mean distance (patches)", "max |exp(w) - 1|"]
+        if self.learned is not None:
+            columns = [*columns, "start |r|", f"strongest as at start (chance {100 * self.learned.chance:.1f} %)"]
         rows = [
             [
                 str(i),
@@ -79,18 +90,21 @@ class BiasMaps(MapResult):
                 f"{np.exp(entropy).mean():.1f}",
                 _number(distance),
                 f"{np.abs(maps).max():.3f}",
+                *([] if self.learned is None else self.learned.cells(i)),
             ]
             for i, (entropy, distance, maps) in enumerate(zip(self.entropy, self.mean_distance, self.maps))
         ]
         title = f"exp(w) - 1 by {self.kind}; entropy of a flat w is {self.uniform_entropy:.3f} nats"
-        return Table(columns, rows, f"{self.source}: {title}")
+        return Table(columns, rows, f"{self.source}: {title}", self.learned.words if self.learned else "")
 
 
 @torch.no_grad()
-def position_bias_maps(model: VisionModel, source: str = "model") -> BiasMaps:
+def position_bias_maps(
+    model: VisionModel, source: str = "model", first: Mapping[str, torch.Tensor] | None = None
+) -> BiasMaps:
     """Read the biases a model uses at inference: hard ones for single-position heads.
 
-    Raises ValueError for a model without position biases.
+    `first` is where they started (`read_first`). Raises ValueError for a model without position biases.
     """
     if model.config.traits.weights == "offset":
         w = torch.stack(position_biases(model))
@@ -110,7 +124,10 @@ def position_bias_maps(model: VisionModel, source: str = "model") -> BiasMaps:
     distance = ((y - centre[:, 0, None, None]) ** 2 + (x - centre[:, 1, None, None]) ** 2).float().sqrt()
     weight = maps.abs()
     mean = (weight * distance).sum((2, 3)) / weight.sum((2, 3))
-    return BiasMaps(maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), targets, source)
+    return BiasMaps(
+        maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), targets, source,
+        learned(model, first or {}),
+    )  # fmt: skip
 
 
 def _targets(model: VisionModel) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,7 +146,7 @@ def command(checkpoint: Path, out: Path | None = None) -> None:
         checkpoint: A folder with an AFT checkpoint.
         out: Folder for bias.json, .png, .svg and .html; reports/NAME if left out.
     """
-    result = position_bias_maps(load_checkpoint(checkpoint).model, str(checkpoint))
+    result = position_bias_maps(load_checkpoint(checkpoint).model, str(checkpoint), read_first(checkpoint))
     report(result, out or report_folder(checkpoint))
 
 

@@ -38,6 +38,8 @@ class MixerSpec:
     """False leaves the query out (Table 12)."""
     outside: str = "global"
     """AFT-conv beyond its window: global, or none."""
+    bias_start: float = 1.0
+    """Standard deviation that w' of Eq. 8 starts with."""
     keep: int | None = None
     """Offsets that each head keeps; None where biases are dense."""
 

@@ -41,6 +41,9 @@ class ModelConfig:
     """tau of Eq. 10."""
     straight_through: bool = False
     """Eq. 10's forward pass with the sample's one-hot, its gradient with the soft sample."""
+    bias_start: float = 1.0
+    """Standard deviation that w' of Eq. 8 starts with. A short training hardly turns a start of 1, as every model that
+    ships had; `analyses/results/start_sweep.json` compares starts."""
     use_query: bool = True
     """False leaves the query out (Table 12)."""
     outside: str = "global"
@@ -96,6 +99,7 @@ class ModelConfig:
             bias_rank=self.bias_rank,
             temperature=self.temperature,
             straight_through=self.straight_through,
+            bias_start=self.bias_start,
             use_query=self.use_query,
             outside=self.outside,
             keep=self.keep[block] if self.keep else None,

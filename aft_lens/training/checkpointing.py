@@ -1,6 +1,7 @@
 """The callback that keeps a run's checkpoint folder whole after every epoch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import DataSource
 from aft_lens.layers.mixers.aft_conv import AFTConv
+from aft_lens.layers.position_bias import PositionBias
 from aft_lens.models import VisionModel
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.recipe import Recipe
@@ -31,7 +33,14 @@ class Checkpointing(pl.Callback):
         self.path, self.recipe, self.data, self.origin = path, recipe, data, origin
         self.rows: list[dict[str, float]] = []
         self.snapshots: dict[int, dict[str, Tensor]] = {}
+        self.first: dict[str, Tensor] = {}
         self.model = VisionModel(recipe.model)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep where the position biases start, unless the run goes on and has kept it."""
+        assert isinstance(pl_module, Classifier)
+        if not self.first:
+            self.first = directions(pl_module.model)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy the weights that were validated: under EMA the averaged ones, before they are swapped back."""
@@ -61,21 +70,33 @@ class Checkpointing(pl.Callback):
             seed=self.recipe.seed,
             metrics=self.rows,
             snapshots=self.snapshots,
+            first=self.first,
             start=self.origin,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Rows and snapshots so far, and where the first weights are from, for the resume file."""
-        return {"rows": self.rows, "snapshots": self.snapshots, "origin": self.origin}
+        return {"rows": self.rows, "snapshots": self.snapshots, "first": self.first, "origin": self.origin}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them up again."""
         self.rows, self.snapshots = state_dict["rows"], state_dict["snapshots"]
-        self.origin = state_dict.get("origin")
+        self.first, self.origin = state_dict.get("first", {}), state_dict.get("origin")
+
+
+@torch.no_grad()
+def directions(model: VisionModel) -> dict[str, Tensor]:
+    """What says where w of every AFT-conv layer is large, by the layer's name."""
+    return _by_layer(model, lambda bias: bias.direction())
 
 
 @torch.no_grad()
 def biases(model: VisionModel) -> dict[str, Tensor]:
     """w of every AFT-conv layer before sampling, by the layer's name."""
-    found = ((name, part.position_bias.logits()) for name, part in model.named_modules() if isinstance(part, AFTConv))
+    return _by_layer(model, lambda bias: bias.logits())
+
+
+def _by_layer(model: VisionModel, ask: Callable[[PositionBias], Tensor | None]) -> dict[str, Tensor]:
+    """What every AFT-conv layer's position bias answers, by the layer's name."""
+    found = ((name, ask(part.position_bias)) for name, part in model.named_modules() if isinstance(part, AFTConv))
     return {f"{name}.position_bias": w.detach().cpu().clone() for name, w in found if w is not None}

@@ -105,7 +105,7 @@ def _build(spec: MixerSpec) -> AFTConv:
     if spec.keep is None:
         window = (spec.window_size,) * len(spec.grid)
         kind, single = spec.position_bias or DEFAULT_BIAS, spec.straight_through
-        bias = conv_bias(kind, spec.num_heads, window, spec.temperature, straight_through=single)
+        bias = conv_bias(kind, spec.num_heads, window, spec.temperature, straight_through=single, start=spec.bias_start)
     else:
         shape = (spec.num_heads, spec.keep)
         bias = Indexed(torch.zeros(shape), torch.zeros(*shape, len(spec.grid), dtype=torch.long))

@@ -23,15 +23,16 @@ __all__ = [
 
 
 def conv_bias(
-    kind: str, num_heads: int, window: Sequence[int], temperature: float = 0.5, *, straight_through: bool = False
-) -> PositionBias:
+    kind: str, num_heads: int, window: Sequence[int], temperature: float = 0.5, *, straight_through: bool = False,
+    start: float = 1.0,
+) -> PositionBias:  # fmt: skip
     """Make AFT-conv's position bias: "free", "reparameterized" (the paper's default) or "single"."""
     if kind == "free":
         return Free(num_heads, *window)
     if kind == "reparameterized":
-        return Reparameterized(num_heads, window)
+        return Reparameterized(num_heads, window, start)
     if kind == "single":
-        return SinglePosition(num_heads, window, temperature, straight_through=straight_through)
+        return SinglePosition(num_heads, window, temperature, straight_through=straight_through, start=start)
     raise ValueError(f'position_bias must be "free", "reparameterized" or "single" for AFT-conv, got {kind!r}')
 
 

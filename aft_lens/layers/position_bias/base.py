@@ -37,6 +37,10 @@ class PositionBias(nn.Module):
         """w before any sampling; None where the places are frozen."""
         return self()
 
+    def direction(self) -> Float[Tensor, "..."] | None:
+        """What says where w is large, also while w is 0 (Eq. 8's w'); None where the places are frozen."""
+        return self.logits()
+
     def entropy(self) -> Float[Tensor, "h"] | None:
         """Entropy of softmax(w) over each head's window in nats (Eq. 9); None where the places are frozen."""
         w = self.logits()

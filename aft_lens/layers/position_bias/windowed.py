@@ -17,12 +17,17 @@ STD_EPSILON = 1e-6
 class Reparameterized(PositionBias):
     """w = gamma (w' - mean) / std + beta for each head (Eq. 8), with the population std over the window.
 
-    w' starts as N(0, 1), gamma and beta as 0, so w starts at 0 with a direction to grow in.
+    gamma and beta start as 0, so w starts at 0, and w' as N(0, start^2): the direction that w grows in. The equation
+    is blind to the scale of w', AdamW is not: it moves every entry by about the learning rate a step, which turns a
+    large w' hardly at all.
     """
 
-    def __init__(self, num_heads: int, window: Sequence[int]) -> None:
+    def __init__(self, num_heads: int, window: Sequence[int], start: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_heads, *window))
+        if start <= 0:
+            raise ValueError(f"bias_start must be above 0, got {start}")
+        self.start = start
+        self.weight = nn.Parameter(torch.randn(num_heads, *window) * start)
         self.gamma = nn.Parameter(torch.zeros(num_heads))
         self.beta = nn.Parameter(torch.zeros(num_heads))
 
@@ -50,7 +55,11 @@ class Reparameterized(PositionBias):
 
     def redraw(self, sides: Sequence[int] = ()) -> None:
         """Draw w' as at initialisation; gamma and beta stay."""
-        nn.init.normal_(self.weight)
+        nn.init.normal_(self.weight, std=self.start)
+
+    def direction(self) -> Float[Tensor, "h *window"]:
+        """w' itself: w is 0 at the start, whatever its direction."""
+        return self.weight
 
 
 def one_position(w: Float[Tensor, "h *window"]) -> Float[Tensor, "h *window"]:
@@ -71,10 +80,11 @@ class SinglePosition(PositionBias):
     samples = True
 
     def __init__(
-        self, num_heads: int, window: Sequence[int], temperature: float = 0.5, *, straight_through: bool = False
-    ) -> None:
+        self, num_heads: int, window: Sequence[int], temperature: float = 0.5, *, straight_through: bool = False,
+        start: float = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.inner = Reparameterized(num_heads, window)
+        self.inner = Reparameterized(num_heads, window, start)
         # Compiled code takes a tensor as input but a float as a constant: each new one would compile again. No buffer,
         # which an average of weights would average.
         self._tau = torch.empty((), dtype=torch.float32, device="cpu")
@@ -111,6 +121,10 @@ class SinglePosition(PositionBias):
     def logits(self) -> Float[Tensor, "h *window"]:
         """The inner w, which the sample is drawn by."""
         return self.inner()
+
+    def direction(self) -> Float[Tensor, "h *window"]:
+        """The inner w'."""
+        return self.inner.direction()
 
     def assign(self, w: Float[Tensor, "h *window"]) -> None:
         """Set the inner w."""

@@ -1,0 +1,98 @@
+"""How much of each head's map is learned: its correlation with the start, and where it is strongest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from aft_lens.models import VisionModel
+
+MOSTLY = 0.5
+"""Mean |correlation| with the start from which a map is called its start rather than learned."""
+FLAT = 1e-9
+"""Deviation of a map below which nothing correlates with it."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Position biases against where they started, by layer and head."""
+
+    correlation: Float[np.ndarray, "layer head"]
+    """Pearson correlation over the window of the raw bias (Eq. 8's w') now and before any step: 1 is the draw itself,
+    0 one that training has made; NaN where either is flat."""
+    strongest_stayed: Bool[np.ndarray, "layer head"]
+    """Whether the offset with the largest |w - mean| is the one that the start had there."""
+    chance: float
+    """Share of heads whose strongest offset would be the start's by chance: one place of the window."""
+
+    @property
+    def start_correlation(self) -> float:
+        """Mean |correlation| over heads."""
+        return float(np.nanmean(np.abs(self.correlation)))
+
+    @property
+    def stayed(self) -> float:
+        """Share of heads whose strongest offset is the start's."""
+        return float(self.strongest_stayed.mean())
+
+    @property
+    def words(self) -> str:
+        """What is to be said beside the maps: whose they mostly are."""
+        whose = "mostly their random start" if self.start_correlation > MOSTLY else "made by training"
+        return f"{whose} (|r| with it {self.start_correlation:.2f})"
+
+    def cells(self, layer: int) -> list[str]:
+        """A layer's mean |correlation|, and its share of heads with the start's strongest offset."""
+        found = np.abs(self.correlation[layer])
+        mean = "-" if np.isnan(found).all() else f"{np.nanmean(found):.2f}"
+        return [mean, f"{100 * self.strongest_stayed[layer].mean():.0f} %"]
+
+    def record(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "start_correlation": self.start_correlation,
+            "strongest_stayed": self.stayed,
+            "strongest_stayed_chance": self.chance,
+            "correlation": self.correlation,
+        }
+
+
+@torch.no_grad()
+def learned(model: VisionModel, first: Mapping[str, Tensor]) -> Learned | None:
+    """Compare a model's biases with `read_first` of its run; None where the run kept no start or places are frozen."""
+    now: dict[str, Any] = {
+        f"blocks.{i}.mixer.position_bias": getattr(block.mixer, "position_bias", None)
+        for i, block in enumerate(model.blocks)
+    }
+    if not first or any(bias is None or name not in first for name, bias in now.items()):
+        return None
+    directions = [bias.direction() for bias in now.values()]
+    if any(direction is None for direction in directions):
+        return None
+    before, after = (np.stack([_centred(w) for w in ws]) for ws in ([first[name] for name in now], directions))
+    size = np.sqrt((before**2).sum(-1) * (after**2).sum(-1))
+    correlation = np.divide((before * after).sum(-1), size, out=np.full(size.shape, np.nan), where=size > FLAT)
+    stayed = np.abs(before).argmax(-1) == np.abs(after).argmax(-1)
+    return Learned(correlation, stayed, 1 / before.shape[-1])
+
+
+def nearness(biases: Sequence[Float[Tensor, "h y x"]]) -> Float[np.ndarray, "layer head"]:
+    """Spearman's rank correlation over the window of w with nearness (minus the distance); NaN for a flat w."""
+    rows = []
+    for w in biases:
+        y, x = (np.arange(side) - side // 2 for side in w.shape[1:])
+        near = -np.hypot(y[:, None], x[None]).ravel()
+        flat = w.detach().double().cpu().flatten(1).numpy()
+        rows.append([spearmanr(head, near).statistic if head.std() > FLAT else np.nan for head in flat])
+    return np.array(rows)
+
+
+def _centred(w: Tensor) -> Float[np.ndarray, "h places"]:
+    """Each head's bias less its mean, flattened."""
+    flat = w.detach().double().cpu().flatten(1)
+    return (flat - flat.mean(1, keepdim=True)).numpy()

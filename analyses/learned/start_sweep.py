@@ -1,0 +1,209 @@
+"""Where w' of Eq. 8 should start: scales of the start by learning rates of the biases, alike for every configuration.
+
+python -m analyses.learned.start_sweep --root data --out runs/start-sweep
+"""
+
+import itertools
+import logging
+import multiprocessing
+import shutil
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from aft_lens.checkpoint import load_checkpoint, read_first, read_metrics
+from aft_lens.data import ResidentBatches, load_data
+from aft_lens.extraction import position_biases
+from aft_lens.files import write_whole
+from aft_lens.training import evaluate, read_recipe, train
+from aft_lens.training.run import state_folder
+from analyses.command import run_module
+from analyses.learned.measure import learned, nearness
+from analyses.provenance import RESULTS, command_line, environment
+from analyses.result import dump
+from analyses.store import Store, fingerprint
+
+STARTS = (1.0, 0.1, 0.05, 0.01)
+"""Standard deviations of w' before any step."""
+SCALES = (1.0, 3.0, 10.0)
+"""Learning rate of the biases over that of the other weights."""
+CONFIGURATIONS = {
+    "dense": (),
+    "entropy": ("sparsity.entropy_weight=0.001",),
+    "single": ("model.position_bias=single",),
+}
+"""By name, what is changed in the dense recipe."""
+DATA = {
+    "cifar10": (
+        "model.name=aft_conv_cifar", "model.depth=6", "data.name=cifar10", "data.cutmix=1.0", "data.batch_size=500",
+        "optim.lr=0.002",
+    ),
+    "fashion-mnist": (
+        "model.name=aft_conv_fashion", "data.name=fashion-mnist", "data.batch_size=500", "optim.lr=0.002",
+    ),
+}  # fmt: skip
+"""By data set: a patch stem, so that nothing else mixes neighbours."""
+METHOD = (
+    "Every cell is one run of the same recipe (flip-crop, batch 500, lr 0.002, cosine, warm-up of a tenth) with "
+    "nothing changed but the start of w', the learning rate of position biases and the configuration. val_accuracy: "
+    "held-out tenth of the training images; start_correlation: mean |Pearson| over heads of w' and its start; stayed: "
+    "share of heads whose strongest offset is the start's, beside chance; nearness: Spearman of w with minus the "
+    "distance, mean of the heads by layer; without: accuracy on the same images with w = 0 everywhere."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the sweep."""
+
+    data: str
+    configuration: str
+    start: float
+    scale: float
+    seed: int
+    epochs: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.data}-{self.configuration}-{self.start:g}-x{self.scale:g}-s{self.seed}"
+
+    def changes(self, root: str, accelerator: str) -> tuple[str, ...]:
+        """Of the recipe digits-conv, whose trainer runs anywhere."""
+        gpu = accelerator == "gpu"
+        return (
+            *DATA[self.data], *CONFIGURATIONS[self.configuration], f"model.bias_start={self.start}",
+            f"optim.bias_lr_scale={self.scale}", f"optim.warmup_epochs={self.epochs / 10}", f"seed={self.seed}",
+            f"data.root={root}", "data.augment=flip-crop", "data.resident=true", f"trainer.epochs={self.epochs}",
+            f"trainer.accelerator={accelerator}", f"trainer.precision={'bf16-mixed' if gpu else '32-true'}",
+            f"trainer.cuda_graphs={'true' if gpu else 'false'}",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of a cell; see `METHOD`."""
+
+    data: str
+    configuration: str
+    start: float
+    scale: float
+    seed: int
+    epochs: int
+    val_accuracy: float
+    """Percent."""
+    without: float
+    """Percent."""
+    start_correlation: float
+    stayed: float
+    chance: float
+    nearness: tuple[float, ...]
+    largest: float
+    """Largest w, nats."""
+    images_per_second: float
+
+
+def run(cell: Cell, root: str, out: Path, accelerator: str) -> Row:
+    """Train a cell from its beginning and measure it."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    path = out / cell.name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for stale in (path, state_folder(path)):
+            shutil.rmtree(stale, ignore_errors=True)
+        train(read_recipe("digits-conv", *cell.changes(root, accelerator)), path, progress=False)
+    loaded = load_checkpoint(path)
+    found = learned(loaded.model, read_first(path))
+    assert found is not None
+    biases = position_biases(loaded.model)
+    near = np.nanmean(nearness(biases), 1)
+    rows = read_metrics(path)
+    device = "cuda" if accelerator == "gpu" else "cpu"
+    data = load_data(cell.data, root=root, img_size=loaded.config.img_size)
+    batches = ResidentBatches(data, "val", 500, device=device)
+    for block in loaded.model.blocks:
+        bias: Any = block.get_submodule("mixer.position_bias")
+        bias.assign(torch.zeros_like(bias.direction()))
+    without = evaluate(loaded.model, batches, data.classes, device=device).accuracy
+    shutil.rmtree(state_folder(path))
+    return Row(
+        **asdict(cell), val_accuracy=100 * rows[-1]["val_accuracy"], without=100 * without,
+        start_correlation=found.start_correlation, stayed=found.stayed, chance=found.chance,
+        nearness=tuple(near.tolist()), largest=max(float(w.detach().max()) for w in biases),
+        images_per_second=fmean(row["images_per_second"] for row in rows[1:] or rows),
+    )  # fmt: skip
+
+
+def command(
+    root: str = "data",
+    out: Path = Path("runs/start-sweep"),
+    epochs: int = 8,
+    seeds: int = 1,
+    dense_seeds: int = 2,
+    workers: int = 12,
+    accelerator: str = "gpu",
+    only: tuple[str, ...] = ("cifar10", "fashion-mnist"),
+    result: Path = RESULTS / "start_sweep.json",
+) -> None:
+    """Train every cell that is missing in `out`, and write the sweep; run again to go on after a kill.
+
+    Args:
+        root: Folder of the data sets.
+        out: Folder of the runs.
+        epochs: Of each run.
+        seeds: Seeds of entropy-regularized and single-position runs.
+        dense_seeds: Seeds of dense ones.
+        workers: Processes.
+        accelerator: gpu or cpu.
+        only: Data sets.
+        result: JSON to write.
+    """
+    cells = [
+        Cell(data, name, start, scale, seed, epochs)
+        for seed in range(max(seeds, dense_seeds))
+        for data, name, start, scale in itertools.product(only, CONFIGURATIONS, STARTS, SCALES)
+        if seed < (dense_seeds if name == "dense" else seeds)
+    ]
+    store, rows = Store(out / "rows"), {}
+    marks = {cell: fingerprint(cell, cell.changes(root, accelerator)) for cell in cells}
+    missing = []
+    for cell in cells:
+        kept = store.get(cell.name, marks[cell])
+        if kept is None:
+            missing.append(cell)
+        else:
+            rows[cell.name] = kept
+    for data in only:
+        load_data(data, root=root)  # decoded once, before the processes start
+    # A process a run: what CUDA graphs hold on the device goes with their process alone.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        running = {pool.submit(run, cell, root, out, accelerator): cell for cell in missing}
+        for done in as_completed(running):
+            cell = running[done]
+            rows[cell.name] = asdict(done.result())
+            store.put(cell.name, marks[cell], rows[cell.name])
+            row = rows[cell.name]
+            print(
+                f"{cell.name:34} {row['val_accuracy']:.2f} % (w = 0 {row['without']:.2f}), "
+                f"start {row['start_correlation']:.2f}, stayed {row['stayed']:.2f}, "
+                f"{row['images_per_second']:,.0f} images/s", flush=True,
+            )  # fmt: skip
+            device = "cuda" if accelerator == "gpu" else "cpu"
+            record = {
+                "command": command_line(), **environment(device), "workers": workers,
+                "planned": len(cells), "method": METHOD,
+                "rows": [rows[cell.name] for cell in cells if cell.name in rows],
+            }  # fmt: skip
+            write_whole(result, dump(record))
+    print(f"{len(rows)} cells in {result}")
+
+
+if __name__ == "__main__":
+    run_module("analyses.learned.start_sweep", command)
