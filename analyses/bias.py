@@ -62,7 +62,7 @@ class BiasMaps(MapResult):
         """exp(w) − 1: by offset for AFT-conv (Fig. 6 to 8), over the grid for a few targets for AFT-full (Fig. 3)."""
         return HeadMaps(
             self.maps, "exp(w) − 1", by_offset=self.targets is None, label=label or self.source, targets=self.targets,
-            distance=self.mean_distance,
+            distance=self.mean_distance, words=self.learned.words if self.learned else "",
         )  # fmt: skip
 
     def record(self) -> dict[str, Any]:

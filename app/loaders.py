@@ -13,7 +13,16 @@ import torch
 import yaml
 from torch import Tensor
 
-from aft_lens.checkpoint import CONFIG, WEIGHTS, Checkpoint, list_checkpoints, load_checkpoint, read_snapshots, revision
+from aft_lens.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    read_first,
+    read_snapshots,
+    revision,
+)
 from aft_lens.data import DataSource, load_data, load_samples
 from aft_lens.data.samples import FOLDER
 from aft_lens.layers.mixer import MIXERS, Mixer
@@ -109,12 +118,12 @@ def data_of(path: str, revision: str) -> DataSource:
 def bias_maps(path: str, revision: str) -> BiasMaps:
     """exp(w) − 1 of a checkpoint by layer and head."""
     with _LOCKS[path, revision]:
-        return position_bias_maps(checkpoint(path, revision).model)
+        return position_bias_maps(checkpoint(path, revision).model, path, read_first(path))
 
 
 @st.cache_data(max_entries=16, show_spinner="Averaging attention over the images …")
 def relative_maps(path: str, revision: str, images: int) -> AttentionMaps:
-    """Relative attention of a ViT over the first test images of its data."""
+    """Relative attention of a ViT over test images of its data."""
     loaded = checkpoint(path, revision)
     source = data_of(path, revision)
     with _LOCKS[path, revision]:

@@ -61,6 +61,9 @@ def compare(first: Entry, second: Entry) -> None:
     weaker, stronger = sorted(pair, key=shared_bound)
     if scale == SHARED and common > PALE * shared_bound(weaker):
         st.caption(f"{weaker.label} is pale as {stronger.label} is stronger by far: “{EACH_MODEL}” shows both.")
+    for maps in pair:
+        if maps.words:
+            st.caption(f"{maps.label}: {maps.words}.")
     columns = st.columns(2, gap="medium")
     for column, maps, bound, key in zip(columns, pair, bounds, ("left", "right"), strict=True):
         with column:

@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from aft_lens.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from aft_lens.models import create_model
+from aft_lens.training.checkpointing import directions
 from analyses.bias import position_bias_maps
 from app import loaders
 from app.runs import find_runs, headline, read_rows
@@ -254,6 +255,21 @@ def test_a_model_too_pale_for_the_shared_scale_is_named(monkeypatch):
         [caption.value for caption in test.caption if "fashion-vit is pale" in caption.value] for test in (shared, each)
     ]
     assert [len(captions) for captions in told] == [1, 0]
+
+
+def test_maps_that_are_the_start_are_named(tmp_path, monkeypatch):
+    model = create_model("aft_conv_digits", depth=2, embed_dim=16, num_heads=2)
+    started = {"data": DIGITS, "recipe": {}, "seed": 0, "metrics": [], "first": directions(model)}
+    save_checkpoint(tmp_path / "drawn", model, **started)
+    for block in model.blocks:
+        block.mixer.position_bias.redraw()
+    save_checkpoint(tmp_path / "learned", model, **started)
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
+    test = page("compare", a="drawn", b="learned")
+    assert_well(test)
+    captions = [caption.value for caption in test.caption]
+    assert "drawn: mostly their random start (|r| with it 1.00)." in captions
+    assert any(caption.startswith("learned: made by training") for caption in captions)
 
 
 def test_samples_stand_for_data_that_is_not_to_be_had(tmp_path, monkeypatch):

@@ -24,6 +24,8 @@ class HeadMaps:
     """True if y and x are offsets (Δy, Δx) around the middle, False if they are positions of the grid."""
     label: str = ""
     """The model's name."""
+    words: str = ""
+    """What is to be said above the maps, e.g. whether training made them."""
     signed: bool = True
     """False if no value is below zero."""
     targets: Sequence[tuple[int, int]] | None = None
