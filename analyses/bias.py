@@ -11,13 +11,12 @@ import torch
 from jaxtyping import Float
 
 from aft_lens.checkpoint import load_checkpoint, read_first
-from aft_lens.extraction import position_biases
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, position_biases
 from analyses.command import report, report_folder, run_module
 from analyses.learned.measure import Learned, learned
 from analyses.maps.head_maps import HeadMaps
 from analyses.maps.result import MapResult
-from analyses.result import Table
+from analyses.result import Table, mean_cell
 
 TARGETS = 3
 """AFT-full: targets drawn along each side of the grid."""
@@ -88,7 +87,7 @@ class BiasMaps(MapResult):
                 str(i),
                 f"{entropy.mean():.3f}",
                 f"{np.exp(entropy).mean():.1f}",
-                _number(distance),
+                mean_cell(distance, 2),
                 f"{np.abs(maps).max():.3f}",
                 *([] if self.learned is None else self.learned.cells(i)),
             ]
@@ -148,11 +147,6 @@ def command(checkpoint: Path, out: Path | None = None) -> None:
     """
     result = position_bias_maps(load_checkpoint(checkpoint).model, str(checkpoint), read_first(checkpoint))
     report(result, out or report_folder(checkpoint))
-
-
-def _number(distance: np.ndarray) -> str:
-    """Mean over heads that have a distance."""
-    return "-" if np.isnan(distance).all() else f"{np.nanmean(distance):.2f}"
 
 
 if __name__ == "__main__":

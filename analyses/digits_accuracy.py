@@ -1,8 +1,6 @@
 """Test accuracy of the digits recipes over several seeds: `python -m analyses.digits_accuracy`."""
 
-import logging
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import load_data
-from aft_lens.training import evaluate, read_recipe, train
+from aft_lens.training import evaluate, quiet_lightning, read_recipe, train
 from analyses import theme
 from analyses.command import run_module
 from analyses.provenance import RESULTS
@@ -115,13 +113,10 @@ def command(
         out: Folder of the trained checkpoints; it must not hold earlier ones.
         result: JSON file to write.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     runs = []
     for recipe in RECIPES:
         for seed in seeds:
-            with warnings.catch_warnings():
-                # Lightning's advice on loader workers; the images are in memory.
-                warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            with quiet_lightning():
                 runs.append(measure(recipe, seed, out))
             print(f"{recipe} seed {seed}: {100 * runs[-1].accuracy:.2f} % in {runs[-1].seconds:.0f} s", flush=True)
     print(DigitsAccuracy(runs))

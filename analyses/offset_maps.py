@@ -15,11 +15,10 @@ from aft_lens.extraction import (
     fold_offsets,
     image_batches,
     open_source,
-    position_biases,
     stream_relative,
     targets_per_offset,
 )
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, position_biases
 from analyses.bias import position_bias_maps
 from analyses.maps.frame import framed
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure, SubFigure
 from tabulate import tabulate
 from torch import Tensor
 
 from aft_lens.files import write_whole
-from analyses.provenance import command_line, environment
+from analyses.provenance import command_line, made_by
 
 if TYPE_CHECKING:  # a machine that measures alone has no Plotly
     import plotly.graph_objects as go
@@ -67,6 +68,11 @@ class Table:
 
     def _as(self, form: str, **options: Any) -> str:
         return tabulate(list(self.rows), list(self.columns), form, disable_numparse=True, **options)
+
+
+def mean_cell(values: Float[np.ndarray, "head"], digits: int) -> str:
+    """A table's cell: the mean over the heads that have a value, "-" where none has."""
+    return "-" if np.isnan(values).all() else f"{np.nanmean(values):.{digits}f}"
 
 
 class Result(ABC):
@@ -172,6 +178,13 @@ def plain(value: Any) -> Any:
     return value
 
 
+def read_record(path: Path, maker: str) -> dict[str, Any]:
+    """The content of a result's JSON; FileNotFoundError, with what makes it, where there is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; make it with {maker}")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
 def published(result: Result, path: Path, device: str = "cpu") -> Path:
     """Write a result's record with command, hardware and versions where results are published; return the path."""
-    return write_whole(path, dump({"command": command_line(), **environment(device), **result.record()}))
+    return write_whole(path, dump(made_by(device) | result.record()))

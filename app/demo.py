@@ -1,9 +1,6 @@
 """`aft-lens demo`: train a single-position AFT-conv, prune it to indexing, set it beside a ViT, write a report."""
 
-import logging
-import shutil
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +9,8 @@ import plotly.graph_objects as go
 
 from aft_lens.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import load_data
-from aft_lens.training import read_recipe, train
-from aft_lens.training.run import state_folder
+from aft_lens.training import quiet_lightning, read_recipe, train
+from aft_lens.training.run import remove_run
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
 from analyses.command import run_module
@@ -113,15 +110,9 @@ def run(out: Path, shipped: Path = SHIPPED, seed: int = 0) -> Result:
 
 def train_recipe(name: str, path: Path, seed: int) -> Path:
     """Train a shipped recipe into `path`, replacing what an earlier demo left there."""
-    for folder in (path, state_folder(path)):
-        if folder.exists():
-            shutil.rmtree(folder)
+    remove_run(path)
     recipe = read_recipe(name, f"seed={seed}")
-    with warnings.catch_warnings():
-        # Lightning's advice on loader workers and folders: true, and no help to someone who watches a demo.
-        warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
-        warnings.filterwarnings("ignore", message="Checkpoint directory", category=UserWarning)
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with quiet_lightning():
         return train(recipe, path)
 
 

@@ -10,8 +10,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from aft_lens.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from aft_lens.models import create_model
-from aft_lens.training.checkpointing import directions
+from aft_lens.models import create_model, directions
 from analyses.bias import position_bias_maps
 from app import loaders
 from app.runs import find_runs, headline, read_rows

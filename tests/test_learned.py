@@ -12,9 +12,8 @@ from scipy.stats import pearsonr, spearmanr
 from aft_lens.checkpoint import load_checkpoint, read_first, read_snapshots
 from aft_lens.data import load_data
 from aft_lens.layers.position_bias import conv_bias
-from aft_lens.models import VisionModel, create_model, model_config
+from aft_lens.models import VisionModel, create_model, directions, model_config
 from aft_lens.training import read_recipe, train
-from aft_lens.training.checkpointing import directions
 from analyses.learned.measure import learned, nearness
 from app.cli import main
 

@@ -1,6 +1,6 @@
 """Reading tensors out of models."""
 
-from aft_lens.extraction.aft import AFTReader, position_biases
+from aft_lens.extraction.aft import AFTReader
 from aft_lens.extraction.hooks import hook_points, run_with_cache, unfused, watch
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset, unfold_offsets
 from aft_lens.extraction.own import OwnReader
@@ -25,7 +25,6 @@ __all__ = [
     "image_batches",
     "open_positions",
     "open_source",
-    "position_biases",
     "relative_attention",
     "run_with_cache",
     "spread",

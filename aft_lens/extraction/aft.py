@@ -81,10 +81,3 @@ class AFTReader(AttentionReader):
         layer = self.layers[number]
         assert isinstance(layer, AFTConv)
         return layer
-
-
-def position_biases(model: VisionModel) -> list[Float[Tensor, "..."]]:
-    """w of every layer as evaluation computes with it: `h y x` on its window, `t s` for AFT-full and AFT-local."""
-    sides = (model.config.window_size,) * 2
-    mixers: list[Any] = [block.mixer for block in model.blocks]
-    return [mixer.position_bias.dense(sides) for mixer in mixers]

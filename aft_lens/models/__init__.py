@@ -2,6 +2,7 @@
 
 from aft_lens.models.config import ModelConfig
 from aft_lens.models.decoder import Decoder, DecoderConfig, causal_mixers
+from aft_lens.models.layer_biases import biases, directions, position_biases
 from aft_lens.models.registry import create_model, list_models, model_config
 from aft_lens.models.resnet import resnet50
 from aft_lens.models.vision import VisionModel
@@ -11,9 +12,12 @@ __all__ = [
     "DecoderConfig",
     "ModelConfig",
     "VisionModel",
+    "biases",
     "causal_mixers",
     "create_model",
+    "directions",
     "list_models",
     "model_config",
+    "position_biases",
     "resnet50",
 ]

@@ -2,6 +2,7 @@
 
 from aft_lens.training.classifier import compile_blocks
 from aft_lens.training.evaluate import Evaluation, evaluate
+from aft_lens.training.quiet import quiet_lightning
 from aft_lens.training.recipe import (
     DataRecipe,
     OptimRecipe,
@@ -35,6 +36,7 @@ __all__ = [
     "fits_cuda_graphs",
     "list_recipes",
     "parse_recipe",
+    "quiet_lightning",
     "read_recipe",
     "recipe_of",
     "recipe_path",

@@ -1,20 +1,16 @@
 """The callback that keeps a run's checkpoint folder whole after every epoch."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import DataSource
-from aft_lens.layers.mixers.aft_conv import AFTConv
-from aft_lens.layers.position_bias import PositionBias
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, biases, directions
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.recipe import Recipe
 
@@ -82,21 +78,3 @@ class Checkpointing(pl.Callback):
         """Take them up again."""
         self.rows, self.snapshots = state_dict["rows"], state_dict["snapshots"]
         self.first, self.origin = state_dict.get("first", {}), state_dict.get("origin")
-
-
-@torch.no_grad()
-def directions(model: VisionModel) -> dict[str, Tensor]:
-    """What says where w of every AFT-conv layer is large, by the layer's name."""
-    return _by_layer(model, lambda bias: bias.direction())
-
-
-@torch.no_grad()
-def biases(model: VisionModel) -> dict[str, Tensor]:
-    """w of every AFT-conv layer before sampling, by the layer's name."""
-    return _by_layer(model, lambda bias: bias.logits())
-
-
-def _by_layer(model: VisionModel, ask: Callable[[PositionBias], Tensor | None]) -> dict[str, Tensor]:
-    """What every AFT-conv layer's position bias answers, by the layer's name."""
-    found = ((name, ask(part.position_bias)) for name, part in model.named_modules() if isinstance(part, AFTConv))
-    return {f"{name}.position_bias": w.detach().cpu().clone() for name, w in found if w is not None}

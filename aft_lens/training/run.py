@@ -1,6 +1,7 @@
 """Training a recipe: loaders, Trainer, logs, resuming."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ class TrainingStopped(RuntimeError):
 def state_folder(path: Path) -> Path:
     """Where a run keeps what only itself needs: its resume file and TensorBoard's logs."""
     return path.with_name(f"{path.name}.state")
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run, with what only itself needs, where there is one."""
+    for folder in (path, state_folder(path)):
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def train(

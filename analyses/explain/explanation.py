@@ -12,7 +12,7 @@ from analyses.explain.causal import Effect, Outcome
 from analyses.explain.figure import Curve, Drawing, Panel, draw, interactive, size
 from analyses.explain.position import HeadPositions
 from analyses.provenance import environment
-from analyses.result import Result, Table
+from analyses.result import Result, Table, mean_cell
 
 WORDS = {
     "map": "own map",
@@ -86,7 +86,10 @@ class Explanation(Result):
         rows = [
             [
                 str(layer),
-                *(_mean(values[layer].numpy()) for values in (self.positions.variance, self.positions.divergence)),
+                *(
+                    mean_cell(values[layer].numpy(), 3)
+                    for values in (self.positions.variance, self.positions.divergence)
+                ),
                 *(self._worst(edit, layer) for edit in self.single),
             ]
             for layer in range(len(self.positions.maps))
@@ -161,11 +164,6 @@ class Explanation(Result):
             "cumulative": self.cumulative,
             "maps": self.positions.maps,
         }
-
-
-def _mean(values: np.ndarray) -> str:
-    """Mean over heads that attend other than uniformly."""
-    return "-" if np.isnan(values).all() else f"{np.nanmean(values):.3f}"
 
 
 def _fraction_words(values: np.ndarray) -> list[list[str]]:

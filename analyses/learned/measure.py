@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, directions
+from analyses.maps.frame import offsets
+from analyses.result import mean_cell
 
 MOSTLY = 0.5
 """Mean |correlation| with the start from which a map is called its start rather than learned."""
@@ -48,9 +49,7 @@ class Learned:
 
     def cells(self, layer: int) -> list[str]:
         """A layer's mean |correlation|, and its share of heads with the start's strongest offset."""
-        found = np.abs(self.correlation[layer])
-        mean = "-" if np.isnan(found).all() else f"{np.nanmean(found):.2f}"
-        return [mean, f"{100 * self.strongest_stayed[layer].mean():.0f} %"]
+        return [mean_cell(np.abs(self.correlation[layer]), 2), f"{100 * self.strongest_stayed[layer].mean():.0f} %"]
 
     def record(self) -> dict[str, Any]:
         """All of it."""
@@ -62,19 +61,12 @@ class Learned:
         }
 
 
-@torch.no_grad()
 def learned(model: VisionModel, first: Mapping[str, Tensor]) -> Learned | None:
     """Compare a model's biases with `read_first` of its run; None where the run kept no start or places are frozen."""
-    now: dict[str, Any] = {
-        f"blocks.{i}.mixer.position_bias": getattr(block.mixer, "position_bias", None)
-        for i, block in enumerate(model.blocks)
-    }
-    if not first or any(bias is None or name not in first for name, bias in now.items()):
+    now = directions(model)
+    if not first or now.keys() != first.keys():
         return None
-    directions = [bias.direction() for bias in now.values()]
-    if any(direction is None for direction in directions):
-        return None
-    before, after = (np.stack([_centred(w) for w in ws]) for ws in ([first[name] for name in now], directions))
+    before, after = (np.stack([_centred(ws[name]) for name in now]) for ws in (first, now))
     size = np.sqrt((before**2).sum(-1) * (after**2).sum(-1))
     correlation = np.divide((before * after).sum(-1), size, out=np.full(size.shape, np.nan), where=size > FLAT)
     stayed = np.abs(before).argmax(-1) == np.abs(after).argmax(-1)
@@ -85,8 +77,7 @@ def nearness(biases: Sequence[Float[Tensor, "h y x"]]) -> Float[np.ndarray, "lay
     """Spearman's rank correlation over the window of w with nearness (minus the distance); NaN for a flat w."""
     rows = []
     for w in biases:
-        y, x = (np.arange(side) - side // 2 for side in w.shape[1:])
-        near = -np.hypot(y[:, None], x[None]).ravel()
+        near = -np.hypot(*offsets(w.shape[1:])).ravel()
         flat = w.detach().double().cpu().flatten(1).numpy()
         rows.append([spearmanr(head, near).statistic if head.std() > FLAT else np.nan for head in flat])
     return np.array(rows)

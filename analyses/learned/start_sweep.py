@@ -4,10 +4,8 @@ python -m analyses.learned.start_sweep --root data --out runs/start-sweep
 """
 
 import itertools
-import logging
 import multiprocessing
 import shutil
-import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +17,13 @@ import torch
 
 from aft_lens.checkpoint import load_checkpoint, read_first, read_metrics
 from aft_lens.data import ResidentBatches, load_data
-from aft_lens.extraction import position_biases
 from aft_lens.files import write_whole
-from aft_lens.training import evaluate, read_recipe, train
-from aft_lens.training.run import state_folder
+from aft_lens.models import position_biases
+from aft_lens.training import evaluate, quiet_lightning, read_recipe, train
+from aft_lens.training.run import remove_run, state_folder
 from analyses.command import run_module
 from analyses.learned.measure import learned, nearness
-from analyses.provenance import RESULTS, command_line, environment
+from analyses.provenance import RESULTS, made_by
 from analyses.result import dump
 from analyses.store import Store, fingerprint
 
@@ -87,15 +85,9 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Cell):
     """What came of a cell; see `METHOD`."""
 
-    data: str
-    configuration: str
-    start: float
-    scale: float
-    seed: int
-    epochs: int
     val_accuracy: float
     """Percent."""
     without: float
@@ -111,13 +103,10 @@ class Row:
 
 def run(cell: Cell, root: str, out: Path, accelerator: str) -> Row:
     """Train a cell from its beginning and measure it."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     path = out / cell.name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for stale in (path, state_folder(path)):
-            shutil.rmtree(stale, ignore_errors=True)
+    remove_run(path)
+    with quiet_lightning():
         train(read_recipe("digits-conv", *cell.changes(root, accelerator)), path, progress=False)
     loaded = load_checkpoint(path)
     found = learned(loaded.model, read_first(path))
@@ -171,6 +160,7 @@ def command(
         for data, name, start, scale in itertools.product(only, CONFIGURATIONS, STARTS, SCALES)
         if seed < (dense_seeds if name == "dense" else seeds)
     ]
+    device = "cuda" if accelerator == "gpu" else "cpu"
     store, rows = Store(out / "rows"), {}
     marks = {cell: fingerprint(cell, cell.changes(root, accelerator)) for cell in cells}
     missing = []
@@ -195,9 +185,8 @@ def command(
                 f"start {row['start_correlation']:.2f}, stayed {row['stayed']:.2f}, "
                 f"{row['images_per_second']:,.0f} images/s", flush=True,
             )  # fmt: skip
-            device = "cuda" if accelerator == "gpu" else "cpu"
             record = {
-                "command": command_line(), **environment(device), "workers": workers,
+                **made_by(device), "workers": workers,
                 "planned": len(cells), "method": METHOD,
                 "rows": [rows[cell.name] for cell in cells if cell.name in rows],
             }  # fmt: skip

@@ -1,6 +1,5 @@
 """claims.json as a result, and as the Markdown that the README shows: `aft-lens study claims-table`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
-from analyses.result import Result, Table
+from analyses.result import Result, Table, read_record
 from analyses.study.figure import draw, page
 from analyses.study.plan import Study
 from analyses.study.record import Run
@@ -86,7 +85,5 @@ class PaperClaims(Result):
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     """Print the tables of claims.json; FileNotFoundError with the next step without one."""
-    path = out / NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; make it with `aft-lens study paper-claims`")
-    print(PaperClaims.read(json.loads(path.read_text(encoding="utf-8"))).markdown())
+    found = read_record(out / NAME, "`aft-lens study paper-claims`")
+    print(PaperClaims.read(found).markdown())

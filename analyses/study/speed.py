@@ -1,7 +1,6 @@
 """Images a second of a training run that has the device to itself."""
 
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,11 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 
 from aft_lens.checkpoint import read_metrics
 from aft_lens.models import ModelConfig
-from aft_lens.training import Recipe, train
+from aft_lens.training import Recipe, quiet_lightning, train
 from analyses.provenance import made_by
 from analyses.result import Result, Table
 from analyses.study.plan import Study, tasks
-from analyses.study.worker import quiet
 from analyses.theme import axes, layout
 
 NAME = "training_speed.json"
@@ -129,8 +127,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
 
 def _measure(name: str, recipe: Recipe, device: torch.device) -> SpeedRow:
     """Train for a moment."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        quiet()
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning():
         torch.compiler.reset()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -1,17 +1,15 @@
 """One run of the study, from training to its JSON."""
 
-import logging
 import shutil
 import time
-import warnings
 
 import torch
 
 from aft_lens.checkpoint import CARD, commit, load_checkpoint, read_metrics
 from aft_lens.data import DataSource, load_data, save_samples
 from aft_lens.models.transfer import from_vit
-from aft_lens.training import train
-from aft_lens.training.run import state_folder
+from aft_lens.training import quiet_lightning, train
+from aft_lens.training.run import remove_run, state_folder
 from analyses.provenance import environment
 from analyses.study.measure import places, scores, scores_by_size
 from analyses.study.plan import KEPT, Task
@@ -26,8 +24,7 @@ def execute(task: Task) -> Run:
 
     What nothing needs later is removed: the resume file, and the weights but of `KEPT` and of runs that ship.
     """
-    with warnings.catch_warnings():
-        quiet()
+    with quiet_lightning():
         return _execute(task)
 
 
@@ -40,8 +37,7 @@ def _execute(task: Task) -> Run:
     begun = time.perf_counter()
     resume = any(state_folder(task.path).glob("epoch=*.ckpt"))
     if not resume:
-        for stale in (task.path, state_folder(task.path)):
-            shutil.rmtree(stale, ignore_errors=True)
+        remove_run(task.path)
     start = None
     if task.start is not None and not resume:
         start = from_vit(load_checkpoint(task.start).model, task.recipe.model).model
@@ -86,11 +82,3 @@ def _describe(task: Task, data: DataSource, run: Run) -> None:
     save_samples(data, task.path)
     with (task.path / CARD).open("a") as card:
         card.write(f"- test_accuracy: {run.accuracy / 100:.4f} on {len(data.test)} images\n")
-
-
-def quiet() -> None:
-    """Keep Lightning from telling every run's setup; its advice on loaders and folders is known here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
-    warnings.filterwarnings("ignore", message="Checkpoint directory", category=UserWarning)
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning's own use of PyTorch

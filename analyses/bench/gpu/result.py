@@ -1,6 +1,5 @@
 """gpu_h100.json as a result, and as the Markdown that the README shows: `aft-lens bench gpu_table`."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from analyses.bench.gpu.page import page
 from analyses.bench.gpu.record import NAME, GPURecord
 from analyses.bench.gpu.tables import made_on, markdown, ratio_table
 from analyses.provenance import RESULTS
-from analyses.result import Result, Table
+from analyses.result import Result, Table, read_record
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,8 @@ class GPUBench(Result):
 def command(out: Path | None = None) -> None:
     """Print the tables of gpu_h100.json and draw its figure anew; FileNotFoundError with the next step without one."""
     folder = out or RESULTS
-    path = folder / f"{NAME}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; make it with `aft-lens bench gpu` on a GPU")
-    result = GPUBench(GPURecord.read(json.loads(path.read_text(encoding="utf-8"))))
+    found = read_record(folder / f"{NAME}.json", "`aft-lens bench gpu` on a GPU")
+    result = GPUBench(GPURecord.read(found))
     print(result.markdown())
     for drawn in (*result.write_figures(folder, NAME), result.write_page(folder / f"{NAME}.html")):
         print(f"wrote {drawn}", file=sys.stderr)

@@ -1,6 +1,5 @@
 """multi_gpu.json as a result, and as the Markdown that the README shows: `aft-lens bench multi_gpu_table`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from analyses.bench.multi_gpu.record import NAME, GPUCount, Resumed
 from analyses.provenance import RESULTS
-from analyses.result import Result, Table
+from analyses.result import Result, Table, read_record
 from analyses.study.tables import mean_and_deviation
 from analyses.theme import axes, layout
 
@@ -123,7 +122,5 @@ class MultiGPUBench(Result):
 
 def command(out: Path | None = None) -> None:
     """Print the table of multi_gpu.json; FileNotFoundError with the next step without one."""
-    path = (out or RESULTS) / NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; make it with `aft-lens bench multi_gpu` on two GPUs or more")
-    print(MultiGPUBench.read(json.loads(path.read_text(encoding="utf-8"))).markdown())
+    found = read_record((out or RESULTS) / NAME, "`aft-lens bench multi_gpu` on two GPUs or more")
+    print(MultiGPUBench.read(found).markdown())

@@ -1,7 +1,6 @@
 """Runs of `aft-lens train` in processes of their own, on some of a machine's GPUs."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from aft_lens.checkpoint import METRICS, read_metrics
-from aft_lens.training.run import state_folder
+from aft_lens.training.run import remove_run
 from analyses.provenance import environment, visible_gpu
 from analyses.store import Store, fingerprint
 
@@ -52,8 +51,7 @@ class Trainings:
 
     def start(self, name: str, count: int, options: tuple[str, ...], place: int = 0) -> Started:
         """Start a run from its beginning on GPUs place * count and the `count` - 1 after it, counted round."""
-        for stale in (self.folder / name, state_folder(self.folder / name)):
-            shutil.rmtree(stale, ignore_errors=True)
+        remove_run(self.folder / name)
         identity = self._identity(count, options)
         self._store.put(name, fingerprint(identity), identity)
         return self._launch(name, count, options, place)

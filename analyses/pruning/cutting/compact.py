@@ -7,10 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from aft_lens.extraction import position_biases
 from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.position_bias import Free, Indexed
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, position_biases
 from aft_lens.ops.inspection import indexed_form
 
 FORMS = {

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from aft_lens.checkpoint import commit
 from analyses import theme
 from analyses.page import Section, write_page
-from analyses.provenance import command_line, environment
+from analyses.provenance import made_by
 from analyses.pruning.criteria import CRITERIA
 from analyses.pruning.evidence.row import RungRow
 from analyses.pruning.measuring.columns import write_csv
@@ -80,7 +80,7 @@ def _spread(values: Sequence[float | None]) -> tuple[float | None, float | None]
 def conditions() -> dict[str, Any]:
     """Where, when and by which line a sweep was run."""
     return {
-        "command": command_line(), **environment(), "threads": torch.get_num_threads(),
+        **made_by(), "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "commit": commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip

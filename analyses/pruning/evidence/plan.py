@@ -87,10 +87,10 @@ class Plan:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def mark(plan: Plan, place: Place) -> str:
-    """A fingerprint of the parent's weights and of everything that a rung's accuracy depends on."""
-    names = ["finetune", "finetune_batch", "data", "images", "calibration", "seed"]
-    if place.schedule == "iterative":
-        names.append("keeps")
+def marks(plan: Plan) -> dict[Place, str]:
+    """By rung, a fingerprint of the parent's weights and of everything that the rung's accuracy depends on."""
+    weights = {checkpoint: revision(checkpoint) for checkpoint in plan.checkpoints}
     record = plan.record() | {"keeps": [float(keep) for keep in plan.keeps]}
-    return fingerprint(revision(place.checkpoint), {name: record[name] for name in names}, place)
+    one_shot = {name: record[name] for name in ("finetune", "finetune_batch", "data", "images", "calibration", "seed")}
+    asked = {"one-shot": one_shot, "iterative": one_shot | {"keeps": record["keeps"]}}
+    return {p: fingerprint(weights[p.checkpoint], asked[p.schedule], p) for p in plan.places()}

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from aft_lens.checkpoint import Checkpoint
+from aft_lens.statistics import Interval
 from analyses.pruning.evidence.plan import Place
 from analyses.pruning.measuring.cost import Latency
 from analyses.pruning.measuring.ladder import PruneLadder
 from analyses.pruning.measuring.rung import Rung
 
-Interval = tuple[float, float]
 Offsets = list[list[list[list[int]]]]
 """Kept offsets (Δy, Δx) by layer and head."""
 

@@ -20,7 +20,7 @@ from analyses.pruning.criteria import score
 from analyses.pruning.cutting.masks import select
 from analyses.pruning.evidence.curves import Evidence, conditions
 from analyses.pruning.evidence.latencies import time_rungs
-from analyses.pruning.evidence.plan import Place, Plan, mark
+from analyses.pruning.evidence.plan import Place, Plan, marks
 from analyses.pruning.evidence.row import RungRow
 from analyses.pruning.images import Images, load_images
 from analyses.pruning.measuring.ladder import measure_masks, prune_to_indexing
@@ -38,17 +38,17 @@ def run_sweep(plan: Plan, out: Path, *, times: Times = "missing") -> list[RungRo
     again, or "none" for now.
     """
     out = Path(out)
-    store = Store(out / "rungs")
+    store, marked = Store(out / "rungs"), marks(plan)
     write_whole(out / "plan.yaml", yaml.safe_dump(plan.record(), sort_keys=False))
     rows: list[RungRow] = []
     parent: _Parent | None = None
     for place in plan.places():
-        kept = store.get(place.name, mark(plan, place))
+        kept = store.get(place.name, marked[place])
         if kept is None:
             if parent is None or parent.loaded.path != Path(place.checkpoint):
                 parent = _Parent(plan, place.checkpoint)
             row = parent.rung(place, rows, out / "models" / place.name)
-            store.put(place.name, mark(plan, place), row)
+            store.put(place.name, marked[place], row)
             print(row.line, flush=True)
         else:
             row = RungRow.read(kept)
@@ -57,7 +57,7 @@ def run_sweep(plan: Plan, out: Path, *, times: Times = "missing") -> list[RungRo
         rows = [replace(row, latencies={}) for row in rows]
     if times != "none":
         for number, place, row in time_rungs(plan, rows):
-            store.put(place.name, mark(plan, place), row)
+            store.put(place.name, marked[place], row)
             rows[number] = row
     Evidence(tuple(rows), conditions() | {"plan": plan.record()}).save(out)
     return rows

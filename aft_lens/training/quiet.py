@@ -1,0 +1,17 @@
+"""Lightning without its advice."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Inside the block Lightning tells neither its setup nor its advice on loaders and folders, which is known here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+        warnings.filterwarnings("ignore", message="Checkpoint directory", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning's own use of PyTorch
+        yield
