@@ -52,7 +52,7 @@ def test_batch_augmentation_moves_each_image_within_the_reach(augment):
     torch.manual_seed(0)
     image = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
     image[0, 0, 8, 8:10] = torch.tensor([100, 200], dtype=torch.uint8)
-    out = augmented(image.expand(2000, -1, -1, -1), augment)
+    out = augmented(image.expand(2000, -1, -1, -1), augment, 8)
     assert out.shape == (2000, 1, 16, 16)
     assert (out.flatten(1).sum(1) == 300 if augment == "none" else out.flatten(1).amax(1) == 200).all()
     places = (out == 200).nonzero()[:, 2:]
@@ -70,7 +70,7 @@ def test_shift_by_batch_has_the_distribution_of_shift_by_image():
     image[0, 4, 4] = 255
     one = train_transform("shift", 8, [0.0], [1.0])
     single = torch.stack([one(image) for _ in range(3000)]).round()
-    batch = augmented(image.expand(3000, 1, 8, 8), "shift").float() / 255
+    batch = augmented(image.expand(3000, 1, 8, 8), "shift", 8).float() / 255
     torch.testing.assert_close(single.mean(0), batch.mean(0), atol=0.04, rtol=0)
 
 

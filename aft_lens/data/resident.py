@@ -1,15 +1,18 @@
 """A data set that lives on the training device and is augmented a batch at a time."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.transforms import v2
 
 from aft_lens.data.source import UNCOUNTED, DataSource, Images, share_size
+from aft_lens.data.transforms import CROP_AREA, CROP_RATIO
 
-RESIDENT_AUGMENTATIONS = ("none", "shift", "flip-crop")
+RESIDENT_AUGMENTATIONS = ("none", "shift", "flip-crop", "resized-crop")
 """Augmentations of `train_transform` that have a form for whole batches, drawn from the same distributions."""
 
 
@@ -42,7 +45,9 @@ class ResidentBatches:
             raise ValueError(
                 f"data.augment must be one of {RESIDENT_AUGMENTATIONS} with data.resident, got {augment!r}"
             )
-        resize = v2.Resize((data.img_size, data.img_size), antialias=True)
+        self.side = data.img_size
+        own = augment == "resized-crop"  # which crops pictures of their own size
+        resize = v2.Identity() if own else v2.Resize((self.side, self.side), antialias=True)
         self.images = resize(split.images).to(device)
         self.labels = split.labels.to(device)
         self.mean, self.std = (torch.tensor(v, device=device).reshape(1, -1, 1, 1) for v in (data.mean, data.std))
@@ -62,20 +67,43 @@ class ResidentBatches:
         index %= count
         for number in range(len(self)):
             part = slice(number * self.batch_size, (number + 1) * self.batch_size)
-            yield self._normalise(augmented(self.images[index[part]], self.augment)), labels[part]
+            yield self._normalise(augmented(self.images[index[part]], self.augment, self.side)), labels[part]
 
     def _normalise(self, images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
         return (images.float().div_(255) - self.mean) / self.std
 
 
-def augmented(images: UInt8[Tensor, "b c y x"], augment: str) -> UInt8[Tensor, "b c y x"]:
+def augmented(images: UInt8[Tensor, "b c y x"], augment: str, side: int) -> UInt8[Tensor, "b c y2 x2"]:
     """A batch with every image moved (and flipped) on its own; pixels from beyond the border are 0.
 
     "shift" moves by up to 1/8 of the side along each axis; "flip-crop" by up to max(1, side // 8) pixels, and
-    flips half of the images from left to right.
+    flips half of the images from left to right; "resized-crop" resizes a random crop to a square of `side` pixels.
     """
     if augment == "none":
         return images
+    return resized_crops(images, side) if augment == "resized-crop" else _moved(images, augment)
+
+
+def resized_crops(images: UInt8[Tensor, "b c y x"], side: int) -> UInt8[Tensor, "b c side side"]:
+    """Each image's own random crop, resized to a square by bilinear interpolation; half of them flipped.
+
+    Crops have the law of torchvision's RandomResizedCrop but for those that do not fit into the picture: they are
+    narrowed to it, where torchvision draws again.
+    """
+    b, device = len(images), images.device
+    area = torch.empty(b, device=device).uniform_(*CROP_AREA)
+    ratio = torch.empty(b, device=device).uniform_(*(math.log(value) for value in CROP_RATIO)).exp()
+    size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()]).clamp_(max=1.0)  # x, y; 1 is the picture
+    middle = (torch.rand(2, b, device=device) * 2 - 1) * (1 - size)
+    turn = torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0)
+    theta = torch.zeros(b, 2, 3, device=device)
+    theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = size[0] * turn, middle[0], size[1], middle[1]
+    grid = F.affine_grid(theta, [b, images.shape[1], side, side], align_corners=False)
+    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False).round_().to(torch.uint8)
+
+
+def _moved(images: UInt8[Tensor, "b c y x"], augment: str) -> UInt8[Tensor, "b c y x"]:
+    """Every image moved on its own, and flipped for "flip-crop"."""
     b, _, rows, columns = images.shape
     device = images.device
     if augment == "shift":
@@ -89,6 +117,6 @@ def augmented(images: UInt8[Tensor, "b c y x"], augment: str) -> UInt8[Tensor, "
     x = torch.arange(columns, device=device) + margin + move[1].unsqueeze(1)
     if augment == "flip-crop":
         x = torch.where(torch.rand(b, 1, device=device) < 0.5, x.flip(1), x)
-    padded = torch.nn.functional.pad(images, (margin,) * 4)
+    padded = F.pad(images, (margin,) * 4)
     image = torch.arange(b, device=device).reshape(b, 1, 1)
     return padded.movedim(1, -1)[image, y.unsqueeze(2), x.unsqueeze(1)].movedim(-1, 1).contiguous()

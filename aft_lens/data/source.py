@@ -1,7 +1,7 @@
 """What every data set is handed over as, and the sampler that repeats augmented images."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,20 @@ class DataSource:
         """What a checkpoint keeps of its data."""
         keys = ("name", "classes", "mean", "std", "in_chans", "img_size")
         return {key: getattr(self, key) for key in keys}
+
+    def joined(self) -> "DataSource":
+        """The same with its validation images in the training split too.
+
+        Raises ValueError where splits are read from files.
+        """
+        train, val = self.train, self.val
+        if not isinstance(train, Images) or not isinstance(val, Images):
+            raise ValueError(
+                f"data.held_out false is for data sets in memory, {self.name!r} is read from files; move the "
+                "validation images into the training folder"
+            )
+        images, labels = torch.cat([train.images, val.images]), torch.cat([train.labels, val.labels])
+        return replace(self, train=Images(images, labels, train.transform), split=f"{self.split}, which are trained on")
 
     def check_fits(self, record: Mapping[str, Any]) -> None:
         """ValueError unless a model trained on the data of such a record can be measured on this one."""

@@ -11,14 +11,16 @@ from aft_lens.data.image import fit, to_pixels
 
 CENTRE = 0.875
 """ImageNet's centre crop: its side as a fraction of the resized picture's shorter side."""
-AUGMENTATIONS = ("none", "shift", "affine", "flip-crop", "deit")
+AUGMENTATIONS = ("none", "shift", "affine", "flip-crop", "resized-crop", "deit")
+CROP_AREA, CROP_RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
+"""Of "resized-crop": the share of the picture that a crop has, and its width over its height."""
 
 
 def train_transform(augment: str, img_size: int, mean: Sequence[float], std: Sequence[float]) -> v2.Transform:
     """Image to normalised float tensor `c y x` with random changes.
 
     "shift" moves by up to 1/8 of the side; "affine" also rotates, scales and shears; "flip-crop" pads by 1/8,
-    crops and flips; "deit" is RandAugment, random resized crop and random erasing (mixing of whole batches is
+    crops and flips; "resized-crop" takes a crop of any size from the picture as it is and flips; "deit" is RandAugment, random resized crop and random erasing (mixing of whole batches is
     `batch_transform`). Raises ValueError on another name.
     """
     if augment not in AUGMENTATIONS:
@@ -26,7 +28,9 @@ def train_transform(augment: str, img_size: int, mean: Sequence[float], std: Seq
     steps: list[Callable[..., Any]] = [partial(to_pixels, channels=len(mean)), v2.ToImage()]
     after: list[v2.Transform] = []
     bilinear = v2.InterpolationMode.BILINEAR
-    if augment == "deit":
+    if augment == "resized-crop":
+        steps += [v2.RandomResizedCrop(img_size, CROP_AREA, CROP_RATIO, antialias=True), v2.RandomHorizontalFlip()]
+    elif augment == "deit":
         steps += [v2.RandomResizedCrop(img_size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)]
         steps += [v2.RandomHorizontalFlip(), v2.RandAugment(num_ops=2, magnitude=9, interpolation=bilinear)]
         after = [v2.RandomErasing(p=0.25)]

@@ -38,8 +38,10 @@ class MixerSpec:
     """False leaves the query out (Table 12)."""
     outside: str = "global"
     """AFT-conv beyond its window: global, or none."""
-    bias_start: float = 1.0
+    bias_start: float = 0.05
     """Standard deviation that w' of Eq. 8 starts with."""
+    positions: int = 1
+    """Positions a head of AFT-conv's biases that are trained with a fixed number of them."""
     keep: int | None = None
     """Offsets that each head keeps; None where biases are dense."""
 

@@ -1,4 +1,4 @@
-"""Mixers from other packages are optional: pip install "aft-lens[baselines]"."""
+"""What stands on other packages is optional: pip install "aft-lens[baselines]"."""
 
 from importlib import import_module
 from types import ModuleType
@@ -9,4 +9,4 @@ def baseline(package: str) -> ModuleType:
     try:
         return import_module(package)
     except ImportError as error:
-        raise ImportError(f'{package} is needed for this mixer: pip install "aft-lens[baselines]"') from error
+        raise ImportError(f'{package} is needed here: pip install "aft-lens[baselines]"') from error

@@ -34,16 +34,19 @@ class ModelConfig:
     """AFT-conv: side of the window (odd, in patches). AFT-local: s of Eq. 4 (in tokens). local_attention: side of
     the memory block (in patches). reformer: bucket length (in tokens)."""
     position_bias: str = "default"
-    """free, factorized (Eq. 7), reparameterized (Eq. 8), single (Eq. 10), or the mixer's default."""
+    """free, factorized (Eq. 7), reparameterized (Eq. 8), single (Eq. 10), or the mixer's default; of AFT-conv also topk,
+    hard_concrete, entmax, spaced (rivals of Eq. 10), and random and ring (one position a head, not learned)."""
     bias_rank: int = 128
     """d' of Eq. 7."""
     temperature: float = 0.5
     """tau of Eq. 10."""
     straight_through: bool = False
     """Eq. 10's forward pass with the sample's one-hot, its gradient with the soft sample."""
-    bias_start: float = 1.0
-    """Standard deviation that w' of Eq. 8 starts with. A short training hardly turns a start of 1, as every model that
-    ships had; `analyses/results/start_sweep.json` compares starts."""
+    bias_start: float = 0.05
+    """Standard deviation that w' of Eq. 8 starts with; a short training hardly turns a start of 1
+    (`analyses/results/start_sweep.json`)."""
+    positions: int = 1
+    """Positions a head that the biases topk and spaced have."""
     use_query: bool = True
     """False leaves the query out (Table 12)."""
     outside: str = "global"
@@ -100,6 +103,7 @@ class ModelConfig:
             temperature=self.temperature,
             straight_through=self.straight_through,
             bias_start=self.bias_start,
+            positions=self.positions,
             use_query=self.use_query,
             outside=self.outside,
             keep=self.keep[block] if self.keep else None,

@@ -27,7 +27,7 @@ from aft_lens.data import (
 from aft_lens.models import VisionModel
 from aft_lens.training.gumbel_health import single_positions
 from aft_lens.training.recipe import Recipe
-from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
+from aft_lens.training.sparsity import bias_entropy, expected_positions, scheduled_temperature
 
 EVAL_BATCH = 250
 """Images a validation step; divides the usual splits, so that a compiled model sees one shape."""
@@ -98,12 +98,15 @@ class Classifier(pl.LightningModule):
         logits = self.model(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.data.label_smoothing)
         accuracy = (logits.argmax(1) == labels).float().mean()
-        weight = self.recipe.sparsity.entropy_weight
         self._log({"train_loss": loss.detach(), "train_accuracy": accuracy}, len(labels))
-        if weight:
-            entropy = torch.cat(bias_entropy(self.model)).sum()
-            self._log({"train_entropy_sum": entropy.detach()}, len(labels))
-            loss = loss + weight * entropy
+        for name, weight, terms in (
+            ("train_entropy_sum", self.recipe.sparsity.entropy_weight, bias_entropy),
+            ("train_positions_sum", self.recipe.sparsity.gate_weight, expected_positions),
+        ):
+            if weight:
+                total = torch.cat(terms(self.model)).sum()
+                self._log({name: total.detach()}, len(labels))
+                loss = loss + weight * total
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

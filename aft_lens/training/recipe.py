@@ -17,7 +17,7 @@ class DataRecipe:
     root: str | None = None
     """Folder of downloaded data; data/ if left out."""
     augment: str = "none"
-    """Changes of single training images: none, shift, affine, flip-crop or deit."""
+    """Changes of single training images: none, shift, affine, flip-crop, resized-crop or deit."""
     mixup: float = 0.0
     """Beta parameter of Mixup over a batch; 0 is off."""
     cutmix: float = 0.0
@@ -32,6 +32,9 @@ class DataRecipe:
     """Loader processes; 0 loads in the training process."""
     resident: bool = False
     """Keep the data set on each training device and augment by batch; for data sets in memory."""
+    held_out: bool = True
+    """Whether validation images stay out of training. False trains on them too, and what is then measured on them says
+    nothing of new images."""
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -87,6 +90,9 @@ class SparsityRecipe:
 
     entropy_weight: float = 0.0
     """Weight of Eq. 9's entropy of softmax(w), in nats, summed over layers and heads (the paper: 0.001); 0 is off."""
+    gate_weight: float = 0.0
+    """Weight of the expected number of open gates, summed over layers and heads (position_bias hard_concrete); 0 is
+    off."""
     temperature_schedule: str = "fixed"
     """Eq. 10's temperature over the run: fixed (the paper), linear, cosine or exponential."""
     temperature_end: float = 0.5
@@ -98,10 +104,10 @@ class SparsityRecipe:
             raise ValueError(
                 f"sparsity.temperature_schedule must be one of {SCHEDULES}, got {self.temperature_schedule!r}"
             )
-        if self.temperature_end <= 0 or self.entropy_weight < 0:
+        if self.temperature_end <= 0 or min(self.entropy_weight, self.gate_weight) < 0:
             raise ValueError(
-                f"sparsity: temperature_end must be above 0 and entropy_weight 0 or more, "
-                f"got {self.temperature_end} and {self.entropy_weight}"
+                f"sparsity: temperature_end must be above 0, entropy_weight and gate_weight 0 or more, "
+                f"got {self.temperature_end}, {self.entropy_weight} and {self.gate_weight}"
             )
 
 
@@ -159,6 +165,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what concerns several parts."""
+        if self.sparsity.gate_weight and self.model.bias_kind != "hard_concrete":
+            raise ValueError(
+                f"sparsity.gate_weight needs model.position_bias hard_concrete, got {self.model.bias_kind!r}: no other "
+                "bias has gates"
+            )
         if self.trainer.cuda_graphs and not fits_cuda_graphs(self.model):
             raise ValueError(
                 f"trainer.cuda_graphs does not go with mixer {self.model.mixer} and outside {self.model.outside}: no "

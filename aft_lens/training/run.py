@@ -76,6 +76,8 @@ def train(
     data = load_data(
         recipe.data.name, root=recipe.data.root, img_size=recipe.model.img_size, augment=recipe.data.augment
     )
+    if not recipe.data.held_out:
+        data = data.joined()
     _check(recipe, data)
     last = _resume_file(path, recipe) if resume else None
     if not resume and path.exists():

@@ -14,6 +14,12 @@ def bias_entropy(model: nn.Module) -> list[Tensor]:
     return [entropy for entropy in found if entropy is not None]
 
 
+def expected_positions(model: nn.Module) -> list[Tensor]:
+    """Expected number of open gates of each head, a tensor of h a layer; empty where no bias has gates."""
+    found = (module.position_bias.expected_positions() for module in model.modules() if isinstance(module, AFTConv))
+    return [count for count in found if count is not None]
+
+
 def scheduled_temperature(recipe: SparsityRecipe, start: float, progress: float) -> float:
     """Temperature after a share `progress` in [0, 1] of the run, from `start` to the recipe's end."""
     end = recipe.temperature_end

@@ -1,4 +1,4 @@
-"""The paper's claims in small: `aft-lens study paper-claims`, `claims-table` and `speed`."""
+"""The paper's claims and what they rest on, in small: `aft-lens study train`, and what follows from the runs."""
 
 from importlib import import_module
 from pathlib import Path
@@ -7,29 +7,32 @@ from typing import Literal
 from analyses.provenance import RESULTS
 from analyses.study.plan import Study
 
-JOBS = {"paper-claims": "train", "claims-table": "result", "speed": "speed"}
+JOBS = {
+    "train": "train", "tuning": "tuning", "paper-claims": "judge", "claims-table": "result", "sparsity": "sparsity",
+    "speed": "speed",
+}  # fmt: skip
 """Module whose `run` does each job."""
 
 
 def command(
-    what: Literal["paper-claims", "claims-table", "speed"],
+    what: Literal["train", "tuning", "paper-claims", "claims-table", "sparsity", "speed"],
     *,
     study: Study | None = None,
     workers: int = 1,
     budget: float = 0.0,
     out: Path = RESULTS,
 ) -> None:
-    """Train every configuration of the paper's claims, print the table of verdicts, or measure training speed.
+    """Train a study's plan, or write what follows from its runs.
 
     Args:
-        what: "paper-claims" trains what is not trained yet and writes claims.json; "claims-table" prints claims.json
-            as Markdown; "speed" trains alone for a moment and writes training_speed.json.
+        what: "train" trains what is not trained yet of `study.plan`. The others read the runs: "tuning" chooses
+            learning rates and writes tuning.json; "paper-claims" judges the claims of every family and writes
+            claims.json; "claims-table" prints claims.json as Markdown; "sparsity" writes controls.json and
+            sparse_rivals.json. "speed" trains alone for a moment and writes training_speed.json.
         study: What is trained; for "claims-table" this is read from claims.json.
         workers: Runs trained at a time, each in a process of its own, spread over all GPUs; 0 trains in this one.
         budget: Seconds after which training stops, to go on with the same command later; 0 is no limit.
         out: Folder of the JSON.
     """
-    if workers < 0 or budget < 0:
-        raise ValueError(f"workers and budget must be 0 or more, got {workers} and {budget}")
     module = import_module(f"analyses.study.{JOBS[what]}")
     module.run(study or Study(), workers=workers, budget=budget, out=out)

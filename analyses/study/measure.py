@@ -1,55 +1,121 @@
-"""What is measured on a trained model: accuracy, also at other sizes, and where it looks."""
+"""What is measured on a trained model: accuracy, also at another size or pruned, and where it looks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool
 
 from aft_lens.data import DataSource, ResidentBatches, load_data
 from aft_lens.extraction import stream_relative
+from aft_lens.layers.position_bias import Free
 from aft_lens.models import VisionModel
-from aft_lens.training import evaluate
 from analyses.bias import position_bias_maps
+from analyses.learned.measure import Learned, nearness
 from analyses.maps.frame import framed, mean_distance
-from analyses.study.record import Places, Scores
+from analyses.pruning.criteria import score
+from analyses.pruning.cutting.compact import masked_model
+from analyses.pruning.cutting.masks import select
+from analyses.study.record import Places
 
 ATTENTION_IMAGES = 256
 """Test images that a ViT's attention is averaged over, as in the paper."""
+BATCH = 500
 
 
-def scores(model: VisionModel, data: DataSource, device: torch.device) -> Scores:
-    """Accuracy and loss on the test split."""
-    result = evaluate(model, ResidentBatches(data, "test", 250, device=device), data.classes, device=device)
-    return Scores(100 * result.accuracy, result.loss)
+@torch.no_grad()
+def scores(model: VisionModel, data: DataSource, device: torch.device) -> tuple[Bool[np.ndarray, "images"], float]:
+    """Whether each test image is classified right, and the mean loss in nats."""
+    model.to(device).eval()
+    right, losses = [], []
+    for images, labels in ResidentBatches(data, "test", BATCH, device=device):
+        logits = model(images).float()
+        right.append((logits.argmax(1) == labels).cpu())
+        losses.append(F.cross_entropy(logits, labels, reduction="none").cpu())
+    return torch.cat(right).numpy(), float(torch.cat(losses).mean())
 
 
-def scores_by_size(
-    model: VisionModel, data: DataSource, root: str | None, device: torch.device, multiples: Sequence[float]
+def accuracy(model: VisionModel, data: DataSource, device: torch.device) -> float:
+    """Percent of the test images."""
+    return 100 * float(scores(model, data, device)[0].mean())
+
+
+def accuracy_at(model: VisionModel, name: str, root: str | None, device: torch.device) -> dict[str, float]:
+    """Accuracy (percent) on images of the data's own size, by that side in pixels."""
+    data = load_data(name, root=root)
+    return {str(data.img_size): accuracy(model, data, device)}
+
+
+def accuracy_pruned(
+    model: VisionModel, data: DataSource, device: torch.device, keeps: Sequence[int]
 ) -> dict[str, float]:
-    """Accuracy (percent) by side in pixels of resized test images."""
-    patch = model.config.patch_size
-    sides = [round(multiple * data.img_size / patch) * patch for multiple in multiples]
-    return {str(side): scores(model, load_data(data.name, root=root, img_size=side), device).accuracy for side in sides}
+    """Accuracy (percent) by offsets a head that are kept, those with the largest |exp(w) - 1|."""
+    model = model.cpu()
+    if not keeps:
+        return {}
+    ranks = score(model, "magnitude")
+    return {str(keep): accuracy(masked_model(model, select(ranks, keep)), data, device) for keep in keeps}
 
 
-def places(model: VisionModel, data: DataSource, device: torch.device) -> Places | None:
+@contextmanager
+def without_biases(model: VisionModel) -> Iterator[None]:
+    """Inside, w = 0 in every AFT-conv layer."""
+    side = model.config.window_size
+    mixers: list[Any] = [block.mixer for block in model.blocks]
+    kept = [mixer.position_bias for mixer in mixers]
+    for mixer in mixers:
+        mixer.position_bias = Free(mixer.num_heads, side, side)
+        mixer.position_bias.assign(torch.zeros(mixer.num_heads, side, side))
+    try:
+        yield
+    finally:
+        for mixer, bias in zip(mixers, kept, strict=True):
+            mixer.position_bias = bias
+
+
+def places(
+    model: VisionModel, data: DataSource, device: torch.device, found: Learned | None = None
+) -> Places | None:
     """Where a model looks by offset, on a window around the target; None for one without maps by offset.
 
     The window is the model's `window_size`, which a ViT's recipe has too, for this comparison. AFT-conv's maps are
     |exp(w) - 1|, a ViT's its border-corrected relative attention over test images. Heads without any distance are
-    left out of its mean.
+    left out of its mean. `found` is how much of AFT-conv's maps is learned.
     """
-    side, entropy = min(model.config.window_size, 2 * model.config.grid_size - 1), None
+    side = min(model.config.window_size, 2 * model.config.grid_size - 1)
+    flat = float(mean_distance(np.ones((side, side))))
     if model.config.traits.weights == "attention":
         batches = ResidentBatches(data, "test", 64, device=device)
         images = (image for image, _ in zip(batches, range(-(-ATTENTION_IMAGES // 64))))
-        sums = stream_relative(model, (batch[0] for batch in images))
+        sums = stream_relative(model.to(device), (batch[0] for batch in images))
         maps = framed(sums.average().numpy(), (side, side))
-    elif model.config.traits.weights == "offset":
-        bias = position_bias_maps(model.cpu())
-        maps = np.abs(framed(bias.maps, (side, side)))
-        entropy = float(bias.entropy.mean())
-    else:
+        return Places(_rounded(maps), _distance(maps), flat)
+    if model.config.traits.weights != "offset":
         return None
-    mean, flat = np.round(maps.mean((0, 1)), 7).tolist(), np.ones((side, side))
-    return Places(mean, float(np.nanmean(mean_distance(maps))), float(mean_distance(flat)), entropy)
+    bias = position_bias_maps(model.cpu())
+    maps = np.abs(framed(bias.maps, (side, side)))
+    sides = (model.config.window_size,) * 2
+    mixers: list[Any] = [block.mixer for block in model.blocks]
+    counts = [mixer.position_bias.places(sides).flatten(1).sum(1).float().mean() for mixer in mixers]
+    near = nearness([mixer.position_bias.dense(sides) for mixer in mixers])
+    with without_biases(model):
+        without = accuracy(model, data, device)
+    return Places(
+        _rounded(maps), _distance(maps), flat, float(bias.entropy.mean()),
+        [float(np.nanmean(layer)) if np.isfinite(layer).any() else None for layer in near],
+        float(torch.stack(counts).mean()), found and found.start_correlation, without,
+    )  # fmt: skip
+
+
+def _rounded(maps: np.ndarray) -> list[list[float]]:
+    """Mean map over layers and heads, with six digits."""
+    return [[float(f"{value:.6g}") for value in row] for row in maps.mean((0, 1))]
+
+
+def _distance(maps: np.ndarray) -> float | None:
+    """Mean distance in patches over the heads that have one; None without any."""
+    distances = mean_distance(maps)
+    return float(np.nanmean(distances)) if np.isfinite(distances).any() else None

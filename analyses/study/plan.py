@@ -1,60 +1,56 @@
-"""What the study trains: configurations as changes of shipped recipes, in order of importance."""
+"""What the study trains: which configurations, with which seeds, for how long, at which learning rates."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from aft_lens.training import Recipe, fits_cuda_graphs, read_recipe
-from analyses.store import Store, fingerprint
+from analyses.provenance import RESULTS
+from analyses.store import Store
+from analyses.study.configurations import CLAIMED, CONFIGURATIONS, CONTROLS, FAMILIES, RIVALS, Configuration
 
-FAMILIES = ("fashion", "digits")
-SHIPPED = ("vit", "conv", "full", "entropy", "single")
-"""Configurations also trained for long with seed 0, whose checkpoints ship."""
-SMALLER = "w7"
-"""Base of the ablations that the paper makes at kernel 7 (Table 10, Sec. 5.3)."""
+TUNING_SEED = 100
+"""Of the runs that choose learning rates: no seed that anything is judged by."""
+RATES = ((0.002, 3.0), (0.002, 10.0), (0.004, 3.0), (0.004, 10.0))
+"""Learning rate, and the position biases' over it: what each configuration that has them is tuned over."""
+PLAIN_RATES = ((0.0005, 1.0), (0.001, 1.0), (0.002, 1.0), (0.004, 1.0))
+"""The same of those without position biases: as many runs."""
+UNBIASED = ("vit", "pool")
+TUNED = "tuning.json"
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """A recipe and what is changed in it."""
+class Plan:
+    """A set of runs that answer one question."""
 
-    name: str
     words: str
-    """For tables."""
-    recipe: str
-    """Shipped recipe without its data set's name, e.g. conv for fashion-conv."""
-    changes: tuple[str, ...] = ()
-    """Fields by dotted name, e.g. model.window_size=7."""
-    start: str | None = None
-    """Configuration whose trained weights of the same seed it starts from (a ViT: Table 8); None is random."""
-    sizes: tuple[float, ...] = ()
-    """Test sizes beyond the training size, as multiples of it."""
-    longer: float = 1.0
-    """Epochs of the run that ships, as a multiple of the study's `long_epochs`."""
+    configurations: tuple[Configuration, ...]
+    epochs: int
+    seeds: int
+    more: Mapping[str, int]
+    """Seeds of single configurations, where they differ."""
+    held_out: bool = True
+    """Whether validation images stay out of training."""
 
 
-CONFIGURATIONS = (
-    Configuration("vit", "ViT", "vit", longer=5 / 3),
-    Configuration("conv", "AFT-conv 11/16", "conv", sizes=(1.5, 2.0)),
-    Configuration("full", "AFT-full, factorized", "full"),
-    Configuration("single", "AFT-conv 11/16, single position", "single"),
-    Configuration("entropy", "AFT-conv 11/16, entropy 0.001", "entropy"),
-    Configuration("w7", "AFT-conv 7/16", "conv", ("model.window_size=7",)),
-    Configuration("w7-free", "AFT-conv 7/16, naive w", "conv", ("model.window_size=7", "model.position_bias=free")),
-    Configuration("w7-only", "AFT-conv 7/16, window alone", "conv", ("model.window_size=7", "model.outside=none")),
-    Configuration("no-query", "AFT-conv 11/16 without query", "conv", ("model.use_query=false",)),
-    Configuration("transfer", "AFT-conv 11/16 from the ViT", "conv", start="vit"),
-    Configuration("full-free", "AFT-full, not factorized", "full", ("model.position_bias=free",)),
-    Configuration("h32", "AFT-conv 11/32", "conv", ("model.num_heads=32",)),
-    Configuration("h96", "AFT-conv 11/96", "conv", ("model.num_heads=96",)),
-    Configuration("w3", "AFT-conv 3/16", "conv", ("model.window_size=3",)),
-    Configuration("w27", "AFT-conv 27/16", "conv", ("model.window_size=27",)),
-    Configuration("w19", "AFT-conv 19/16", "conv", ("model.window_size=19",)),
-)
-"""Most important first. a/b is kernel a and b heads; with width 96, 96 heads are one a channel as the paper's 384."""
-KEPT = ("vit", "conv", "entropy", "single")
-"""Configurations whose short runs keep their weights: a start for transfer, and the fashion ladder's models."""
+_SPARSE = tuple(CONFIGURATIONS[name] for name in ("conv", "single", "entropy"))
+_LONG = tuple(CONFIGURATIONS[name] for name in ("conv", "vit", "single-96", "entropy", "single"))
+PLANS: Mapping[str, Plan] = {
+    "tuning": Plan(
+        "learning rates by validation accuracy",
+        tuple(each for each in CONFIGURATIONS.values() if not each.tuned_as), epochs=4, seeds=1, more={},
+    ),
+    "claims": Plan("the paper's claims", CLAIMED, epochs=5, seeds=10, more={}),
+    "sparsity": Plan(
+        "which positions matter, and rivals of Eq. 9 and 10", (*_SPARSE, *CONTROLS, *RIVALS), epochs=10, seeds=5,
+        more={each.name: 3 for each in RIVALS},
+    ),
+    "long": Plan("models that ship", _LONG, epochs=100, seeds=3, more={"entropy": 1, "single": 1}, held_out=False),
+}  # fmt: skip
+"""By name."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +59,20 @@ class Study:
 
     runs: Path = Path("runs/study")
     """Folder of the runs; finished ones in it are not trained again."""
+    plan: str = "claims"
+    """claims (the paper's), sparsity (controls and rivals), long (models that ship) or tuning (learning rates)."""
     family: str = "fashion"
-    """Recipes: fashion (Fashion-MNIST, T = 196) or digits (small, to try the study)."""
-    seeds: int = 3
-    """Seeds 0, 1, ... of each configuration."""
-    epochs: int = 10
-    """Epochs of each run that claims are judged by."""
-    long_epochs: int = 60
-    """Epochs of the runs that ship (times their `longer`); 0 leaves them out."""
-    batch_size: int = 256
+    """cifar10 (T = 256), fashion (Fashion-MNIST, T = 196) or digits (small, to try the study)."""
+    seeds: int = 0
+    """Seeds 0, 1, ... of each configuration; 0 is as many as the plan says."""
+    epochs: int = 0
+    """Epochs of each run; 0 is as many as the plan says."""
+    batch_size: int = 500
     """Images a step."""
+    tuned: bool = True
+    """Take the learning rates that the plan "tuning" found; false takes the recipes'."""
+    root: str | None = None
+    """Folder of downloaded data; data/ if left out."""
     accelerator: str = "auto"
     """auto, cpu or gpu."""
     compile: str = ""
@@ -80,23 +80,22 @@ class Study:
     cuda_graphs: bool = False
     """Replay the training passes of the mixers that allow it as CUDA graphs."""
     only: tuple[str, ...] = ()
-    """Configurations, with what they start from; all if left out."""
+    """Configurations, with what they start from; all of the plan if left out."""
     limit_batches: int | float = 1.0
     """Batches an epoch, a share or a number, to try the study."""
 
     def __post_init__(self) -> None:
         """Check every value."""
-        known = [configuration.name for configuration in CONFIGURATIONS]
+        if self.plan not in PLANS:
+            raise ValueError(f"study.plan must be one of {', '.join(PLANS)}, got {self.plan!r}")
+        if self.family not in FAMILIES:
+            raise ValueError(f"study.family must be one of {', '.join(FAMILIES)}, got {self.family!r}")
+        known = [each.name for each in PLANS[self.plan].configurations if self.family in each.families]
         unknown = [name for name in self.only if name not in known]
         if unknown:
             raise ValueError(f"study.only must be of {', '.join(known)}, got {', '.join(unknown)}")
-        if self.family not in FAMILIES:
-            raise ValueError(f"study.family must be one of {FAMILIES}, got {self.family!r}")
-        if min(self.seeds, self.epochs) < 1 or self.long_epochs < 0:
-            raise ValueError(
-                f"study: seeds and epochs must be 1 or more, long_epochs 0 or more; got {self.seeds}, {self.epochs} "
-                f"and {self.long_epochs}"
-            )
+        if min(self.seeds, self.epochs) < 0:
+            raise ValueError(f"study: seeds and epochs must be 0 or more, got {self.seeds} and {self.epochs}")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,8 @@ class Task:
     """Of its folder and JSON below the study's runs."""
     configuration: Configuration
     recipe: Recipe
-    long: bool
+    plan: str
+    family: str
     runs: Path
 
     @property
@@ -121,51 +121,91 @@ class Task:
         return Store(self.runs)
 
     @property
-    def fingerprint(self) -> str:
-        """Of all that a finished run must agree on."""
-        return fingerprint(self.identity())
+    def after(self) -> str | None:
+        """Name of the run that it starts from."""
+        start = self.configuration.start
+        return start and f"{self.family}-{self.plan}-{start}-s{self.recipe.seed}"
 
     @property
     def start(self) -> Path | None:
         """The checkpoint that the run starts from."""
-        if self.configuration.start is None:
-            return None
-        return self.runs / f"{self.configuration.start}-s{self.recipe.seed}"
+        return None if self.after is None else self.runs / self.after
+
+    def of(self, seed: int, end: str) -> "Task":
+        """The same with a seed, and a name that ends so."""
+        return replace(self, name=f"{self.name}-{end}", recipe=replace(self.recipe, seed=seed))
 
     def identity(self) -> dict[str, Any]:
         """What a finished run must agree on with this one to stand for it."""
         recipe = json.loads(json.dumps(asdict(self.recipe)))
         del recipe["trainer"], recipe["data"]["root"]
-        return {"configuration": self.configuration.name, "epochs": self.recipe.trainer.epochs, "recipe": recipe}
+        return {
+            "configuration": self.configuration.name, "plan": self.plan, "family": self.family,
+            "epochs": self.recipe.trainer.epochs, "recipe": recipe,
+        }  # fmt: skip
 
 
-def tasks(study: Study) -> list[Task]:
-    """Every run of the study: the long ones, which everything would wait for at the end, then by importance."""
-    starts = {c.start for c in CONFIGURATIONS if c.name in study.only}
-    chosen = [c for c in CONFIGURATIONS if not study.only or c.name in starts.union(study.only)]
-    long = [c for c in chosen if c.name in SHIPPED] if study.long_epochs else []
+def tasks(study: Study, rates: Mapping[str, Any] | None = None) -> list[Task]:
+    """Every run of the study, seed by seed: what is broken off has every configuration equally often.
+
+    `rates` has the tuned learning rates by family and configuration (`read_rates`).
+    """
+    plan = PLANS[study.plan]
+    starts = {each.start for each in plan.configurations if each.name in study.only}
+    chosen = [
+        each for each in plan.configurations
+        if study.family in each.families and (not study.only or each.name in starts.union(study.only))
+    ]  # fmt: skip
+    make = cache(partial(_task, study))  # parsing a recipe takes a tenth of a second
+    if study.plan == "tuning":
+        return [
+            make(each, pair).of(TUNING_SEED, f"lr{pair[0]:g}-x{pair[1]:g}")
+            for each in chosen for pair in (PLAIN_RATES if each.name in UNBIASED else RATES)
+        ]  # fmt: skip
+    own = rates if rates is not None else read_rates(study)
+    counts = {each.name: study.seeds or plan.more.get(each.name, plan.seeds) for each in chosen}
     return [
-        *(_task(study, c, 0, long=True) for c in long),
-        *(_task(study, c, seed) for c in chosen for seed in range(study.seeds)),
-    ]
+        make(each, own.get(each.tuned)).of(seed, f"s{seed}")
+        for seed in range(max(counts.values(), default=0)) for each in chosen if seed < counts[each.name]
+    ]  # fmt: skip
 
 
-def _task(study: Study, configuration: Configuration, seed: int, *, long: bool = False) -> Task:
-    epochs = round(study.long_epochs * configuration.longer) if long else study.epochs
-    source = f"{study.family}-{configuration.recipe}"
+def read_rates(study: Study, results: Path = RESULTS) -> dict[str, tuple[float, float]]:
+    """The tuned learning rates of a study's family by configuration; empty where it takes the recipes'.
+
+    Raises ValueError, with the next step, where some are missing.
+    """
+    if not study.tuned:
+        return {}
+    path = results / TUNED
+    chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"] if path.is_file() else {}
+    found = {name: (row["lr"], row["bias_lr_scale"]) for name, row in chosen.get(study.family, {}).items()}
+    needed = {each.tuned for each in PLANS[study.plan].configurations if study.family in each.families}
+    if missing := sorted(needed - set(found)):
+        raise ValueError(
+            f"{TUNED} has no learning rates of {study.family} for {', '.join(missing)}; tune them first (`aft-lens study "
+            f"train --study.plan tuning --study.family {study.family}`, then `aft-lens study tuning`), or set "
+            "study.tuned to false"
+        )
+    return found
+
+
+def _task(study: Study, configuration: Configuration, rates: tuple[float, float] | None) -> Task:
+    plan, family = PLANS[study.plan], FAMILIES[study.family]
+    epochs = study.epochs or plan.epochs
     recipe = read_recipe(
-        source,
-        f"seed={seed}",
-        "data.resident=true",
-        f"data.augment={'shift' if study.family == 'digits' else 'flip-crop'}",
-        f"data.batch_size={study.batch_size}",
+        f"{study.family}-{configuration.recipe}",
+        "data.resident=true", "data.workers=0", "data.mixup=0.0", *family.changes,
+        *((f"model.img_size={family.crop}", "data.augment=resized-crop") if configuration.crops else ()),
+        *((f"optim.lr={rates[0]}", f"optim.bias_lr_scale={rates[1]}") if rates else ()),
+        f"data.batch_size={study.batch_size}", f"data.held_out={str(plan.held_out).lower()}",
         f"optim.warmup_epochs={max(0.5, epochs / 10)}",
-        f"trainer.epochs={epochs}",
-        f"trainer.accelerator={study.accelerator}",
+        f"trainer.epochs={epochs}", f"trainer.accelerator={study.accelerator}",
         *(("trainer.compile=true", f"trainer.compile_mode={study.compile}") if study.compile else ()),
-        f"trainer.limit_batches={study.limit_batches}",
-        *configuration.changes,
-    )
+        f"trainer.limit_batches={study.limit_batches}", *configuration.changes,
+        *(() if study.root is None else (f"data.root={study.root}",)),
+    )  # fmt: skip
     if study.cuda_graphs and fits_cuda_graphs(recipe.model):
         recipe = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs=True))
-    return Task(source if long else f"{configuration.name}-s{seed}", configuration, recipe, long, study.runs)
+    name = f"{study.family}-{study.plan}-{configuration.name}"
+    return Task(name, configuration, recipe, study.plan, study.family, study.runs)

@@ -1,18 +1,12 @@
-"""What is kept of a run of the study, as its JSON and claims.json have it."""
+"""What is kept of a run of the study, as its JSON and the published results have it."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Scores:
-    """A model on a split."""
-
-    accuracy: float
-    """Percent."""
-    loss: float
-    """Nats an image."""
+import numpy as np
+from jaxtyping import Bool
 
 
 @dataclass(frozen=True)
@@ -21,12 +15,20 @@ class Places:
 
     map: Sequence[Sequence[float]]
     """Mean over layers and heads, on a window around the target."""
-    distance: float
-    """Mean distance in patches with each head's map as weights."""
+    distance: float | None
+    """Mean distance in patches with each head's map as weights; None where all are flat."""
     uniform_distance: float
     """That of a flat map."""
     entropy: float | None = None
     """Mean entropy of softmax(w) in nats; None without position biases."""
+    nearness: Sequence[float | None] | None = None
+    """Spearman correlation of w with nearness by layer, mean of its heads that are not flat; None without biases."""
+    positions: float | None = None
+    """Mean places a head with a bias; None without position biases."""
+    start_correlation: float | None = None
+    """Mean |correlation| of w' with its start; None where nothing is kept of it."""
+    without: float | None = None
+    """Test accuracy (percent) with w = 0 everywhere; None without position biases."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,24 @@ class Run:
 
     configuration: str
     """Name of a `Configuration`."""
+    plan: str
+    family: str
     epochs: int
     recipe: Mapping[str, Any]
     """The recipe's fields but for the trainer and the data's folder."""
     seed: int
-    long: bool
-    """Whether it is a run that ships, of more epochs than claims are judged by."""
     accuracy: float
     """Percent of the test images."""
     loss: float
     """Nats a test image."""
+    right: str
+    """Whether each test image is classified right, a bit an image, packed (NumPy's packbits) and in base 64."""
+    images: int
+    """Test images."""
     sizes: Mapping[str, float]
-    """Accuracy (percent) by side in pixels of resized test images."""
+    """Accuracy (percent) by side in pixels of test images of another size."""
+    pruned: Mapping[str, float]
+    """Accuracy (percent) by offsets a head that are kept, those with the largest |exp(w) - 1|."""
     places: Places | None
     """None where a model's places are not looked at."""
     parameters: int
@@ -65,6 +73,9 @@ class Run:
     hardware: str
     versions: Mapping[str, str]
     commit: str | None
+    """Of the code that trained."""
+    started: str
+    """When training began, UTC."""
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "Run":
@@ -72,15 +83,24 @@ class Run:
         return cls(**{**record, "places": Places(**record["places"]) if record["places"] else None})
 
     def record(self) -> dict[str, Any]:
-        """As JSON has it: `places` empty where they are not looked at, and without an entropy where there is none."""
+        """As JSON has it: `places` empty where they are not looked at, and without what a mixer has not."""
         places = {} if self.places is None else asdict(self.places)
         return {**asdict(self), "places": {key: value for key, value in places.items() if value is not None}}
 
+    def rights(self) -> Bool[np.ndarray, "images"]:
+        """Whether each test image is classified right."""
+        packed = np.frombuffer(base64.b64decode(self.right), np.uint8)
+        return np.unpackbits(packed, count=self.images).astype(bool)
+
+
+def packed(right: Bool[np.ndarray, "images"]) -> str:
+    """The words of `Run.right`."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode("ascii")
+
 
 def by_configuration(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
-    """Runs by configuration and seed, the long ones left out."""
+    """Runs by configuration and seed."""
     table: dict[str, dict[int, Run]] = {}
     for run in runs:
-        if not run.long:
-            table.setdefault(run.configuration, {})[run.seed] = run
+        table.setdefault(run.configuration, {})[run.seed] = run
     return table

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
 from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
-from aft_lens.layers.position_bias import Indexed, PositionBias, conv_bias
+from aft_lens.layers.position_bias import ConvBiasSpec, Indexed, PositionBias, conv_bias
 from aft_lens.ops import aft_conv, aft_indexed
 
 DEFAULT_BIAS = "reparameterized"
@@ -102,10 +102,13 @@ class AFTConv(nn.Module):
 
 def _build(spec: MixerSpec) -> AFTConv:
     """`window_size` is the side of the window, odd, in tokens."""
+    bias: PositionBias
     if spec.keep is None:
         window = (spec.window_size,) * len(spec.grid)
-        kind, single = spec.position_bias or DEFAULT_BIAS, spec.straight_through
-        bias = conv_bias(kind, spec.num_heads, window, spec.temperature, straight_through=single, start=spec.bias_start)
+        made_of = ConvBiasSpec(
+            spec.num_heads, window, spec.bias_start, spec.temperature, spec.straight_through, spec.positions
+        )
+        bias = conv_bias(spec.position_bias or DEFAULT_BIAS, made_of)
     else:
         shape = (spec.num_heads, spec.keep)
         bias = Indexed(torch.zeros(shape), torch.zeros(*shape, len(spec.grid), dtype=torch.long))

@@ -49,6 +49,9 @@ class PositionBias(nn.Module):
         log = torch.log_softmax(w.float().flatten(1), dim=1)
         return -(log.exp() * log).sum(1)
 
+    def expected_positions(self) -> Float[Tensor, "h"] | None:
+        """Places that each head is expected to have a bias at, where training has a gate for each; else None."""
+
     def dense(self, sides: Sequence[int] = ()) -> Float[Tensor, "..."]:
         """w as evaluation computes with it, whatever the mode, written out.
 

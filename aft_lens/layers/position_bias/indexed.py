@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from aft_lens.layers.position_bias.base import PositionBias
 
 
+RING = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
+"""The eight neighbours."""
+
+
 class Indexed(PositionBias):
     """k offsets a head: frozen places, biases that may still train.
 
@@ -72,3 +76,18 @@ class Indexed(PositionBias):
         radius = torch.tensor([side // 2 for side in sides], device=self.offset.device)
         place = (self.offset[head, slot] + radius).unbind(-1)
         return window.index_put((head, *place), values[head, slot])
+
+
+def random_positions(num_heads: int, window: Sequence[int]) -> Indexed:
+    """One position a head, drawn from the window before any training and never moved: the control of Eq. 10."""
+    bias = Indexed(torch.zeros(num_heads, 1), torch.zeros(num_heads, 1, len(window), dtype=torch.long))
+    bias.redraw(window)
+    return bias
+
+
+def ring_positions(num_heads: int, window: Sequence[int]) -> Indexed:
+    """One position a head, the eight neighbours in turn. Raises ValueError unless the window is 2-D and 3 or wider."""
+    if len(window) != 2 or min(window) < 3:
+        raise ValueError(f"position_bias ring needs a 2-D window of 3 x 3 or more, got {tuple(window)}")
+    turn = torch.tensor(RING)[torch.arange(num_heads) % len(RING)]
+    return Indexed(torch.zeros(num_heads, 1), turn.unsqueeze(1))

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from aft_lens.layers.position_bias.base import PositionBias
 
+START = 0.05
+"""Standard deviation that w' starts with: small enough to be learned (`analyses/results/start_sweep.json`)."""
 STD_EPSILON = 1e-6
 """Added to Eq. 8's std so that a head of equal raw biases gives 0 and not 0/0."""
 
@@ -22,7 +24,7 @@ class Reparameterized(PositionBias):
     large w' hardly at all.
     """
 
-    def __init__(self, num_heads: int, window: Sequence[int], start: float = 1.0) -> None:
+    def __init__(self, num_heads: int, window: Sequence[int], start: float = START) -> None:
         super().__init__()
         if start <= 0:
             raise ValueError(f"bias_start must be above 0, got {start}")
@@ -62,13 +64,37 @@ class Reparameterized(PositionBias):
         return self.weight
 
 
+class Derived(PositionBias):
+    """A bias made of Eq. 8's w, its `inner` one: what says where it is large is the inner one's."""
+
+    def __init__(self, num_heads: int, window: Sequence[int], start: float = START) -> None:
+        super().__init__()
+        self.inner = Reparameterized(num_heads, window, start)
+
+    def logits(self) -> Float[Tensor, "h *window"]:
+        """The inner w, which places are chosen by."""
+        return self.inner()
+
+    def direction(self) -> Float[Tensor, "h *window"]:
+        """The inner w'."""
+        return self.inner.direction()
+
+    def assign(self, w: Float[Tensor, "h *window"]) -> None:
+        """Set the inner w."""
+        self.inner.assign(w)
+
+    def redraw(self, sides: Sequence[int] = ()) -> None:
+        """Draw the inner w' as at initialisation."""
+        self.inner.redraw(sides)
+
+
 def one_position(w: Float[Tensor, "h *window"]) -> Float[Tensor, "h *window"]:
     """w at each head's largest value, 0 elsewhere: a hard sample of Eq. 10."""
     flat = w.flatten(1)
     return w * F.one_hot(flat.argmax(1), flat.shape[1]).to(w.dtype).reshape(w.shape)
 
 
-class SinglePosition(PositionBias):
+class SinglePosition(Derived):
     """w times a Gumbel-softmax sample in training and its hard one-hot in evaluation (Eq. 10).
 
     `temperature` is tau (0.5 in the paper); a schedule may set it between steps, which compiled code follows without
@@ -81,10 +107,9 @@ class SinglePosition(PositionBias):
 
     def __init__(
         self, num_heads: int, window: Sequence[int], temperature: float = 0.5, *, straight_through: bool = False,
-        start: float = 1.0,
+        start: float = START,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.inner = Reparameterized(num_heads, window, start)
+        super().__init__(num_heads, window, start)
         # Compiled code takes a tensor as input but a float as a constant: each new one would compile again. No buffer,
         # which an average of weights would average.
         self._tau = torch.empty((), dtype=torch.float32, device="cpu")
@@ -117,19 +142,3 @@ class SinglePosition(PositionBias):
             tau: Any = self._tau  # annotated as a float; it only divides
             return w * F.gumbel_softmax(logits, tau=tau, hard=self.straight_through, dim=1).reshape(w.shape)
         return one_position(w)
-
-    def logits(self) -> Float[Tensor, "h *window"]:
-        """The inner w, which the sample is drawn by."""
-        return self.inner()
-
-    def direction(self) -> Float[Tensor, "h *window"]:
-        """The inner w'."""
-        return self.inner.direction()
-
-    def assign(self, w: Float[Tensor, "h *window"]) -> None:
-        """Set the inner w."""
-        self.inner.assign(w)
-
-    def redraw(self, sides: Sequence[int] = ()) -> None:
-        """Draw the inner w' as at initialisation."""
-        self.inner.redraw(sides)
