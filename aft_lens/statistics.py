@@ -20,6 +20,8 @@ TAILS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 """Standard normal quantile of a two-sided 95 % interval."""
 Interval = tuple[float, float]
+IMAGE_CHUNK = 500
+"""Draws of test images that are made at a time."""
 
 
 def wilson(right: int, total: int) -> Interval:
@@ -119,3 +121,45 @@ def permutation_p(observed: float, chance: Float[np.ndarray, "draws"], *, tolera
     `tolerance` is how much lower a draw may be by rounding and still count.
     """
     return float((1 + (chance >= observed - tolerance).sum()) / (1 + len(chance)))
+
+
+def image_resamples(
+    right: Bool[np.ndarray, "run images"], *, draws: int, seed: int = 0
+) -> Float[np.ndarray, "run draws"]:
+    """Accuracy of every run on test images drawn with replacement, the same images for all runs of a draw."""
+    count, rng, parts = right.shape[1], np.random.default_rng(seed), []
+    for start in range(0, draws, IMAGE_CHUNK):
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(IMAGE_CHUNK, draws - start))
+        parts.append(right.astype(np.float32) @ drawn.astype(np.float32).T / count)
+    return np.concatenate(parts, 1)
+
+
+def pooled_residuals(groups: Sequence[Float[np.ndarray, "seeds"]]) -> Float[np.ndarray, "n"]:
+    """Every run's distance from its group's mean, widened by sqrt(n / (n - 1)): a pool to draw seeds' luck from."""
+    return np.concatenate(
+        [(group - group.mean()) * math.sqrt(len(group) / (len(group) - 1)) for group in groups if len(group) > 1]
+    )
+
+
+def two_way_draws(
+    first: Float[np.ndarray, "seeds draws"], second: Float[np.ndarray, "seeds2 draws"],
+    residuals: Float[np.ndarray, "n"], *, seed: int = 0,
+) -> Float[np.ndarray, "draws"]:  # fmt: skip
+    """Differences of two groups' mean accuracies over draws of test images (`image_resamples`) and of seeds.
+
+    Seeds' luck is drawn from `residuals` (`pooled_residuals`), anew for each run of both groups: a two-way bootstrap
+    whose variance between seeds is pooled over all configurations.
+    """
+    rng, draws = np.random.default_rng(seed), first.shape[1]
+    luck = [rng.choice(residuals, (len(group), draws)).mean(0) for group in (first, second)]
+    return first.mean(0) - second.mean(0) + luck[0] - luck[1]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for the family that they are (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, number in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[number]))
+        adjusted[number] = highest
+    return adjusted
