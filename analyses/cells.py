@@ -70,12 +70,12 @@ def run_cells(
         raise ValueError(f"workers and budget must be 0 or more, got {workers} and {budget}")
     outcome = Outcome()
     waiting = []
-    for cell in cells:
-        row = store.get(cell.name, cell.mark)
+    for each in cells:
+        row = store.get(each.name, each.mark)
         if row is None:
-            waiting.append(cell)
+            waiting.append(each)
         else:
-            outcome.rows[cell.name] = row
+            outcome.rows[each.name] = row
     queue = _Queue(waiting, outcome, time.monotonic() + budget if budget else float("inf"), store, done)
     if workers:
         _share(queue, min(workers, len(waiting)), fresh)
@@ -128,8 +128,8 @@ class _Queue:
 def _share(queue: _Queue, workers: int, fresh: bool) -> None:
     """Keep processes busy until nothing may start any more or the time is over; none is left behind."""
     context = multiprocessing.get_context("spawn")
-    busy: dict[Connection, tuple[Any, int, Cell]] = {}
-    idle: list[tuple[Any, Connection, int]] = []
+    busy: dict[Any, tuple[Any, int, Cell]] = {}  # by our end of the pipe
+    idle: list[tuple[Any, Any, int]] = []
     numbers = list(range(workers))
     processes = []
     try:
@@ -156,8 +156,8 @@ def _share(queue: _Queue, workers: int, fresh: bool) -> None:
             if not ready and time.monotonic() >= queue.end:
                 queue.outcome.left += [cell.name for _, _, cell in busy.values()]
                 return
-            for ours in ready:
-                assert isinstance(ours, Connection)
+            for one in ready:
+                ours: Any = one  # a connection: nothing else was waited for
                 process, number, cell = busy.pop(ours)
                 try:
                     row, error = ours.recv()

@@ -8,14 +8,13 @@ from analyses.provenance import RESULTS
 from analyses.study.plan import Study
 
 JOBS = {
-    "train": "train", "tuning": "tuning", "paper-claims": "judge", "claims-table": "result", "sparsity": "sparsity",
-    "speed": "speed",
+    "train": "train", "tuning": "tuning", "judge": "judge", "claims-table": "result", "rivals": "rivals", "speed": "speed",
 }  # fmt: skip
 """Module whose `run` does each job."""
 
 
 def command(
-    what: Literal["train", "tuning", "paper-claims", "claims-table", "sparsity", "speed"],
+    what: Literal["train", "tuning", "judge", "claims-table", "rivals", "speed"],
     *,
     study: Study | None = None,
     workers: int = 1,
@@ -26,9 +25,9 @@ def command(
 
     Args:
         what: "train" trains what is not trained yet of `study.plan`. The others read the runs: "tuning" chooses
-            learning rates and writes tuning.json; "paper-claims" judges the claims of every family and writes
-            claims.json; "claims-table" prints claims.json as Markdown; "sparsity" writes controls.json and
-            sparse_rivals.json. "speed" trains alone for a moment and writes training_speed.json.
+            learning rates and writes tuning.json; "judge" judges the claims of a plan on every family and writes
+            claims.json (plan claims) or controls.json (plan sparsity); "claims-table" prints claims.json as Markdown;
+            "rivals" writes sparse_rivals.json. "speed" trains alone for a moment and writes training_speed.json.
         study: What is trained; for "claims-table" this is read from claims.json.
         workers: Runs trained at a time, each in a process of its own, spread over all GPUs; 0 trains in this one.
         budget: Seconds after which training stops, to go on with the same command later; 0 is no limit.

@@ -28,9 +28,9 @@ class Claim:
     bound: float = 0.0
     kind: str = "above"
     metric: str = "accuracy"
-    """accuracy (points); larger (points, at the data's own size against the crops' that were trained on); sparser
-    (nats); near (Spearman correlation of w with nearness in the first two layers, whose expectation for shuffled maps is
-    0); local (patches nearer than a flat map); agree (rank correlation of mean maps)."""
+    """accuracy (points); larger (points, at the data's own size against the crops' that were trained on); sparser (nats);
+    near (Spearman correlation of w with nearness in the first two layers, 0 on average for shuffled maps); local (patches
+    nearer than a flat map); agree (rank correlation of mean maps)."""
 
 
 PAPER = (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
+from analyses.study.configurations import FAMILIES
 from analyses.study.tables import UNITS
 from analyses.study.verdicts import FAILS, HOLDS, OPEN, Verdict
 from analyses.theme import axes, layout
@@ -63,7 +64,7 @@ def page(verdicts: Sequence[Verdict]) -> go.Figure:
 
 
 def _words(verdict: Verdict) -> str:
-    return f"{verdict.claim.words}, {UNITS[verdict.claim.metric]}"
+    return f"{verdict.claim.words}, {FAMILIES[verdict.family].words}, {UNITS[verdict.claim.metric]}"
 
 
 def _holds(verdict: Verdict, high: float) -> tuple[float, float]:

@@ -76,9 +76,7 @@ def without_biases(model: VisionModel) -> Iterator[None]:
             mixer.position_bias = bias
 
 
-def places(
-    model: VisionModel, data: DataSource, device: torch.device, found: Learned | None = None
-) -> Places | None:
+def places(model: VisionModel, data: DataSource, device: torch.device, found: Learned | None = None) -> Places | None:
     """Where a model looks by offset, on a window around the target; None for one without maps by offset.
 
     The window is the model's `window_size`, which a ViT's recipe has too, for this comparison. AFT-conv's maps are
@@ -106,7 +104,7 @@ def places(
     return Places(
         _rounded(maps), _distance(maps), flat, float(bias.entropy.mean()),
         [float(np.nanmean(layer)) if np.isfinite(layer).any() else None for layer in near],
-        float(torch.stack(counts).mean()), found and found.start_correlation, without,
+        float(torch.stack(counts).mean()), found.start_correlation if found else None, without,
     )  # fmt: skip
 
 

@@ -183,8 +183,8 @@ def read_rates(study: Study, results: Path = RESULTS) -> dict[str, tuple[float, 
     needed = {each.tuned for each in PLANS[study.plan].configurations if study.family in each.families}
     if missing := sorted(needed - set(found)):
         raise ValueError(
-            f"{TUNED} has no learning rates of {study.family} for {', '.join(missing)}; tune them first (`aft-lens study "
-            f"train --study.plan tuning --study.family {study.family}`, then `aft-lens study tuning`), or set "
+            f"{TUNED} has no learning rates of {study.family} for {', '.join(missing)}; tune them first (`aft-lens "
+            f"study train --study.plan tuning --study.family {study.family}`, then `aft-lens study tuning`), or set "
             "study.tuned to false"
         )
     return found

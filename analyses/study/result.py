@@ -1,4 +1,4 @@
-"""claims.json as a result, and as the Markdown that the README shows: `aft-lens study claims-table`."""
+"""Runs and the verdicts that follow from them: claims.json and controls.json, and the Markdown of both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,47 +9,55 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
 from analyses.result import Result, Table, read_record
+from analyses.study.claims import OURS, PAPER, Claim
 from analyses.study.figure import draw, page
 from analyses.study.plan import Study
 from analyses.study.record import Run
 from analyses.study.tables import claim_table, configuration_table
-from analyses.study.verdicts import Verdict, judge
+from analyses.study.verdicts import DRAWS, UNTESTED, Verdict, judge
 
-NAME = "claims.json"
+FILES = {"claims": "claims.json", "sparsity": "controls.json"}
+"""By plan."""
+CLAIMS: Mapping[str, tuple[Claim, ...]] = {"claims": PAPER, "sparsity": OURS}
+"""By plan."""
 
 
 @dataclass(frozen=True)
-class PaperClaims(Result):
-    """Every run of a study, and the verdicts that follow from them."""
+class Judged(Result):
+    """Every run of a plan, and the verdicts that follow from them."""
 
-    name = Path(NAME).stem
     size = (9.0, 7.0)
 
+    plan: str
     command: str
-    """The command line that trained the last run."""
+    """The command line that wrote it."""
+    preregistration: str
+    """The commit that last changed the criteria, before the first run began."""
     hardware: Sequence[str]
     versions: Mapping[str, str]
-    workers: int
-    """Runs at a time; 0 trained in the process of the command."""
-    study: Mapping[str, Any]
-    """What was trained: fields of `Study`."""
     missing: Sequence[str]
-    """Names of the runs that have not finished."""
+    """Names of the runs that have not finished, of the data sets that any run is of."""
     runs: Sequence[Run]
 
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Of its files."""
+        return Path(FILES[self.plan]).stem
+
     @classmethod
-    def read(cls, record: Mapping[str, Any]) -> "PaperClaims":
+    def read(cls, record: Mapping[str, Any]) -> "Judged":
         """From the content of the JSON; claims in it are left, as they follow from the runs."""
         known = {key: value for key, value in record.items() if key not in ("claims", "runs")}
         return cls(**known, runs=[Run.read(run) for run in record["runs"]])
 
     def verdicts(self) -> list[Verdict]:
-        """Every claim that can be judged."""
-        return judge(self.runs)
+        """Every claim, data set by data set."""
+        return judge(self.runs, CLAIMS[self.plan])
 
     def record(self) -> dict[str, Any]:
-        """Every run and verdict, with the command that trained."""
-        made = {key: getattr(self, key) for key in ("command", "hardware", "versions", "workers", "study", "missing")}
+        """Every run and verdict, with the command that wrote them."""
+        keys = ("plan", "command", "preregistration", "hardware", "versions", "missing")
+        made = {key: getattr(self, key) for key in keys}
         verdicts = [asdict(verdict) for verdict in self.verdicts()]
         return {**made, "claims": verdicts, "runs": [run.record() for run in self.runs]}
 
@@ -64,26 +72,25 @@ class PaperClaims(Result):
         return "\n\n".join([*(table.markdown() for table in tables), self.made_on()])
 
     def made_on(self) -> str:
-        """Seeds, hardware, PyTorch, how intervals are made, and the command."""
+        """Seeds, hardware, PyTorch, how verdicts are made, and the command."""
         return (
-            f"Seeds 0 to {self.study['seeds'] - 1}, {self.study['epochs']} epochs each, on {', '.join(self.hardware)}, "
-            f"{max(1, self.workers)} runs at a time sharing it; PyTorch {self.versions['torch']}. "
-            "Intervals are over seeds: unpaired, with the larger of a configuration's own and the pooled standard "
-            "deviation and Student's quantile; same-weights comparisons (test size, entropy, distance, agreement) are "
-            "paired by seed. The paper's figures are points of ImageNet top-1, ours of the test set named above.\n"
-            f"Made by: `{self.command}`"
+            f"On {', '.join(self.hardware)}, PyTorch {self.versions['torch']}; criteria as of commit "
+            f"{self.preregistration[:12]}. Accuracy: a bootstrap of {DRAWS:,} draws over test images and seeds, the "
+            "variance between seeds pooled over all configurations; other metrics: Student's t of differences paired "
+            "by seed. Intervals are 95 % and not adjusted; verdicts take p < 0.05 after Holm's adjustment for all tested "
+            f"claims of the table.\nMade by: `{self.command}`"
         )
 
     def plot(self, figure: Figure | SubFigure) -> None:
-        """Each claim's difference with its interval, beside where it holds."""
-        draw(figure, self.verdicts())
+        """Each tested claim's difference with its interval, beside where it holds."""
+        draw(figure, [verdict for verdict in self.verdicts() if verdict.verdict != UNTESTED])
 
     def interactive(self) -> go.Figure:
         """The same with the values under the pointer."""
-        return page(self.verdicts())
+        return page([verdict for verdict in self.verdicts() if verdict.verdict != UNTESTED])
 
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     """Print the tables of claims.json; FileNotFoundError with the next step without one."""
-    found = read_record(out / NAME, "`aft-lens study paper-claims`")
-    print(PaperClaims.read(found).markdown())
+    found = read_record(out / FILES["claims"], "`aft-lens study judge`")
+    print(Judged.read(found).markdown())

@@ -35,7 +35,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
         "command": command_line(), "hardware": sorted({each.hardware for each in runs}), "versions": runs[0].versions,
         "epochs": runs[0].epochs,
     }  # fmt: skip
-    record = {
+    record: dict[str, Any] = {
         "method": METHOD,
         "made": {**kept["made"], study.family: made},
         "chosen": {**kept["chosen"], study.family: chosen(runs)},

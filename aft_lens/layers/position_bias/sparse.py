@@ -51,11 +51,11 @@ class HardConcrete(Derived):
 
     def forward(self) -> Float[Tensor, "h *window"]:
         """w times the gates."""
-        logit = self.gate
+        low, high = STRETCH
+        logit: Tensor = self.gate
         if self.training:
             noise = torch.rand_like(logit).clamp(1e-6, 1 - 1e-6)
             logit = (noise.logit() + logit) / GATE_TEMPERATURE
-        low, high = STRETCH
         return self.inner() * (logit.sigmoid() * (high - low) + low).clamp(0, 1)
 
     def expected_positions(self) -> Float[Tensor, "h"]:
@@ -108,7 +108,7 @@ class Spaced(PositionBias):
 
     def forward(self) -> Float[Tensor, "h *window"]:
         """w laid out on the window."""
-        w = self.weight
+        w: Tensor = self.weight
         for axis, side in enumerate(self.window):
             place = self.spacing[..., axis].clamp(-(side // 2), side // 2)
             if not self.training:
@@ -134,4 +134,3 @@ def within(positions: int, window: Sequence[int]) -> int:
     if not 1 <= positions <= math.prod(window):
         raise ValueError(f"positions must be 1 to {math.prod(window)}, the window's places, got {positions}")
     return positions
-

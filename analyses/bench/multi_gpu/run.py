@@ -13,7 +13,7 @@ from analyses.bench.multi_gpu.record import NAME, GPUCount, Resumed
 from analyses.bench.multi_gpu.result import MultiGPUBench
 from analyses.bench.multi_gpu.trainings import Started, Trainings, wait
 from analyses.provenance import RESULTS, made_by
-from analyses.study.measure import scores
+from analyses.study.measure import accuracy
 from analyses.study.tables import mean_and_deviation
 
 COUNTS = (1, 2, 4, 8)
