@@ -19,9 +19,9 @@ CROP_AREA, CROP_RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
 def train_transform(augment: str, img_size: int, mean: Sequence[float], std: Sequence[float]) -> v2.Transform:
     """Image to normalised float tensor `c y x` with random changes.
 
-    "shift" moves by up to 1/8 of the side; "affine" also rotates, scales and shears; "flip-crop" pads by 1/8,
-    crops and flips; "resized-crop" takes a crop of any size from the picture as it is and flips; "deit" is RandAugment, random resized crop and random erasing (mixing of whole batches is
-    `batch_transform`). Raises ValueError on another name.
+    "shift" moves by up to 1/8 of the side; "affine" also rotates, scales and shears; "flip-crop" pads by 1/8, crops and
+    flips; "resized-crop" takes a crop of any size from the picture as it is and flips; "deit" is RandAugment, random
+    resized crop and random erasing (mixing of whole batches is `batch_transform`). Raises ValueError on another name.
     """
     if augment not in AUGMENTATIONS:
         raise ValueError(f"augment must be one of {AUGMENTATIONS}, got {augment!r}")

@@ -34,8 +34,8 @@ class ModelConfig:
     """AFT-conv: side of the window (odd, in patches). AFT-local: s of Eq. 4 (in tokens). local_attention: side of
     the memory block (in patches). reformer: bucket length (in tokens)."""
     position_bias: str = "default"
-    """free, factorized (Eq. 7), reparameterized (Eq. 8), single (Eq. 10), or the mixer's default; of AFT-conv also topk,
-    hard_concrete, entmax, spaced (rivals of Eq. 10), and random and ring (one position a head, not learned)."""
+    """free, factorized (Eq. 7), reparameterized (Eq. 8), single (Eq. 10), or the mixer's default; of AFT-conv also
+    topk, hard_concrete, entmax, spaced (rivals of Eq. 10), and random and ring (one position a head, not learned)."""
     bias_rank: int = 128
     """d' of Eq. 7."""
     temperature: float = 0.5

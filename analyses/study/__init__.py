@@ -8,8 +8,13 @@ from analyses.provenance import RESULTS
 from analyses.study.plan import Study
 
 JOBS = {
-    "train": "train", "tuning": "tuning", "judge": "judge", "claims-table": "result", "rivals": "rivals", "speed": "speed",
-}  # fmt: skip
+    "train": "train",
+    "tuning": "tuning",
+    "judge": "judge",
+    "claims-table": "result",
+    "rivals": "rivals",
+    "speed": "speed",
+}
 """Module whose `run` does each job."""
 
 

@@ -15,8 +15,8 @@ the error is about a third of a point each, can show it."""
 class Claim:
     """A difference (treatment minus control) and where it must lie.
 
-    `above`: holds if it is shown to be above `bound`, fails if it is shown to be below. `within`: holds if it is shown to
-    lie within ±`bound`, fails if it is shown to lie outside. All else is inconclusive.
+    `above`: holds if it is shown to be above `bound`, fails if it is shown to be below. `within`: holds if it is shown
+    to lie within ±`bound`, fails if it is shown to lie outside. All else is inconclusive.
     """
 
     words: str
@@ -28,9 +28,9 @@ class Claim:
     bound: float = 0.0
     kind: str = "above"
     metric: str = "accuracy"
-    """accuracy (points); larger (points, at the data's own size against the crops' that were trained on); sparser (nats);
-    near (Spearman correlation of w with nearness in the first two layers, 0 on average for shuffled maps); local (patches
-    nearer than a flat map); agree (rank correlation of mean maps)."""
+    """accuracy (points); larger (points, at the data's own size against the crops' that were trained on); sparser
+    (nats); near (Spearman correlation of w with nearness in the first two layers, 0 on average for shuffled maps);
+    local (patches nearer than a flat map); agree (rank correlation of mean maps)."""
 
 
 PAPER = (

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from aft_lens.layers.position_bias.base import PositionBias
 
-
 RING = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 """The eight neighbours."""
 

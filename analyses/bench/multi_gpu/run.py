@@ -13,7 +13,7 @@ from analyses.bench.multi_gpu.record import NAME, GPUCount, Resumed
 from analyses.bench.multi_gpu.result import MultiGPUBench
 from analyses.bench.multi_gpu.trainings import Started, Trainings, wait
 from analyses.provenance import RESULTS, made_by
-from analyses.study.measure import accuracy
+from analyses.study.measure import accuracy as test_accuracy
 from analyses.study.tables import mean_and_deviation
 
 COUNTS = (1, 2, 4, 8)
@@ -125,7 +125,7 @@ def with_differences(rows: list[GPUCount]) -> list[GPUCount]:
 def _accuracy(path: Path) -> float:
     """Test accuracy of a checkpoint, percent."""
     saved = load_checkpoint(path, "cuda")
-    return scores(saved.model, load_data(saved.data["name"]), torch.device("cuda")).accuracy
+    return test_accuracy(saved.model, load_data(saved.data["name"]), torch.device("cuda"))
 
 
 def _line(row: GPUCount) -> str:
