@@ -56,14 +56,15 @@ def run_cells(
     *,
     workers: int = 1,
     budget: float = 0.0,
-    fresh: bool = False,
+    life: int = 0,
     done: Callable[[Cell, Any], None] = lambda cell, row: None,
 ) -> Outcome:
     """Do every cell that the store has not, the first ones first, and keep each row at once.
 
     `workers` processes share the work, spread over all GPUs; 0 does it in this process. After `budget` seconds (0: no
     limit) running cells are ended, and none is started that cannot be expected to end by then, judged by the slowest
-    of its kind. `fresh` gives each cell a process of its own, for work that leaves memory behind (CUDA graphs do).
+    of its kind. A process is replaced after `life` cells (0: never), for work that leaves memory behind, as CUDA graphs
+    do.
     `done` is called after each new row. Raises ValueError on fewer than 0 workers or seconds.
     """
     if workers < 0 or budget < 0:
@@ -78,7 +79,7 @@ def run_cells(
             outcome.rows[each.name] = row
     queue = _Queue(waiting, outcome, time.monotonic() + budget if budget else float("inf"), store, done)
     if workers:
-        _share(queue, min(workers, len(waiting)), fresh)
+        _share(queue, min(workers, len(waiting)), life)
     else:
         while (cell := queue.take()) is not None:
             try:
@@ -125,43 +126,45 @@ class _Queue:
         self.done(cell, self.outcome.rows[cell.name])
 
 
-def _share(queue: _Queue, workers: int, fresh: bool) -> None:
+def _share(queue: _Queue, workers: int, life: int) -> None:
     """Keep processes busy until nothing may start any more or the time is over; none is left behind."""
     context = multiprocessing.get_context("spawn")
     busy: dict[Any, tuple[Any, int, Cell]] = {}  # by our end of the pipe
     idle: list[tuple[Any, Any, int]] = []
     numbers = list(range(workers))
     processes = []
+    served: dict[Any, int] = {}  # cells, by our end of the pipe
     try:
         while True:
             while (idle or numbers) and (cell := queue.take()) is not None:
                 if not idle:
-                    ours, theirs = context.Pipe()
+                    pipe, theirs = context.Pipe()
                     process = context.Process(target=_serve, args=(theirs, visible_gpu(numbers[0])), daemon=True)
                     process.start()
                     theirs.close()
                     processes.append(process)
-                    idle.append((process, ours, numbers.pop(0)))
-                process, ours, number = idle.pop()
+                    idle.append((process, pipe, numbers.pop(0)))
+                process, pipe, number = idle.pop()
                 try:
-                    ours.send(cell.work)
+                    pipe.send(cell.work)
                 except BrokenPipeError:  # killed while it was idle
                     numbers.append(number)
                     queue.waiting.insert(0, cell)
                     continue
-                busy[ours] = process, number, cell
+                busy[pipe] = process, number, cell
             if not busy:
                 return
             ready = wait(list(busy), timeout=max(0.0, min(queue.end - time.monotonic(), 3600.0)))
             if not ready and time.monotonic() >= queue.end:
                 queue.outcome.left += [cell.name for _, _, cell in busy.values()]
                 return
-            for one in ready:
-                ours: Any = one  # a connection: nothing else was waited for
-                process, number, cell = busy.pop(ours)
+            for end in ready:
+                process, number, cell = busy.pop(end)
+                ours: Any = end  # a connection: nothing else was waited for
                 try:
                     row, error = ours.recv()
-                    if fresh:
+                    served[ours] = served.get(ours, 0) + 1
+                    if served[ours] == life:
                         process.kill()
                         numbers.append(number)
                     else:

@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 
 from aft_lens.data import UNCOUNTED, ResidentBatches, load_data
-from aft_lens.data.resident import RESIDENT_AUGMENTATIONS, augmented
+from aft_lens.data.resident import RESIDENT_AUGMENTATIONS, augmented, resized_crops
 from aft_lens.data.transforms import train_transform
+from aft_lens.training import read_recipe
 
 
 @pytest.mark.parametrize("img_size", [8, 12])
@@ -47,7 +48,7 @@ def test_shares_of_resident_batches_are_one_process_s_batches():
     torch.testing.assert_close(counted[:180], data.val.labels)
 
 
-@pytest.mark.parametrize("augment", RESIDENT_AUGMENTATIONS)
+@pytest.mark.parametrize("augment", [name for name in RESIDENT_AUGMENTATIONS if name != "resized-crop"])
 def test_batch_augmentation_moves_each_image_within_the_reach(augment):
     torch.manual_seed(0)
     image = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
@@ -72,6 +73,38 @@ def test_shift_by_batch_has_the_distribution_of_shift_by_image():
     single = torch.stack([one(image) for _ in range(3000)]).round()
     batch = augmented(image.expand(3000, 1, 8, 8), "shift", 8).float() / 255
     torch.testing.assert_close(single.mean(0), batch.mean(0), atol=0.04, rtol=0)
+
+
+def test_crops_by_batch_have_the_distribution_of_crops_by_image():
+    torch.manual_seed(0)
+    image = (4 * torch.arange(64)).to(torch.uint8).reshape(1, 64, 1).expand(1, 64, 64)
+    one = train_transform("resized-crop", 8, [0.0], [1.0])
+    single = torch.stack([one(image) for _ in range(3000)])
+    batch = resized_crops(image.expand(3000, 1, 64, 64), 8).float() / 255
+    torch.testing.assert_close(single.mean(0), batch.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(single.std(0), batch.std(0), atol=0.03, rtol=0)
+    spans = [(crops[:, 0, -1, 3] - crops[:, 0, 0, 3]).double() for crops in (single, batch)]  # rows that a crop spans
+    for share in (0.1, 0.5, 0.9):
+        assert float(spans[0].quantile(share)) == pytest.approx(float(spans[1].quantile(share)), abs=0.03)
+
+
+def test_crops_are_of_the_picture_s_own_size_and_others_see_the_whole():
+    data = load_data("digits", img_size=6)
+    batches = ResidentBatches(data, "train", 64, augment="resized-crop", order=lambda: 0)
+    assert batches.images.shape[2:] == (8, 8)
+    images, _ = next(iter(batches))
+    assert images.shape == (64, 1, 6, 6)
+    assert ResidentBatches(data, "test", 64).images.shape[2:] == (6, 6)
+
+
+def test_validation_images_can_be_trained_on():
+    data = load_data("digits")
+    joined = data.joined()
+    assert len(joined.train) == len(data.train) + len(data.val)
+    torch.testing.assert_close(joined.train.labels[len(data.train) :], data.val.labels)
+    assert "trained on" in joined.split
+    recipe = read_recipe("digits-conv", "data.held_out=false")
+    assert not recipe.data.held_out
 
 
 def test_resident_batches_refuse_what_they_cannot_do(tmp_path):

@@ -44,7 +44,9 @@ def test_checkpoint_computes_what_it_did(name):
 
 @pytest.mark.parametrize("name", GOLDEN["trained"])
 def test_recipe_trains_to_the_same_weights(name, tmp_path):
-    recipe = read_recipe(name, "trainer.epochs=2", "trainer.limit_batches=6", "trainer.accelerator=cpu")
+    recipe = read_recipe(
+        name, "trainer.epochs=2", "trainer.limit_batches=6", "trainer.accelerator=cpu", "model.bias_start=1"
+    )
     path = train(recipe, tmp_path / "run", progress=False)
     state, before = load_checkpoint(path).model.state_dict(), GOLDEN["trained"][name]
     squares = sum(float(tensor.double().square().sum()) for tensor in state.values())

@@ -11,7 +11,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from aft_lens.checkpoint import load_checkpoint, read_first, read_snapshots
 from aft_lens.data import load_data
-from aft_lens.layers.position_bias import conv_bias
+from aft_lens.layers.position_bias import ConvBiasSpec, conv_bias
 from aft_lens.models import VisionModel, create_model, directions, model_config
 from aft_lens.training import read_recipe, train
 from analyses.learned.measure import learned, nearness
@@ -26,15 +26,15 @@ def tiny(**changes):
 @pytest.mark.parametrize("kind", ["reparameterized", "single"])
 def test_the_start_scales_the_draw_and_leaves_w(kind):
     torch.manual_seed(3)
-    large = conv_bias(kind, 2, (5, 5))
+    large = conv_bias(kind, ConvBiasSpec(2, (5, 5), start=1.0))
     torch.manual_seed(3)
-    small = conv_bias(kind, 2, (5, 5), start=0.05)
+    small = conv_bias(kind, ConvBiasSpec(2, (5, 5)))
     torch.testing.assert_close(small.direction(), 0.05 * large.direction())
     torch.manual_seed(4)
     small.redraw()
     assert 0.02 < float(small.direction().detach().std()) < 0.08
     with pytest.raises(ValueError, match="bias_start must be above 0, got 0"):
-        conv_bias(kind, 2, (5, 5), start=0.0)
+        conv_bias(kind, ConvBiasSpec(2, (5, 5), start=0.0))
 
 
 def test_a_model_is_built_from_its_start():

@@ -89,7 +89,8 @@ def test_reparameterized_has_zero_mean_and_unit_population_std():
         bias.beta.fill_(1.0)
     flat = bias().flatten(1)
     torch.testing.assert_close(flat.mean(1), torch.ones(3))
-    torch.testing.assert_close(flat.std(1, correction=0), torch.full((3,), 2.0))
+    std = torch.full((3,), 2.0)
+    torch.testing.assert_close(flat.std(1, correction=0), std, rtol=3e-5, atol=0)  # 1e-6 added to that of w', 0.05
 
 
 def test_factorized_is_a_product():

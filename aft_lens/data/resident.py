@@ -12,6 +12,8 @@ from torchvision.transforms import v2
 from aft_lens.data.source import UNCOUNTED, DataSource, Images, share_size
 from aft_lens.data.transforms import CROP_AREA, CROP_RATIO
 
+TRIES = 10
+"""Crops that are drawn for an image, to take the first that fits."""
 RESIDENT_AUGMENTATIONS = ("none", "shift", "flip-crop", "resized-crop")
 """Augmentations of `train_transform` that have a form for whole batches, drawn from the same distributions."""
 
@@ -87,13 +89,14 @@ def augmented(images: UInt8[Tensor, "b c y x"], augment: str, side: int) -> UInt
 def resized_crops(images: UInt8[Tensor, "b c y x"], side: int) -> UInt8[Tensor, "b c side side"]:
     """Each image's own random crop, resized to a square by bilinear interpolation; half of them flipped.
 
-    Crops have the law of torchvision's RandomResizedCrop but for those that do not fit into the picture: they are
-    narrowed to it, where torchvision draws again.
+    Crops have the law of torchvision's RandomResizedCrop: the first of ten drawn ones that fits into the picture.
     """
     b, device = len(images), images.device
-    area = torch.empty(b, device=device).uniform_(*CROP_AREA)
-    ratio = torch.empty(b, device=device).uniform_(*(math.log(value) for value in CROP_RATIO)).exp()
-    size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()]).clamp_(max=1.0)  # x, y; 1 is the picture
+    area = torch.empty(TRIES, b, device=device).uniform_(*CROP_AREA)
+    ratio = torch.empty(TRIES, b, device=device).uniform_(*(math.log(value) for value in CROP_RATIO)).exp()
+    tried = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()])  # x, y; 1 is the picture
+    first = (tried <= 1).all(0).int().argmax(0)
+    size = tried[:, first, torch.arange(b, device=device)].clamp(max=1.0)
     middle = (torch.rand(2, b, device=device) * 2 - 1) * (1 - size)
     turn = torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0)
     theta = torch.zeros(b, 2, 3, device=device)

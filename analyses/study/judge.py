@@ -11,12 +11,12 @@ from analyses.study import claims
 from analyses.study.configurations import FAMILIES
 from analyses.study.plan import Study, tasks
 from analyses.study.record import Run
-from analyses.study.result import FILES, Judged
+from analyses.study.result import CLAIMS, FILES, Judged
 from analyses.study.train import read_runs
 
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
-    """Judge every finished run of `study.plan` (claims or sparsity) of all data sets, print and write the JSON.
+    """Judge every finished run of `study.plan` of all data sets by the plan's claims, print and write the JSON.
 
     Raises ValueError, with the next step, without any run, with criteria that are not committed, or where a run began
     before they were.
@@ -27,9 +27,9 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     missing: list[str] = []
     for family in FAMILIES:
         own = replace(study, family=family, only=())
-        if not any(study.runs.glob(f"{family}-{study.plan}-*.json")):
-            continue
         found = read_runs(own)
+        if not found:
+            continue
         done = {(each.configuration, each.seed) for each in found}
         planned = tasks(own)
         missing += [task.name for task in planned if (task.configuration.name, task.recipe.seed) not in done]
@@ -40,7 +40,8 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
             f"{study.plan}`"
         )
     commit, when = registration()
-    check_order(runs, commit, when)
+    if CLAIMS[study.plan]:
+        check_order(runs, commit, when)
     result = Judged(
         study.plan, command_line(), commit, sorted({each.hardware for each in runs}), runs[0].versions, missing, runs
     )

@@ -1,4 +1,4 @@
-"""Runs and the verdicts that follow from them: claims.json and controls.json, and the Markdown of both."""
+"""Runs and the verdicts that follow from them: claims.json, controls.json and long_runs.json, and their Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +16,10 @@ from analyses.study.record import Run
 from analyses.study.tables import claim_table, configuration_table
 from analyses.study.verdicts import DRAWS, UNTESTED, Verdict, judge
 
-FILES = {"claims": "claims.json", "sparsity": "controls.json"}
+FILES = {"claims": "claims.json", "sparsity": "controls.json", "long": "long_runs.json"}
 """By plan."""
-CLAIMS: Mapping[str, tuple[Claim, ...]] = {"claims": PAPER, "sparsity": OURS}
-"""By plan."""
+CLAIMS: Mapping[str, tuple[Claim, ...]] = {"claims": PAPER, "sparsity": OURS, "long": ()}
+"""By plan; the models that ship are shown and judge nothing."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Judged(Result):
             f"On {', '.join(self.hardware)}, PyTorch {self.versions['torch']}; criteria as of commit "
             f"{self.preregistration[:12]}. Accuracy: a bootstrap of {DRAWS:,} draws over test images and seeds, the "
             "variance between seeds pooled over all configurations; other metrics: Student's t of differences paired "
-            "by seed. Intervals are 95 % and not adjusted; verdicts take p < 0.05 after Holm's adjustment for all tested "
-            f"claims of the table.\nMade by: `{self.command}`"
+            "by seed. Intervals are 95 % and not adjusted; verdicts take p < 0.05 after Holm's adjustment for all "
+            f"tested claims of the table.\nMade by: `{self.command}`"
         )
 
     def plot(self, figure: Figure | SubFigure) -> None:

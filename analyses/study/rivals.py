@@ -150,8 +150,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     """
     runs: list[Run] = []
     for family in FAMILIES:
-        if any(study.runs.glob(f"{family}-sparsity-*.json")):
-            runs += read_runs(replace(study, plan="sparsity", family=family, only=()))
+        runs += read_runs(replace(study, plan="sparsity", family=family, only=()))
     if not runs:
         raise ValueError(
             f"{study.runs} has no runs of the plan sparsity; train them: `aft-lens study train --study.plan sparsity`"

@@ -13,6 +13,9 @@ from analyses.study.plan import Study, Task, tasks
 from analyses.study.record import Run
 from analyses.study.worker import execute
 
+LIFE = 3
+"""Runs with CUDA graphs that a process makes: their memory on the device goes with it alone."""
+
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     """Train the study's unfinished runs until all are there or the budget is used.
@@ -34,8 +37,8 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
         )  # fmt: skip
 
     found = run_cells(
-        [_cell(task) for task in todo], Store(study.runs), workers=workers, budget=budget, fresh=study.cuda_graphs,
-        done=told,
+        [_cell(task) for task in todo], Store(study.runs), workers=workers, budget=budget,
+        life=LIFE if study.cuda_graphs else 0, done=told,
     )  # fmt: skip
     if found.left:
         print(f"{len(found.left)} runs left ({', '.join(found.left)}); the same command goes on with them")
@@ -44,7 +47,9 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
 
 
 def read_runs(study: Study) -> list[Run]:
-    """The study's finished runs in its order."""
+    """The study's finished runs in its order; none where its folder has no run of the plan and family."""
+    if not any(study.runs.glob(f"{study.family}-{study.plan}-*.json")):
+        return []
     store, runs = Store(study.runs), []
     for task in tasks(study):
         row = store.get(task.name, _mark(task))
