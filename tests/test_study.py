@@ -102,7 +102,7 @@ def test_input_at_fault(tmp_path):
     with pytest.raises(FileNotFoundError, match="study judge"):
         command("claims-table", out=tmp_path)
     for what in ("judge", "rivals", "tuning"):
-        with pytest.raises(ValueError, match="has no runs of the plan .* train them"):
+        with pytest.raises(ValueError, match=r"has no runs of the plan .* train them"):
             command(what, study=study, out=tmp_path)
     with pytest.raises(ValueError, match="to be judged"):
         command("judge", study=Study(plan="tuning"), out=tmp_path)
