@@ -12,6 +12,7 @@ from torch import Tensor
 from aft_lens.extraction import (
     AttentionReader,
     as_reader,
+    drawn_words,
     image_batches,
     open_positions,
     open_source,
@@ -46,6 +47,10 @@ class AttentionMaps(MapResult):
     """Largest relative error of an attention output recomputed from the extracted weights."""
     trained_grid: tuple[int, int] | None = None
     """Patches that the position embeddings were trained for, where they were interpolated to others."""
+    data: str = ""
+    """Name of the images' data set."""
+    drawn: str = ""
+    """Which of its images these are, in words."""
 
     @property
     def excess(self) -> Float[np.ndarray, "layer head dy dx"]:
@@ -81,6 +86,8 @@ class AttentionMaps(MapResult):
             "source": self.source,
             "verification_error": self.error,
             "images": self.images,
+            "data": self.data,
+            "drawn": self.drawn,
             "grid": self.grid,
             "border_corrected": self.border_corrected,
             "mean_distance_patches": self.mean_distance,
@@ -106,14 +113,17 @@ def attention_maps(
     batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
     *,
     border_corrected: bool = True,
+    data: str = "",
     progress: bool = False,
 ) -> AttentionMaps:
-    """Average a ViT's attention over images and targets; raises as `stream_relative` does."""
+    """Average a ViT's attention over images and targets, of the data set `data`; raises as `stream_relative` does."""
     reader = as_reader(model)
     sums = stream_relative(reader, batches, progress=progress)
     maps = sums.average(border_corrected=border_corrected).float().numpy()
     trained = None if reader.trained_grid == reader.grid else reader.trained_grid
-    return AttentionMaps(maps, sums.images, sums.grid, border_corrected, reader.source, sums.error, trained)
+    return AttentionMaps(
+        maps, sums.images, sums.grid, border_corrected, reader.source, sums.error, trained, data, drawn_words(batches)
+    )
 
 
 def command(
@@ -133,7 +143,8 @@ def command(
 
     Args:
         source: A checkpoint folder, torchvision:NAME, timm:NAME or hf:NAME_OR_PATH.
-        data: Data set whose test images are averaged over; the one it was trained on if left out.
+        data: Data set whose test images are averaged over, images:PATH for a folder of images without classes; the
+            one it was trained on if left out.
         images: Number of test images (the paper: 256).
         plain: The paper's plain average over all targets instead of the border-corrected one.
         positions: The relative-position biases or gated positions of a timm model instead (needs no images).
@@ -157,19 +168,22 @@ def command(
             save(group, folder, None if len(found) == 1 else f"{group.name}-{number}")
     else:
         reader = open_source(source, pretrained=pretrained, grid=grid, prefix=prefix, device=device)
-        batches = _batches(reader, data, images, root)
-        report(attention_maps(reader, batches, border_corrected=not plain, progress=True), folder)
+        name, batches = _batches(reader, data, images, root)
+        report(attention_maps(reader, batches, border_corrected=not plain, data=name, progress=True), folder)
 
 
-def _batches(reader: AttentionReader, data: str | None, images: int, root: str | None) -> Iterable[Any]:
-    """Test images as the model takes them; ValueError where it is not known which or how."""
+def _batches(reader: AttentionReader, data: str | None, images: int, root: str | None) -> tuple[str, Iterable[Any]]:
+    """Name of the data set, and test images as the model takes them; ValueError where it is not known which or how."""
     name = data or reader.data
     if name is None:
-        raise ValueError(f"{reader.source} does not say which images it was trained on; give --data")
+        raise ValueError(
+            f"{reader.source} does not say which images it was trained on; give --data, e.g. images:PATH with a folder "
+            "of images"
+        )
     if reader.preprocessing is None:
         raise ValueError(f"{reader.source} does not say how images must come (size, mean, standard deviation); save "
                          "its image processor beside it")  # fmt: skip
-    return image_batches(reader.preprocessing, name, images=images, root=root)
+    return name, image_batches(reader.preprocessing, name, images=images, root=root)
 
 
 if __name__ == "__main__":

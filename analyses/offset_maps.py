@@ -13,6 +13,7 @@ from aft_lens.checkpoint import CONFIG, load_checkpoint
 from aft_lens.extraction import (
     AttentionReader,
     fold_offsets,
+    drawn_words,
     image_batches,
     open_source,
     stream_relative,
@@ -46,6 +47,8 @@ class OffsetMaps:
     """Excess at offsets outside the map: 0 where AFT pools them, -1 where nothing is read there."""
     control: bool = False
     """True: random weights."""
+    drawn: str = ""
+    """Of which data set the images are, and which of it, in words."""
 
     def mass(
         self, excess: Float[np.ndarray, "*n dy dx"], *, remainder: Remainder = "apart", plain: bool = False
@@ -121,7 +124,9 @@ def attention_offsets(
     """Relative attention of a ViT over test images; raises as `image_batches` does, or ValueError without data."""
     name = data or reader.data
     if name is None:
-        raise ValueError(f"{reader.source} does not say what it was trained on; give --data, e.g. folder:PATH")
+        raise ValueError(
+            f"{reader.source} does not say what it was trained on; give --data, e.g. images:PATH with a folder of images"
+        )
     if reader.preprocessing is None:
         raise ValueError(f"{reader.source} does not say how images must come to it; open it with `open_source`")
     batches = image_batches(reader.preprocessing, name, images=images)
@@ -137,6 +142,7 @@ def attention_offsets(
         resampled=(sums.resampled_average()[sums.weight > 0] * count - 1).numpy() if resamples else None,
         images=sums.images,
         beyond=-1.0,
+        drawn=f"{name}: {drawn_words(batches)}",
     )
 
 

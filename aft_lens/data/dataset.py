@@ -25,6 +25,8 @@ class DataSet:
     """What may stand behind the word and a colon, as it is shown to users: PATH, COUNT. Empty: nothing may."""
     crop: bool = False
     """Image files come by ImageNet's centre crop; False: whole pictures are squeezed to the model's square."""
+    labelled: bool = True
+    """False: images without classes, which can be looked at but not learned or judged by."""
 
 
 class DataSets(Registry[DataSet]):

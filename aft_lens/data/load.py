@@ -19,14 +19,20 @@ DEFAULT_ROOT = Path("data")
 
 
 def load_data(
-    name: str, *, root: Path | str | None = None, img_size: int | None = None, augment: str = "none"
+    name: str,
+    *,
+    root: Path | str | None = None,
+    img_size: int | None = None,
+    augment: str = "none",
+    labelled: bool = True,
 ) -> DataSource:
     """Load a data set by name: one of `DATASETS`, e.g. folder:PATH with a folder of images for each class in PATH.
 
     `root` is where downloads live (default: `data/`); `img_size` resizes to a square of so many pixels (default:
     the data's own size, 224 for imagenet and folders); `augment` names the training split's augmentation. The
     validation split is held out of the training images by a fixed stratified draw where the data has none.
-    Raises ValueError on an unknown name and FileNotFoundError, with the next step, on missing data.
+    With `labelled` False images without classes will do: images:PATH, any folder of image files. Raises ValueError on
+    an unknown name and on data without classes where they are needed, and FileNotFoundError, with the next step, on missing data.
     """
     word, colon, _ = name.partition(":")
     if word not in DATASETS:
@@ -34,6 +40,11 @@ def load_data(
     found = DATASETS[word]
     if colon and not found.argument:
         raise ValueError(f"data name {name!r} must be {word} alone; choose one of: {', '.join(DATASETS)}")
+    if labelled and not found.labelled:
+        raise ValueError(
+            f"data {name!r} has no classes, which are needed here; give folder:PATH with a folder of images for each "
+            "class (attention and locality take images without classes)"
+        )
     folder = Path(root) if root is not None else DEFAULT_ROOT
     return found.load(name, root=folder, img_size=img_size, augment=augment)
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
 UNCOUNTED = -1
-"""Label of an item that only fills a process's share: no metric counts it."""
+"""Label of an item that no metric counts: it only fills a process's share, or it has no class."""
+DRAW_SEED = 0
+"""Of the images that stand for a split whose files come sorted by class."""
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -124,7 +126,7 @@ def representative(split: Images | Transformed, count: int | None) -> list[int]:
     labels = split.labels
     if bool((labels.diff() < 0).any()):
         return list(range(count))
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(DRAW_SEED))
     drawn = labels[order]
     share = torch.empty(total, dtype=torch.float64)
     for label in labels.unique():

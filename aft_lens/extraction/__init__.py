@@ -5,7 +5,7 @@ from aft_lens.extraction.hooks import hook_points, run_with_cache, unfused, watc
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset, unfold_offsets
 from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.positions import PositionMap, open_positions
-from aft_lens.extraction.preprocessing import Preprocessing, image_batches
+from aft_lens.extraction.preprocessing import Preprocessing, drawn_words, image_batches
 from aft_lens.extraction.reader import AttentionReader, spread
 from aft_lens.extraction.relative import RelativeSums, as_reader, relative_attention, stream_relative
 from aft_lens.extraction.request import Request
@@ -20,6 +20,7 @@ __all__ = [
     "RelativeSums",
     "Request",
     "as_reader",
+    "drawn_words",
     "fold_offsets",
     "hook_points",
     "image_batches",

@@ -1,15 +1,16 @@
 """How images must come to a model, and batches of a data set that come so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
 from aft_lens.data import CENTRE, fit_transform, is_cropped, load_data, representative
-from aft_lens.data.source import Images, Transformed
+from aft_lens.data.source import DRAW_SEED, Images, Transformed
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,20 @@ class Preprocessing:
         return fit_transform(self.size, self.mean, self.std, crop=kept, interpolation=self.interpolation)
 
 
+class Drawn(Subset[tuple[Tensor, int]]):
+    """The images of a split that stand for it."""
+
+    @property
+    def words(self) -> str:
+        """Which of the split's images these are."""
+        of = len(self.dataset)  # type: ignore[arg-type]
+        if len(self) == of:
+            return f"all {of} images"
+        if list(self.indices) == list(range(len(self))):
+            return f"the first {len(self)} of {of} images"
+        return f"{len(self)} of {of} images, drawn with seed {DRAW_SEED}"
+
+
 def image_batches(
     preprocessing: Preprocessing,
     data: str,
@@ -59,18 +74,26 @@ def image_batches(
     split: str = "test",
     batch_size: int = 64,
     root: Path | str | None = None,
+    labelled: bool = False,
 ) -> DataLoader[Any]:
     """Batches (image `b c y x`, class index `b`) of images that stand for a data set's split, as a model takes them.
 
     `data` and `root` are as in `load_data`. Which `images` are taken, `representative` says: the first of data whose
     classes are mixed, a fixed draw over the classes of files that are sorted by them. Images in memory (digits,
-    Fashion-MNIST, CIFAR) are squeezed whole to the model's size; image files get its centre crop. Raises ValueError if
-    `images` < 1, and as `load_data` does.
+    Fashion-MNIST, CIFAR) are squeezed whole to the model's size; image files get its centre crop. `labelled` refuses
+    images without classes. The loader's `dataset` is a `Drawn`. Raises ValueError if `images` < 1, and as `load_data`
+    does.
     """
     if images < 1:
         raise ValueError(f"images must be 1 or more, got {images}")
-    source = getattr(load_data(data, root=root), split)
-    return DataLoader(Subset(prepare(source, preprocessing), representative(source, images)), batch_size)
+    source = getattr(load_data(data, root=root, labelled=labelled), split)
+    return DataLoader(Drawn(prepare(source, preprocessing), representative(source, images)), batch_size)
+
+
+def drawn_words(batches: Iterable[Any]) -> str:
+    """Which of a data set's images the batches hold, where they are `image_batches`; else nothing is known of it."""
+    data = getattr(batches, "dataset", None)
+    return data.words if isinstance(data, Drawn) else ""
 
 
 def prepare(source: Images | Transformed, preprocessing: Preprocessing) -> Images | Transformed:

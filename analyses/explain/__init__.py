@@ -61,7 +61,7 @@ def command(
         raise ValueError(f"{source} is of no known data set; give --data (and --labels model if its classes differ)")
     calibration, test = (
         [(x, y) for x, y in image_batches(
-            reader.preprocessing, name, images=images, split=split, batch_size=BATCH, root=root
+            reader.preprocessing, name, images=images, split=split, batch_size=BATCH, root=root, labelled=True
         )]
         for split in ("train", "test")
     )  # fmt: skip

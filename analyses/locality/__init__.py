@@ -120,7 +120,8 @@ def command(
     Args:
         sources: Checkpoint folders, torchvision:NAME, timm:NAME or hf:NAME, one or more.
         images: Test images that a ViT's attention is averaged over (the paper: 256).
-        data: Data set of those images; the one a ViT of ours was trained on if left out.
+        data: Data set of those images, images:PATH for a folder of images without classes; the one a ViT of ours was
+            trained on if left out.
         pretrained: false takes random weights alone, for sources whose weights cannot be fetched.
         resamples: Bootstrap samples of the images for the 95 % intervals; 0 for none.
         radius: Of the mass near the target, in patches.

@@ -86,6 +86,8 @@ class HeadLocality:
     """Share of the bootstrap samples in which a head peaks at the same offset."""
     remainder_share: Float[np.ndarray, "layer head"]
     """Weight of the global remainder over all weight, see `OffsetMaps.remainder_share`."""
+    drawn: str = ""
+    """Of which data set the images are, and which of it; empty for position biases."""
 
     @property
     def name(self) -> str:
@@ -176,7 +178,7 @@ def head_locality(
     return HeadLocality(
         maps.label, maps.kind, maps.control, maps.images, flat.shape, values,
         {key: float(uniform[key]) for key in SCALARS}, interval, layers, kept,
-        maps.remainder_share,
+        maps.remainder_share, maps.drawn,
     )  # fmt: skip
 
 

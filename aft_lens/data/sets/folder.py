@@ -28,7 +28,7 @@ class ClassFolders(datasets.DatasetFolder):
     def __init__(self, path: Path) -> None:
         def is_image(file: str) -> bool:
             inside = Path(file).relative_to(path)
-            return inside.suffix.lower() in EXTENSIONS and not any(map(_is_hidden, inside.parts))
+            return inside.suffix.lower() in EXTENSIONS and not any(map(is_hidden, inside.parts))
 
         super().__init__(path, read_image, is_valid_file=is_image)
 
@@ -75,10 +75,10 @@ def read_folder(name: str, path: Path) -> tuple[list[str], list[Part], str]:
 
 def _folders(path: Path) -> list[str]:
     """Names of the folders in a folder, in order, without hidden ones."""
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """True for what notebooks, file managers and archives put beside a user's files."""
     return name.startswith(".") or name == "__MACOSX"
 
