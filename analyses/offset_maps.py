@@ -12,8 +12,8 @@ from jaxtyping import Float
 from aft_lens.checkpoint import CONFIG, load_checkpoint
 from aft_lens.extraction import (
     AttentionReader,
-    fold_offsets,
     drawn_words,
+    fold_offsets,
     image_batches,
     open_source,
     stream_relative,
@@ -125,7 +125,8 @@ def attention_offsets(
     name = data or reader.data
     if name is None:
         raise ValueError(
-            f"{reader.source} does not say what it was trained on; give --data, e.g. images:PATH with a folder of images"
+            f"{reader.source} does not say what it was trained on; give --data, e.g. images:PATH with a folder of "
+            "images"
         )
     if reader.preprocessing is None:
         raise ValueError(f"{reader.source} does not say how images must come to it; open it with `open_source`")

@@ -14,7 +14,7 @@ from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.extraction import AFTReader, AttentionReader, OwnReader, unfold_offsets
 from aft_lens.models import VisionModel, create_model, model_config
-from analyses.explain import command, explain
+from analyses.explain import command, explain, plan_for
 from analyses.explain.causal import REMOVALS, Outcome, compare, own_labels, without
 from analyses.explain.position import REPLACEMENTS, head_positions
 from app.cli import main
@@ -101,7 +101,7 @@ def test_heads_of_place_of_content_and_of_both_have_their_fractions():
 
 def test_a_positional_head_costs_nothing_and_a_content_head_all_it_gives():
     toy = Toy(Model().eval())
-    result = explain(toy, marked(), marked(), window=1)
+    result = explain(toy, marked(), marked(), plan=plan_for(toy, window=1))
     assert result.intact.accuracy == 1
     effects = {edit: rows[0] for edit, rows in result.single.items()}
     assert set(effects) == set(REPLACEMENTS)
@@ -112,7 +112,7 @@ def test_a_positional_head_costs_nothing_and_a_content_head_all_it_gives():
     assert effects["map"][1].loss > 0.1
     assert all(abs(rows[2].loss) < 1e-6 for rows in effects.values()), "nothing reads head 2"
     assert result.order[-1].tolist() == [0, 1]
-    assert result.counts == (1, 2, 3)
+    assert result.plan.counts == (1, 2, 3)
     curve = result.cumulative["map"]
     assert curve[1].loss == pytest.approx(0, abs=1e-6)
     assert curve[2].loss == pytest.approx(effects["map"][1].loss, abs=1e-6)
@@ -217,7 +217,8 @@ def test_an_aft_head_of_bias_alone_is_positional():
         nn.init.zeros_(block.mixer.key.weight)
     images = torch.randn(8, 1, 8, 8)
     batches = own_labels(AFTReader(model), [(images, None)])
-    result = explain(AFTReader(model), batches, batches, layers=[1], labels="model")
+    reader = AFTReader(model)
+    result = explain(reader, batches, batches, plan=plan_for(reader, layers=[1], labels="model"))
     assert (result.positions.divergence > 0.9).all(), "all but the border"
     assert result.intact.accuracy == 1
     assert len(result.single["no keys"]) == 1

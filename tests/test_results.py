@@ -22,7 +22,7 @@ from analyses.built_in_positions import built_in_positions
 from analyses.command import run
 from analyses.digits_accuracy import RECIPES, DigitsAccuracy
 from analyses.digits_accuracy import Run as Training
-from analyses.explain import explain
+from analyses.explain import explain, plan_for
 from analyses.keys import key_maps
 from analyses.locality import Locality
 from analyses.locality.metrics import head_locality
@@ -49,6 +49,11 @@ def images(count):
     return [(torch.randn(count, 1, 8, 8), torch.arange(count) % 10)]
 
 
+def explained(**chosen):
+    reader = AFTReader(small("aft_conv_digits"))
+    return explain(reader, images(4), images(6), plan=plan_for(reader, **chosen))
+
+
 def matched():
     one, two = (bias_offsets(small("aft_conv_digits", position_bias=kind), kind) for kind in ("free", "default"))
     frame = common_frame(one, two)
@@ -72,7 +77,8 @@ RESULTS = {
     "keys": lambda: key_maps(small("aft_conv_digits"), load_data("digits").test[0][0]),
     "attribution": lambda: key_maps(small("aft_conv_digits"), load_data("digits").test[0][0]).attributed,
     "positions": lambda: built_in_positions([PositionMap("layer", "bias", torch.randn(3, 5, 5), None)])[0],
-    "explain": lambda: explain(AFTReader(small("aft_conv_digits")), images(4), images(6), layers=[0]),
+    "explain": lambda: explained(layers=[0]),
+    "explain by curves": lambda: explained(single=False, edits=["map", "no keys"], counts=[1, 4]),
     "locality": locality,
     "match": lambda: matched()[1],
     "atlas": lambda: atlas(matched()[0], components=2, clusters=2),

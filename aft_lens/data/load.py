@@ -32,7 +32,8 @@ def load_data(
     the data's own size, 224 for imagenet and folders); `augment` names the training split's augmentation. The
     validation split is held out of the training images by a fixed stratified draw where the data has none.
     With `labelled` False images without classes will do: images:PATH, any folder of image files. Raises ValueError on
-    an unknown name and on data without classes where they are needed, and FileNotFoundError, with the next step, on missing data.
+    an unknown name and on data without classes where they are needed, and FileNotFoundError, with the next step, on
+    missing data.
     """
     word, colon, _ = name.partition(":")
     if word not in DATASETS:

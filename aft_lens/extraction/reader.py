@@ -15,6 +15,8 @@ AttentionSink = Callable[[int, Tensor], None]
 """Called with a layer's number and its weights, `b h t s`, prefix tokens first."""
 AttentionEdit = Callable[[int, Tensor], Tensor]
 """Given a layer's number and its weights, returns the weights to use."""
+HEADS = ("head", "heads", "classifier", "cls_classifier")
+"""What libraries call a ViT's classifier."""
 TOLERANCE = 1e-4
 """Largest error of a recomputed output, as a fraction of the output's largest entry."""
 
@@ -69,6 +71,21 @@ class AttentionReader(ABC):
     def logits(self, images: Tensor) -> Tensor:
         """Run the model; the class logits, or the library's main output where it has no classifier."""
         return _tensor(self.model(images))
+
+    def features(self, images: Tensor) -> Float[Tensor, "b d"]:
+        """What a classifier reads: the input of the model's own, or the class token of a model that has none.
+
+        Without a class token either, the mean of the patches.
+        """
+        found = (getattr(self.model, name, None) for name in HEADS)
+        head = next((module for module in found if isinstance(module, nn.Module)), None)
+        if head is None:
+            tokens = self.logits(images)
+            return tokens if tokens.ndim == 2 else tokens[:, 0] if self.prefix else tokens.mean(1)
+        read: list[Tensor] = []
+        with head.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0])):
+            self.logits(images)
+        return read[0]
 
     @contextmanager
     def edited(self, edit: AttentionEdit) -> Iterator[None]:

@@ -11,10 +11,12 @@ from analyses.command import report, report_folder
 from analyses.explain.causal import own_labels
 from analyses.explain.explanation import Explanation
 from analyses.explain.measure import explain
+from analyses.explain.plan import Plan, plan_for
+from analyses.explain.probe import ProbedReader, fit_probe
 
 BATCH = 64
 
-__all__ = ["Explanation", "command", "explain", "open_reader"]
+__all__ = ["Explanation", "Plan", "command", "explain", "open_reader", "plan_for"]
 
 
 def open_reader(
@@ -37,6 +39,10 @@ def command(
     window: int | None = None,
     layers: list[int] | None = None,
     labels: Literal["data", "model"] = "data",
+    probe: int = 0,
+    single: bool = True,
+    edits: list[str] | None = None,
+    counts: list[int] | None = None,
     root: Path | None = None,
     device: str = "cpu",
     out: Path | None = None,
@@ -51,21 +57,35 @@ def command(
         window: Side of the window-only replacement, odd, in patches; about half the grid's side if left out.
         layers: Layers whose heads are edited, e.g. [0,5,11]; all if left out.
         labels: data, or model for agreement with the intact model where the data has other classes.
+        probe: Training images on whose frozen features a linear probe is fitted (logistic regression), for a model
+            without a classifier of the data's classes; 0 takes the model's own.
+        single: False leaves out the edits of one head at a time, which take nearly all of the time.
+        edits: Edits to make, e.g. [map,offset]: map, uniform, other, window, offset; all if left out.
+        counts: Heads edited at once, e.g. [9,36]; twelve numbers up to all if left out.
         root: Folder of downloaded data.
         device: cpu or cuda.
         out: Folder for explain.json, .png, .svg and .html; reports/NAME if left out.
     """
     reader = open_reader(source, pretrained=pretrained, device=device)
-    name = data or reader.data
-    if name is None or reader.preprocessing is None:
-        raise ValueError(f"{source} is of no known data set; give --data (and --labels model if its classes differ)")
+    name, way = data or reader.data, reader.preprocessing
+    if name is None or way is None:
+        raise ValueError(
+            f"{source} is of no known data set; give --data (and --labels model or --probe 1000 if its classes differ)"
+        )
+    if probe and labels == "model":
+        raise ValueError("probe needs the data's labels; leave out --labels model")
+    if probe:
+        given = image_batches(way, name, images=probe, split="train", batch_size=BATCH, root=root, labelled=True)
+        reader = ProbedReader(reader, fit_probe(reader, given, progress=True))
+    plan = plan_for(
+        reader, window=window, layers=layers, edits=edits, single=single, counts=counts, labels=labels, data=name
+    )
     calibration, test = (
         [(x, y) for x, y in image_batches(
-            reader.preprocessing, name, images=images, split=split, batch_size=BATCH, root=root, labelled=True
+            way, name, images=images, split=split, batch_size=BATCH, root=root, labelled=True
         )]
         for split in ("train", "test")
     )  # fmt: skip
     if labels == "model":
         calibration, test = list(own_labels(reader, calibration)), list(own_labels(reader, test))
-    result = explain(reader, calibration, test, window=window, labels=labels, layers=layers, data=name, progress=True)
-    report(result, out or report_folder(source))
+    report(explain(reader, calibration, test, plan=plan, progress=True), out or report_folder(source))

@@ -77,7 +77,8 @@ def outcome(reader: AttentionReader, batches: Batches) -> Outcome:
         if logits.ndim != 2 or logits.shape[1] <= int(labels.max()):
             raise ValueError(
                 f"{reader.source} gives {tuple(logits.shape[1:])} outputs, the labels go to {int(labels.max())}; "
-                "choose data with its classes, or --labels model to measure agreement with the intact model"
+                "choose data with its classes, --probe 1000 to fit a linear probe, or --labels model to measure "
+                "agreement with the intact model"
             )
         right.append(logits.argmax(1) == labels)
         loss.append(F.cross_entropy(logits, labels, reduction="none"))

@@ -1,6 +1,6 @@
 """The question as one result: fractions by head, effects of single edits, and curves of cumulative ones."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from matplotlib.figure import Figure, SubFigure
 
 from analyses.explain.causal import Effect, Outcome
 from analyses.explain.figure import Curve, Drawing, Panel, draw, interactive, size
+from analyses.explain.plan import Plan
 from analyses.explain.position import HeadPositions
+from analyses.explain.probe import Probe
 from analyses.provenance import environment
 from analyses.result import Result, Table, mean_cell
 
@@ -19,6 +21,7 @@ WORDS = {
     "uniform": "uniform",
     "other": "next head's map",
     "window": "own map in the window",
+    "offset": "strongest offset alone",
     "no bias": "w = 0",
     "no offset": "strongest offset's w = 0",
     "no keys": "K = 0",
@@ -36,23 +39,17 @@ class Explanation(Result):
     positions: HeadPositions
     intact: Outcome
     single: dict[str, list[list[Effect]]]
-    """By edit, layer and head: that one head edited."""
+    """By edit, layer of the plan and head: that one head edited. Empty where the plan has no single edits."""
     order: Int[np.ndarray, "step 2"]
-    """(layer, head) by rising damage of the head's own map in the calibration images' loss."""
-    counts: tuple[int, ...]
-    """How many heads, the first ones of `order`, are replaced at each point of the curves."""
+    """(layer, head) by rising damage of the head's own map in the calibration images' loss; without single edits by
+    falling share of the variance that offsets explain."""
     cumulative: dict[str, list[Effect]]
-    """By edit: those heads at once."""
-    window: int
-    """Side of the "window" replacement, in patches."""
-    layers: tuple[int, ...]
-    """Layers whose heads were edited: the rows of `single`."""
-    labels: str
-    """"data", or "model": accuracy is agreement with the intact model."""
+    """By edit: as many heads at once, the first ones of `order`, as the plan's counts say."""
+    plan: Plan
     device: str
     """What it was measured on."""
-    data: str = ""
-    """Name of the images' data set."""
+    probe: Probe | None = None
+    """The classifier, where it is not the model's own."""
 
     def values(self, edit: str, field: str) -> Float[np.ndarray, "layer head"]:
         """One number of every single-head effect: accuracy, change or loss."""
@@ -76,12 +73,14 @@ class Explanation(Result):
         low, high = self.intact.interval
         images = f"{self.positions.images} training images; {len(self.intact.right)} test images"
         lines = [
-            f"{self.source}{self.data and f' on {self.data}'}: maps from {images}",
-            f"intact {'agreement' if self.labels == 'model' else 'accuracy'} {100 * self.intact.accuracy:.2f} % "
+            f"{self.source}{self.plan.data and f' on {self.plan.data}'}: maps from {images}",
+            *([f"linear probe: {self.probe.words}"] if self.probe else []),
+            f"intact {'agreement' if self.plan.labels == 'model' else 'accuracy'} {100 * self.intact.accuracy:.2f} % "
             f"[{100 * low:.2f}, {100 * high:.2f}]; intervals 95 %, changes paired by image",
             "explained by offset alone, mean of the layer's heads: of the variance about uniform (0 to 1), and of the",
-            "information KL(attention || uniform); then the head whose edit costs most: change of accuracy (points) /",
-            "of loss (nats)",
+            "information KL(attention || uniform)"
+            + ("; then the head whose edit costs most: change of accuracy (points) /" if self.single else ""),
+            *(["of loss (nats)"] if self.single else []),
         ]
         rows = [
             [
@@ -94,20 +93,28 @@ class Explanation(Result):
             ]
             for layer in range(len(self.positions.maps))
         ]
-        ends = [
-            f"  {WORDS[edit]:<24} {100 * row[-1].change:+.2f} "
-            f"[{100 * row[-1].interval[0]:+.2f}, {100 * row[-1].interval[1]:+.2f}]"
-            for edit, row in self.cumulative.items()
-        ]
-        note = [f"all {self.counts[-1]} heads at once, change of accuracy (points):", *ends]
         columns = ["layer", "variance", "information", *(WORDS[edit] for edit in self.single)]
-        return Table(columns, rows, "\n".join(lines), "\n".join(note))
+        return Table(columns, rows, "\n".join(lines), "\n".join(self._points()))
+
+    def _points(self) -> list[str]:
+        """The end of each curve in words, or every point where there are curves alone."""
+        lines = []
+        for i, count in enumerate(self.plan.counts):
+            last = i == len(self.plan.counts) - 1
+            if last or not self.plan.single:
+                which = f"all {count} heads" if last and count == len(self.plan.heads) else f"{count} heads"
+                lines.append(f"{which} at once, change of accuracy (points):")
+                for edit, row in self.cumulative.items():
+                    low, high = row[i].interval
+                    change = f"{100 * row[i].change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+                    lines.append(f"  {WORDS[edit]:<24} {change}")
+        return lines
 
     def _worst(self, edit: str, layer: int) -> str:
         """Accuracy and loss change of the head whose edit costs the most loss."""
-        if layer not in self.layers:
+        if layer not in self.plan.layers:
             return "-"
-        worst = max(self.single[edit][self.layers.index(layer)], key=lambda effect: effect.loss)
+        worst = max(self.single[edit][self.plan.layers.index(layer)], key=lambda effect: effect.loss)
         return f"{100 * worst.change:+.2f} / {worst.loss:+.4f}"
 
     def drawing(self) -> Drawing:
@@ -123,7 +130,8 @@ class Explanation(Result):
         effects = [
             Panel(
                 WORDS[edit], self.values(edit, "loss"),
-                100 * self.values(edit, "change"), [[_words(effect) for effect in row] for row in rows], self.layers,
+                100 * self.values(edit, "change"), [[_words(effect) for effect in row] for row in rows],
+                self.plan.layers,
             )
             for edit, rows in self.single.items()
         ]  # fmt: skip
@@ -136,20 +144,21 @@ class Explanation(Result):
         ]  # fmt: skip
         title = (
             f"{self.source}: {100 * self.intact.accuracy:.1f} % of {len(self.intact.right)} images intact"
-            + (" (agreement with itself)" if self.labels == "model" else "")
+            + (" (agreement with itself)" if self.plan.labels == "model" else "")
         )  # fmt: skip
-        return Drawing(title, fractions, effects, self.counts, curves)
+        return Drawing(title, fractions, effects, self.plan.counts, curves)
 
     def record(self) -> dict[str, Any]:
         """Everything measured."""
         return {
             "source": self.source,
-            "data": self.data,
+            "data": self.plan.data,
+            "probe": self.probe and {**asdict(self.probe), "words": self.probe.words},
             **environment(self.device),
             "grid": self.positions.grid,
-            "window": self.window,
-            "layers": self.layers,
-            "labels": self.labels,
+            "window": self.plan.window,
+            "layers": self.plan.layers,
+            "labels": self.plan.labels,
             "calibration_images": self.positions.images,
             "images": len(self.intact.right),
             "accuracy": self.intact.accuracy,
@@ -160,7 +169,8 @@ class Explanation(Result):
             "to_patches": 1 - self.positions.columns.sum(-1),
             "single": self.single,
             "order": self.order,
-            "counts": self.counts,
+            "ordered_by": "damage of the own map" if self.plan.single else "variance explained",
+            "counts": self.plan.counts,
             "cumulative": self.cumulative,
             "maps": self.positions.maps,
         }

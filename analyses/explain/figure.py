@@ -56,8 +56,8 @@ class Drawing:
 
     @property
     def limit(self) -> float:
-        """Largest size of an effect's colour, or 1 where all are 0."""
-        return max(float(np.nanmax(np.abs(panel.colour))) for panel in self.effects) or 1.0
+        """Largest size of an effect's colour, or 1 where all are 0 or there are none."""
+        return max((float(np.nanmax(np.abs(panel.colour))) for panel in self.effects), default=0.0) or 1.0
 
 
 COLUMNS = 4
@@ -68,7 +68,7 @@ CURVE_TITLES = "heads replaced, least damage first", "change of accuracy (points
 def size(drawing: Drawing) -> tuple[float, float]:
     """Width and height in inches."""
     rows = 1 + -(-len(drawing.effects) // COLUMNS)
-    height = max(1.5, 0.3 * len(drawing.effects[0].colour) + 0.8)
+    height = max(1.5, 0.3 * len(drawing.fractions[0].colour) + 0.8)
     return 3.2 * COLUMNS, rows * height + 0.7
 
 
@@ -92,8 +92,11 @@ def draw(drawing: Drawing, figure: Figure | SubFigure) -> None:
     axes = [figure.add_subplot(grid[1 + i // COLUMNS, i % COLUMNS]) for i in range(len(drawing.effects))]
     for axis, panel in zip(axes, drawing.effects):
         _heat(axis, panel, (-drawing.limit, drawing.limit), EFFECTS)
-    _bar(figure, axes, (-drawing.limit, drawing.limit), EFFECTS, EFFECT_UNIT)
-    figure.suptitle(f"{drawing.title}; below, one head edited: colours loss, numbers accuracy in points", fontsize=9)
+    title = drawing.title
+    if axes:
+        _bar(figure, axes, (-drawing.limit, drawing.limit), EFFECTS, EFFECT_UNIT)
+        title += "; below, one head edited: colours loss, numbers accuracy in points"
+    figure.suptitle(title, fontsize=9)
 
 
 def _heat(axis: Axes, panel: Panel, limits: tuple[float, float], colours: str) -> None:

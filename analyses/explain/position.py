@@ -18,7 +18,7 @@ FLAT = 1e-6
 rounding, and there is nothing to explain."""
 FLOOR = 1e-12
 """Smallest relative attention, as a fraction of the uniform share, in a replacement: no row sums to 0."""
-REPLACEMENTS = ("map", "uniform", "other", "window")
+REPLACEMENTS = ("map", "uniform", "other", "window", "offset")
 """What a head's attention over patches is replaced by; see `HeadPositions.replaced`."""
 
 
@@ -56,7 +56,8 @@ class HeadPositions:
         """The distribution over patches that replaces p(s | t), the same for every image.
 
         "map": the head's own q. "uniform": 1/n. "other": q of the next head of the layer (the last one's next is the
-        first). "window": q of m within `window` x `window` offsets around the target and 0 beyond.
+        first). "window": q of m within `window` x `window` offsets around the target and 0 beyond. "offset": the one
+        source at the largest m, as an AFT of a single position a head reads; 1/n where the grid has none there.
         """
         m = self.maps[layer].clamp(min=FLOOR / self._count)
         if kind == "uniform":
@@ -66,6 +67,8 @@ class HeadPositions:
         elif kind == "window":
             near = [(torch.arange(side) - side // 2).abs() <= window // 2 for side in m.shape[1:]]
             m = m * (near[0][:, None] & near[1][None, :])
+        elif kind == "offset":
+            m = (m == m.amax((1, 2), keepdim=True)).to(m).clamp(min=FLOOR / self._count)
         elif kind != "map":
             raise ValueError(f"kind must be one of {REPLACEMENTS}, got {kind!r}")
         pairs = unfold_offsets(m, self.grid)
