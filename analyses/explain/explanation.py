@@ -159,6 +159,7 @@ class Explanation(Result):
             "window": self.plan.window,
             "layers": self.plan.layers,
             "labels": self.plan.labels,
+            "bfloat16": self.plan.bfloat16,
             "calibration_images": self.positions.images,
             "images": len(self.intact.right),
             "accuracy": self.intact.accuracy,

@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from aft_lens.extraction import AFTReader, AttentionReader
@@ -49,15 +51,17 @@ def explain(
         file=sys.stderr,
     )  # fmt: skip
 
+    device = next(reader.model.parameters()).device
+
     def run(batches: Batches, edit: str = "", which: Sequence[Head] = ()) -> Outcome:
         bar.update()
-        if not which:
-            return outcome(reader, batches)
-        if edit in REMOVALS:
-            assert isinstance(reader, AFTReader)
-            with without(reader, edit, which):
-                return outcome(reader, batches)
-        with substituted(reader, positions, edit, which, plan.window):
+        with ExitStack() as stack:
+            if edit in REMOVALS:
+                assert isinstance(reader, AFTReader)
+                stack.enter_context(without(reader, edit, which))
+            elif which:
+                stack.enter_context(substituted(reader, positions, edit, which, plan.window))
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16))
             return outcome(reader, batches)
 
     effects: dict[str, list[Effect]] = {}
@@ -77,6 +81,6 @@ def explain(
     return Explanation(
         reader.source, positions, whole,
         {edit: [row[i : i + width] for i in range(0, len(row), width)] for edit, row in effects.items()},
-        np.array(order), cumulative, plan, str(next(reader.model.parameters()).device),
+        np.array(order), cumulative, plan, str(device),
         reader.probe if isinstance(reader, ProbedReader) else None,
     )  # fmt: skip

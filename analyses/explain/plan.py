@@ -34,6 +34,8 @@ class Plan:
     """"data", or "model": accuracy is agreement with the intact model."""
     data: str
     """Name of the images' data set."""
+    bfloat16: bool
+    """True: accuracies, intact and edited, under autocast to bfloat16; maps are float32 all the same."""
 
 
 def plan_for(
@@ -46,6 +48,7 @@ def plan_for(
     counts: Sequence[int] | None = None,
     labels: str = "data",
     data: str = "",
+    bfloat16: bool = False,
 ) -> Plan:
     """The plan for a model: all heads and edits, a window of half the grid's side and twelve counts if left out.
 
@@ -66,4 +69,4 @@ def plan_for(
     points = sorted(set(steps if counts is None else counts))
     if not points or points[0] < 1 or points[-1] > len(heads):
         raise ValueError(f"counts must be from 1 to {len(heads)}, the heads that are edited, got {points}")
-    return Plan(window, chosen, heads, tuple(edits or known), single, tuple(points), labels, data)
+    return Plan(window, chosen, heads, tuple(edits or known), single, tuple(points), labels, data, bfloat16)

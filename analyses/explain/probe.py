@@ -74,7 +74,8 @@ class ProbedReader(AttentionReader):
     def logits(self, images: Tensor) -> Tensor:
         """The probe's class logits."""
         features = self.reader.features(images).float()
-        return F.linear(features, self.probe.weight.to(features), self.probe.bias.to(features))
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(features, self.probe.weight.to(features), self.probe.bias.to(features))
 
 
 @torch.no_grad()
