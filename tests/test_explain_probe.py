@@ -7,8 +7,9 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from tiny_dinov2 import dinov2, save_dinov2
 from torchvision.models.vision_transformer import VisionTransformer
-from transformers import Dinov2Config, Dinov2ForImageClassification, Dinov2Model
+from transformers import Dinov2ForImageClassification
 
 from aft_lens.extraction import as_reader
 from aft_lens.extraction.adapters.hf_vit import HFReader
@@ -19,24 +20,6 @@ from analyses.explain import explain, plan_for
 from analyses.explain.position import head_positions
 from analyses.explain.probe import FOLDS, ProbedReader, fit_probe
 from app.cli import main
-
-TINY = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 7,
-    "num_labels": 3,
-}  # fmt: skip
-PREPROCESSING = {
-    "image_processor_type": "BitImageProcessor", "do_resize": True, "size": {"shortest_edge": 28},
-    "do_center_crop": True, "crop_size": {"height": 28, "width": 28}, "do_normalize": True,
-    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
-}  # fmt: skip
-
-
-def dinov2(kind=Dinov2Model):
-    torch.manual_seed(0)
-    model = kind(Dinov2Config(**TINY)).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 def bright_and_dark(count, classes=2):
@@ -122,8 +105,7 @@ def test_a_single_offset_reads_its_source_or_all_where_there_is_none():
 
 @pytest.mark.filterwarnings("ignore:.*use_fast:UserWarning")
 def test_the_command_fits_a_probe(tmp_path, capsys):
-    dinov2().save_pretrained(tmp_path / "dino")
-    (tmp_path / "dino" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING))
+    save_dinov2(tmp_path / "dino")
     rng = np.random.default_rng(0)
     for part in ("train", "test"):
         for level, name in enumerate(("dark", "bright")):

@@ -84,7 +84,7 @@ def command(
     seed: int = 0,
     only_draw: bool = False,
     result: Path = RESULTS / "attention_dinov2.json",
-    figure: Path = Path("docs/dinov2-attention.png"),
+    figure: Path = Path("docs/dinov2-attention"),
 ) -> None:
     """Measure where the heads of a trained ViT look, publish it and draw it.
 
@@ -101,7 +101,7 @@ def command(
         seed: Of the random weights, the bootstrap and the probe's folds.
         only_draw: Draw the published record again, and measure nothing.
         result: JSON file to write, or to draw from.
-        figure: PNG file to write.
+        figure: Figure to write, without the ending: .png and .svg.
     """
     if not only_draw:
         measured = measure(
@@ -111,4 +111,5 @@ def command(
         print(measured)
         print(f"wrote {published(measured, result)}")
     record = read_record(result, "python -m analyses.trained_vit")
-    print(f"wrote {write_whole(figure, drawn(draw(record), 'png'))}")
+    for kind in ("png", "svg"):
+        print(f"wrote {write_whole(figure.with_suffix(f'.{kind}'), drawn(draw(record), kind))}")
