@@ -21,7 +21,7 @@ WORDS = {
     "uniform": "uniform",
     "other": "next head's map",
     "window": "own map in the window",
-    "offset": "strongest offset alone",
+    "offset": "one offset",
     "no bias": "w = 0",
     "no offset": "strongest offset's w = 0",
     "no keys": "K = 0",
