@@ -103,7 +103,6 @@ def test_a_single_offset_reads_its_source_or_all_where_there_is_none():
         torch.testing.assert_close(read[row, 3], torch.full((4, 4), 1 / 16, dtype=torch.float64))
 
 
-@pytest.mark.filterwarnings("ignore:.*use_fast:UserWarning")
 def test_the_command_fits_a_probe(tmp_path, capsys):
     save_dinov2(tmp_path / "dino")
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from tiny_dinov2 import save_dinov2
 from analyses.explain.position import REPLACEMENTS
 from analyses.offset_maps import OffsetMaps
 from analyses.provenance import RESULTS
-from analyses.trained_vit import EDITS, command
+from analyses.trained_vit import EDITS, command, measure
 from analyses.trained_vit.heads import flat_distance, place_words, read_heads
 from analyses.trained_vit.picture import draw
 
@@ -54,8 +54,9 @@ def test_flat_attention_lies_as_far_as_pairs_of_patches_do():
     assert place_words(0, -2) == "2 left"
 
 
-@pytest.mark.filterwarnings("ignore:.*use_fast:UserWarning")
-def test_the_command_measures_and_draws_and_draws_again(tmp_path, capsys):
+@pytest.fixture
+def given(tmp_path):
+    """A tiny model, photos and labelled images, and how they are measured."""
     rng = np.random.default_rng(0)
     for folder, count in (("photos", 6), ("data/train/a", 12), ("data/train/b", 12), ("data/test/a", 6),
                           ("data/test/b", 6)):  # fmt: skip
@@ -64,12 +65,25 @@ def test_the_command_measures_and_draws_and_draws_again(tmp_path, capsys):
         for i in range(count):
             pixels = rng.integers(level, level + 100, (30, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
-    given = {
+    return {
         "source": f"hf:{save_dinov2(tmp_path / 'dino')}", "photos": f"images:{tmp_path / 'photos'}", "images": 4,
-        "labelled": f"folder:{tmp_path / 'data'}", "probe": 20, "calibration": 4, "test": 10, "resamples": 3,
-        "result": tmp_path / "r.json", "figure": tmp_path / "f",
+        "labelled": f"folder:{tmp_path / 'data'}", "root": tmp_path, "probe": 20, "calibration": 4, "test": 10,
+        "resamples": 3, "seed": 0,
     }  # fmt: skip
-    command(**given)
+
+
+def test_the_result_shows_itself(given):
+    found = measure(**given)
+    assert found.table().columns[0] == "layer"
+    assert len(found.table().rows) == 2
+    assert len([axis for axis in found.figure().axes if axis.images]) >= 4
+    assert found.interactive().data
+    assert found.flat == flat_distance((4, 4))
+    assert found.cpu_seconds > 0
+
+
+def test_the_command_measures_and_draws_and_draws_again(given, tmp_path, capsys):
+    command(**given, result=tmp_path / "r.json", figure=tmp_path / "f")
     printed = capsys.readouterr().out
     assert "heads have over a third on one offset" in printed
     assert "linear probe:" in printed
