@@ -146,7 +146,8 @@ class Explanation(Result):
             f"{self.source}: {100 * self.intact.accuracy:.1f} % of {len(self.intact.right)} images intact"
             + (" (agreement with itself)" if self.plan.labels == "model" else "")
         )  # fmt: skip
-        return Drawing(title, fractions, effects, self.plan.counts, curves)
+        order = "least damage" if self.plan.single else "most explained"
+        return Drawing(title, fractions, effects, self.plan.counts, curves, order)
 
     def record(self) -> dict[str, Any]:
         """Everything measured."""

@@ -53,6 +53,8 @@ class Drawing:
     """Colours around 0, on one scale."""
     counts: Sequence[int]
     curves: list[Curve]
+    order: str
+    """Which heads the curves start with."""
 
     @property
     def limit(self) -> float:
@@ -62,7 +64,7 @@ class Drawing:
 
 COLUMNS = 4
 EFFECT_UNIT = "change of loss (nats)"
-CURVE_TITLES = "heads replaced, least damage first", "change of accuracy (points)"
+CURVE_UNIT = "change of accuracy (points)"
 
 
 def size(drawing: Drawing) -> tuple[float, float]:
@@ -85,8 +87,8 @@ def draw(drawing: Drawing, figure: Figure | SubFigure) -> None:
         (line,) = axis.plot(drawing.counts, curve.change, marker="o", markersize=3, label=curve.name)
         axis.fill_between(drawing.counts, curve.low, curve.high, alpha=0.15, color=line.get_color(), linewidth=0)
     axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    axis.set_xlabel(CURVE_TITLES[0], fontsize=7)
-    axis.set_ylabel(CURVE_TITLES[1], fontsize=7)
+    axis.set_xlabel(f"heads replaced, {drawing.order} first", fontsize=7)
+    axis.set_ylabel(CURVE_UNIT, fontsize=7)
     axis.tick_params(labelsize=6)
     axis.legend(fontsize=7, frameon=False)
     axes = [figure.add_subplot(grid[1 + i // COLUMNS, i % COLUMNS]) for i in range(len(drawing.effects))]
@@ -147,8 +149,8 @@ def interactive(drawing: Drawing) -> go.Figure:
             line={"color": colour},
         )  # fmt: skip
         figure.add_trace(line, rows + 1, 1)
-    figure.update_xaxes(title=CURVE_TITLES[0], row=rows + 1, col=1)
-    figure.update_yaxes(title=CURVE_TITLES[1], autorange=True, type="linear", row=rows + 1, col=1)
+    figure.update_xaxes(title=f"heads replaced, {drawing.order} first", row=rows + 1, col=1)
+    figure.update_yaxes(title=CURVE_UNIT, autorange=True, type="linear", row=rows + 1, col=1)
     height = 140 + rows * (120 + 22 * panels[0].colour.shape[0]) + 320
     figure.update_layout(
         title=drawing.title, width=1150, height=height, legend={"orientation": "h", "y": -0.12},
