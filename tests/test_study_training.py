@@ -1,22 +1,19 @@
-"""The study trains once, within a budget, and goes on after a kill; its speed is measured by training."""
+"""The study trains once, within a budget, and goes on after a kill; what follows is read from its runs."""
 
 import json
 import multiprocessing
-from dataclasses import replace
 
 import pytest
-from study_cases import run as finished
 from study_cases import smoke
 
-from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
+from aft_lens.checkpoint import load_checkpoint, read_first, read_metrics
 from analyses.provenance import RESULTS, commanded
-from analyses.study import command
-from analyses.study import train as driver
-from analyses.study.plan import tasks
+from analyses.study import command, worker
+from analyses.study import judge as judging
 from analyses.study.record import Run
-from analyses.study.result import PaperClaims
 from analyses.study.speed import TrainingSpeed
 from analyses.study.tables import configuration_table
+from analyses.study.train import read_runs
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{line}")
@@ -24,14 +21,14 @@ pytestmark = [
 ]
 
 
-def test_the_study_trains_once_and_goes_on(tmp_path, capsys, monkeypatch):
+def test_the_study_trains_once_goes_on_and_is_judged(tmp_path, capsys, monkeypatch):
     study, out = smoke(tmp_path), tmp_path / "out"
-    started = []
+    started, original = [], worker._execute
 
     def cut(task):
-        """Train as ever, but break off the second run in its second epoch."""
+        """Train as ever, but break off the second run of the ViT in its second epoch."""
         started.append(task.name)
-        if task.name == "vit-s1" and started.count(task.name) == 1:
+        if task.name == "digits-claims-vit-s1" and started.count(task.name) == 1:
             with monkeypatch.context() as patch:
                 patch.setattr(
                     "aft_lens.training.checkpointing.Checkpointing.on_train_epoch_start", _break, raising=False
@@ -43,83 +40,84 @@ def test_the_study_trains_once_and_goes_on(tmp_path, capsys, monkeypatch):
         if trainer.current_epoch == 1:
             raise RuntimeError("power cut")
 
-    original = driver.execute
-    monkeypatch.setattr(driver, "execute", cut)
-    with pytest.raises(ValueError, match="vit-s1: RuntimeError: power cut"):
-        command("paper-claims", study=study, workers=0, out=out)
-    record = json.loads((out / "claims.json").read_text())
-    assert len(record["runs"]) == 3
-    assert record["missing"] == ["vit-s1"]
-    with commanded("aft-lens", "study", "paper-claims"):
-        command("paper-claims", study=study, workers=0, out=out)
-    assert sorted(started) == ["conv-s0", "conv-s1", "vit-s0", "vit-s1", "vit-s1"]
-    record = json.loads((out / "claims.json").read_text())
-    assert record["missing"] == []
-    runs = {(run["configuration"], run["seed"]): run for run in record["runs"]}
-    assert runs["vit", 1]["resumed"] is True
-    assert runs["vit", 0]["resumed"] is False
+    monkeypatch.setattr(worker, "_execute", cut)
+    with pytest.raises(ValueError, match="digits-claims-vit-s1: RuntimeError: power cut"):
+        command("train", study=study, workers=0)
+    assert len(read_runs(study)) == 3
+    command("train", study=study, workers=0)
+    assert len(started) == 5
+    runs = {(run.configuration, run.seed): run for run in read_runs(study)}
+    assert runs["vit", 1].resumed is True
+    assert runs["vit", 0].resumed is False
     for run in runs.values():
-        assert run["epochs"] == 2
-        assert 0 <= run["accuracy"] <= 100
-        assert run["images_per_second"] > 0
-        assert run["hardware"]
-    assert record["command"] == "aft-lens study paper-claims"
-    assert sorted(runs["conv", 0]["sizes"]) == ["12", "16"]
-    assert load_checkpoint(study.runs / "conv-s0").config.mixer == "aft_conv"
-    assert len(read_metrics(study.runs / "vit-s1")) == 2
-    assert "1.5 times larger" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="of a run with other epochs; choose another --study"):
-        command("paper-claims", study=replace(study, epochs=3), workers=0, out=out)
+        assert run.epochs == 2
+        assert run.accuracy == pytest.approx(100 * run.rights().mean())
+        assert run.images_per_second > 0
+    conv = runs["conv", 0]
+    assert list(conv.pruned) == ["1", "2", "4", "8", "16"]
+    assert conv.places.positions == 49
+    assert len(conv.places.nearness) == 3
+    assert 0 <= conv.places.without <= 100
+    assert load_checkpoint(study.runs / "digits-claims-vit-s0").config.mixer == "attention"  # transfer starts from it
+    assert not (study.runs / "digits-claims-conv-s0").exists()
+    monkeypatch.setattr(judging, "registration", lambda: ("abc", judging.datetime.min.replace(tzinfo=judging.UTC)))
+    capsys.readouterr()
+    with commanded("aft-lens", "study", "judge"):
+        command("judge", study=smoke(tmp_path, only=()), out=out)
+    record = json.loads((out / "claims.json").read_text())
+    assert record["command"] == "aft-lens study judge"
+    assert record["preregistration"] == "abc"
+    assert "digits-claims-w3-s0" in record["missing"]
+    shown = capsys.readouterr().out
     command("claims-table", out=out)
-    assert capsys.readouterr().out == PaperClaims.read(record).markdown() + "\n"
+    assert capsys.readouterr().out == shown
     rows = configuration_table([Run.read(run) for run in record["runs"]]).rows
-    assert ["ViT", f"{runs['vit', 0]['parameters']:,}", "2", "2"] in [row[:4] for row in rows]
+    assert ["ViT", "digits (small, to try a study)", f"{runs['vit', 0].parameters:,}", "2", "2"] in [
+        r[:5] for r in rows
+    ]
 
 
-def test_runs_of_a_version_without_fingerprints_are_refused_in_words(tmp_path):
-    study = smoke(tmp_path)
-    task = tasks(study)[0]
-    path = task.store.path(task.name)
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({**task.identity(), "accuracy": 90.0}))
-    with pytest.raises(ValueError, match=r"no fingerprint of this run.*choose another --study\.runs"):
-        command("paper-claims", study=study, workers=0, out=tmp_path)
-    path.write_text(json.dumps({**task.identity(), "epochs": 3}))
-    with pytest.raises(ValueError, match="other epochs"):
-        command("paper-claims", study=study, workers=0, out=tmp_path)
-    assert json.loads(path.read_text())["epochs"] == 3
+def test_tuning_chooses_by_validation_images_and_controls_and_rivals_follow(tmp_path, capsys):
+    fields = {"epochs": 1, "seeds": 1}
+    tuning = smoke(tmp_path, plan="tuning", only=("vit",), **fields)
+    command("train", study=tuning, workers=0)
+    command("tuning", study=tuning, out=tmp_path)
+    chosen = json.loads((tmp_path / "tuning.json").read_text())["chosen"]["digits"]["vit"]
+    assert len(chosen["tried"]) == 4
+    assert chosen["val_accuracy"] == max(row["val_accuracy"] for row in chosen["tried"])
+    sparse = smoke(tmp_path, plan="sparsity", only=("conv", "ring", "spaced-2"), **fields)
+    command("train", study=sparse, workers=0)
+    command("rivals", study=sparse, out=tmp_path)
+    points = json.loads((tmp_path / "sparse_rivals.json").read_text())["points"]
+    positions = {point["setting"]: point["positions"] for point in points}
+    assert (positions["ring"], positions["conv"]) == (1, 49)
+    assert positions["spaced-2"] <= 2
+    assert "Positions a head" in capsys.readouterr().out
 
 
-def test_runs_that_ship_keep_weights_snapshots_and_samples_others_only_what_is_needed(tmp_path):
-    study = smoke(tmp_path, seeds=1, only=("conv", "w7"), long_epochs=1, epochs=1)
-    command("paper-claims", study=study, workers=1, out=tmp_path)
-    record = json.loads((tmp_path / "claims.json").read_text())
-    assert record["missing"] == []
-    assert {run["configuration"] for run in record["runs"]} == {"conv", "w7"}
-    left = {path.name for path in study.runs.iterdir() if path.is_dir()}
-    assert left == {"digits-conv", "conv-s0"}  # neither w7's weights nor any run's resume file
-    path = study.runs / "digits-conv"
+def test_models_that_ship_keep_weights_start_and_samples_and_transfer_takes_the_vit_s(tmp_path):
+    study = smoke(tmp_path, plan="long", seeds=1, only=("conv",), epochs=1)
+    command("train", study=study, workers=1)
+    path = study.runs / "digits-long-conv-s0"
     assert load_checkpoint(path).config.mixer == "aft_conv"
     assert len(list((path / "samples").glob("*.png"))) == 32
-    assert read_snapshots(path)
+    assert read_first(path)
     assert "test_accuracy" in (path / "card.md").read_text()
+    assert not path.with_name(f"{path.name}.state").exists()
+    claims = smoke(tmp_path, seeds=1, only=("transfer", "crops"), epochs=1)
+    command("train", study=claims, workers=0)
+    runs = {run.configuration: run for run in read_runs(claims)}
+    assert sorted(runs) == ["crops", "transfer", "vit"]
+    assert list(runs["crops"].sizes) == ["8"]
+    assert runs["crops"].recipe["model"]["img_size"] == 6
+    assert read_metrics(study.runs / "digits-claims-vit-s0")
 
 
 def test_a_budget_ends_the_processes_and_the_rest_is_left(tmp_path, capsys):
     study, before = smoke(tmp_path, epochs=500), set(multiprocessing.active_children())
-    command("paper-claims", study=study, workers=1, budget=2, out=tmp_path)
+    command("train", study=study, workers=1, budget=2)
     assert set(multiprocessing.active_children()) == before
     assert "4 runs left" in capsys.readouterr().out
-
-
-def test_runs_wait_for_the_vit_and_for_time_enough(tmp_path):
-    plan = {task.name: task for task in tasks(smoke(tmp_path, only=("transfer",)))}
-    done = {"vit-s0": finished("vit", 0, 90.0, seconds=20.0, epochs=2)}
-    assert driver._may_start(plan["transfer-s0"], done)
-    assert not driver._may_start(plan["transfer-s1"], done)
-    assert driver._fits(plan["vit-s1"], done, 24.0)
-    assert not driver._fits(plan["vit-s1"], done, 22.0)
-    assert driver._fits(plan["vit-s1"], {}, 1.0)
 
 
 def test_speed_is_measured_by_training(tmp_path, capsys):
