@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from aft_lens.checkpoint import load_checkpoint, read_first
 from aft_lens.models import VisionModel, position_biases
@@ -20,6 +21,8 @@ from analyses.result import Table, mean_cell
 
 TARGETS = 3
 """AFT-full: targets drawn along each side of the grid."""
+IDLE = 0.01
+"""Share of the weight that a bias must move to do anything."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class BiasMaps(MapResult):
     """Entropy of softmax(w) over the map, in nats; log(positions) where w is flat."""
     mean_distance: Float[np.ndarray, "layer head"]
     """Distance from the target in patches, averaged with weights |exp(w) - 1|; NaN where all are 0."""
+    moved: Float[np.ndarray, "layer head"]
+    """Share of a target's weight that the bias moves where keys are equal, 0 to 1: the total variation between the
+    weights with w and with w = 0, in the middle of the training grid. It stays readable where exp(w) - 1 is 1e9."""
     targets: tuple[tuple[int, int], ...] | None = None
     """AFT-full and AFT-local: the target (row, column) of each map along the heads' axis; None by offset."""
     source: str = "model"
@@ -53,6 +59,11 @@ class BiasMaps(MapResult):
         return "offset" if self.targets is None else "target"
 
     @property
+    def idle(self) -> Bool[np.ndarray, "layer head"]:
+        """Heads whose bias moves less than a hundredth of the weight: without it they would do the same."""
+        return self.moved < IDLE
+
+    @property
     def uniform_entropy(self) -> float:
         """Entropy of a flat w, in nats."""
         return math.log(self.maps.shape[2] * self.maps.shape[3])
@@ -61,7 +72,7 @@ class BiasMaps(MapResult):
         """exp(w) − 1: by offset for AFT-conv (Fig. 6 to 8), over the grid for a few targets for AFT-full (Fig. 3)."""
         return HeadMaps(
             self.maps, "exp(w) − 1", by_offset=self.targets is None, label=label or self.source, targets=self.targets,
-            distance=self.mean_distance, words=self.learned.words if self.learned else "",
+            distance=self.mean_distance, words=self.learned.words if self.learned else "", idle=self.idle,
         )  # fmt: skip
 
     def record(self) -> dict[str, Any]:
@@ -72,6 +83,8 @@ class BiasMaps(MapResult):
             "targets": self.targets,
             "entropy_nats": self.entropy,
             "mean_distance_patches": self.mean_distance,
+            "moved": self.moved,
+            "idle": self.idle,
             "learned": self.learned and self.learned.record(),
             "uniform_entropy_nats": self.uniform_entropy,
             "maps": self.maps,
@@ -79,7 +92,10 @@ class BiasMaps(MapResult):
 
     def table(self) -> Table:
         """A row a layer, means over its heads."""
-        columns = ["layer", "entropy (nats)", "effective positions", "mean distance (patches)", "max |exp(w) - 1|"]
+        columns = [
+            "layer", "entropy (nats)", "effective positions", "mean distance (patches)", "max |exp(w) - 1|",
+            "weight moved", "idle heads",
+        ]  # fmt: skip
         if self.learned is not None:
             columns = [*columns, "start |r|", f"strongest as at start (chance {100 * self.learned.chance:.1f} %)"]
         rows = [
@@ -88,10 +104,14 @@ class BiasMaps(MapResult):
                 f"{entropy.mean():.3f}",
                 f"{np.exp(entropy).mean():.1f}",
                 mean_cell(distance, 2),
-                f"{np.abs(maps).max():.3f}",
+                f"{np.abs(maps).max():.4g}",
+                f"{100 * moved.mean():.0f} %",
+                f"{idle.sum()} of {len(idle)}",
                 *([] if self.learned is None else self.learned.cells(i)),
             ]
-            for i, (entropy, distance, maps) in enumerate(zip(self.entropy, self.mean_distance, self.maps))
+            for i, (entropy, distance, maps, moved, idle) in enumerate(
+                zip(self.entropy, self.mean_distance, self.maps, self.moved, self.idle, strict=True)
+            )
         ]
         title = f"exp(w) - 1 by {self.kind}; entropy of a flat w is {self.uniform_entropy:.3f} nats"
         return Table(columns, rows, f"{self.source}: {title}", self.learned.words if self.learned else "")
@@ -124,9 +144,16 @@ def position_bias_maps(
     weight = maps.abs()
     mean = (weight * distance).sum((2, 3)) / weight.sum((2, 3))
     return BiasMaps(
-        maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), targets, source,
-        learned(model, first or {}),
+        maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), _moved(w, model.config.grid_size**2),
+        targets, source, learned(model, first or {}),
     )  # fmt: skip
+
+
+def _moved(w: Float[Tensor, "layer head y x"], sources: int) -> Float[np.ndarray, "layer head"]:
+    """Total variation between softmax(w) over `sources`, those beyond the window at w = 0, and equal weights."""
+    beyond = max(0, sources - w.shape[2] * w.shape[3])
+    logits = torch.cat([w.flatten(2).double(), w.new_zeros(*w.shape[:2], beyond).double()], -1)
+    return ((logits.softmax(-1) - 1 / logits.shape[-1]).abs().sum(-1) / 2).numpy()
 
 
 def _targets(model: VisionModel) -> tuple[torch.Tensor, torch.Tensor]:

@@ -267,7 +267,7 @@ def test_maps_that_are_the_start_are_named(tmp_path, monkeypatch):
     test = page("compare", a="drawn", b="learned")
     assert_well(test)
     captions = [caption.value for caption in test.caption]
-    assert "drawn: mostly their random start (|r| with it 1.00)." in captions
+    assert "drawn: mostly their random start (|r| with the start 1.00)." in captions
     assert any(caption.startswith("learned: made by training") for caption in captions)
 
 

@@ -9,12 +9,16 @@ from lightning_advice import LIGHTNING_ADVICE
 from PIL import Image
 from scipy.stats import pearsonr, spearmanr
 
-from aft_lens.checkpoint import load_checkpoint, read_first, read_snapshots
+from aft_lens.checkpoint import load_checkpoint, read_first, read_snapshots, save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.layers.position_bias import ConvBiasSpec, conv_bias
 from aft_lens.models import VisionModel, create_model, directions, model_config
 from aft_lens.training import read_recipe, train
+from analyses.bias import position_bias_maps
 from analyses.learned.measure import learned, nearness
+from analyses.learned.starts import shared_start
+from analyses.maps.mosaic import Cell, cell_text
+from analyses.pruning.evidence.agreement import command as agreement_command
 from app.cli import main
 
 
@@ -112,3 +116,77 @@ def test_cifar_is_read_from_unpacked_files(tmp_path):
     assert np.array_equal(data.test.images[3].permute(1, 2, 0).numpy(), pixels)
     again = load_data("cifar10", root=tmp_path)
     assert torch.equal(again.train.images, data.train.images)
+
+
+def with_w(w, **changes):
+    """A model whose first layer has the bias w."""
+    model = create_model("aft_conv_digits", depth=1, embed_dim=4 * len(w), num_heads=len(w), window_size=w.shape[-1], **changes)
+    model.blocks[0].get_submodule("mixer.position_bias").assign(w)
+    return model
+
+
+def test_what_a_bias_moves_is_bounded_and_idle_heads_are_told():
+    w = torch.zeros(4, 3, 3)
+    w[1, 0, 0] = 25.0  # exp(w) - 1 of 7e10
+    w[2, 1, 1] = 0.3
+    w[3] = 2.0
+    found = position_bias_maps(with_w(w))
+    sources = 64
+    shares = [0.0, 1 - 1 / sources, (np.exp(0.3) / (sources - 1 + np.exp(0.3)) - 1 / sources)]
+    shares.append(9 * np.exp(2) / (9 * np.exp(2) + 55) - 9 / sources)
+    assert found.moved[0].tolist() == pytest.approx(shares, abs=1e-6)
+    assert found.idle[0].tolist() == [True, False, True, False]
+    assert found.table().mappings()[0]["idle heads"] == "2 of 4"
+    assert found.record()["moved"].max() < 1
+    assert found.head_maps().select_heads([2, 1]).idle.tolist() == [[True, False]]
+    assert "does nothing" in cell_text(found.head_maps(), Cell(0, 2, 0, 0))
+    assert "does nothing" not in cell_text(found.head_maps(), Cell(0, 1, 0, 0))
+
+
+def test_heads_far_apart_have_scales_of_their_own_and_idle_ones_a_frame():
+    w = torch.zeros(3, 3, 3)
+    w[0, 0, 0], w[1, 0, 1] = 25.0, 1.0
+    figure = position_bias_maps(with_w(w, num_classes=3)).figure()
+    tiles = figure.axes[:3]
+    assert [float(np.abs(tile.images[0].get_array()).max()) for tile in tiles] == [1, 1, 0]
+    assert [tile.get_frame_on() for tile in tiles] == [False, False, True]
+    assert "each head's own scale" in figure.axes[-1].get_ylabel()
+    near = position_bias_maps(with_w(torch.linspace(-1, 1, 27).reshape(3, 3, 3))).figure()
+    assert near.axes[-1].get_ylabel() == "exp(w) − 1"
+
+
+def saved(tmp_path, name, seed, *, first=True, **changes):
+    torch.manual_seed(seed)
+    model = tiny(**changes) if seed == 0 else create_model("aft_conv_digits", depth=2, embed_dim=16, num_heads=2)
+    start = directions(model) if first else None
+    return save_checkpoint(tmp_path / name, model, data={}, recipe={}, seed=seed, metrics=[], first=start)
+
+
+def test_models_of_one_draw_are_told_from_others(tmp_path):
+    one, twin = saved(tmp_path, "one", 0), saved(tmp_path, "twin", 0, position_bias="single")
+    other = saved(tmp_path, "other", 1)
+    assert "start from one draw in 2 of 2 layers" in shared_start(one, twin)
+    assert shared_start(one, other) == ""
+    assert shared_start(one, "timm:vit_tiny") == ""
+    old, older = (saved(tmp_path, name, 0, first=False) for name in ("old", "older"))
+    assert "one seed (0) and one shape" in shared_start(old, older)
+    assert shared_start(old, other) == ""
+
+
+def test_comparisons_of_heads_refuse_a_shared_draw(tmp_path, capsys):
+    one, twin = saved(tmp_path, "one", 0), saved(tmp_path, "twin", 0)
+    for path in (one, twin):  # biases that differ from 0, alike in both
+        model = load_checkpoint(path).model
+        for block in model.blocks:
+            block.get_submodule("mixer.position_bias").gamma.data.fill_(1.0)
+        data = load_data("digits").record()
+        save_checkpoint(path, model, data=data, recipe={}, seed=0, metrics=[], first=read_first(path))
+    line = ["match", str(one), str(twin), "--draws", "2", "--components", "2", "--out", str(tmp_path / "out")]
+    assert main(line) == 2
+    assert "train one with another seed, or give --shared_start true" in capsys.readouterr().err
+    assert main([*line, "--shared_start", "true"]) == 0
+    assert "Beware: " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="start from one draw"):
+        agreement_command([one, twin])
+    agreement_command([one, twin], draws=2, shared_start=True)
+    assert "Beware" in capsys.readouterr().out

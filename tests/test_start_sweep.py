@@ -1,7 +1,6 @@
 """The sweep of starts, with tiny models on digits, in this process."""
 
 import json
-from concurrent.futures import Future
 
 import pytest
 from lightning_advice import LIGHTNING_ADVICE
@@ -9,42 +8,23 @@ from lightning_advice import LIGHTNING_ADVICE
 from aft_lens.checkpoint import load_checkpoint, read_first, read_metrics
 from analyses.learned import start_sweep
 from analyses.learned.measure import learned
-from analyses.learned.start_sweep import Cell, command, run
+from analyses.learned.start_sweep import Start, command, run
 from analyses.provenance import RESULTS
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in LIGHTNING_ADVICE]
-
-
-class Inline:
-    """Runs what it is given at once, in place of a pool of processes."""
-
-    def __init__(self, *_args, **_options):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        pass
-
-    def submit(self, call, *given):
-        future = Future()
-        future.set_result(call(*given))
-        return future
 
 
 @pytest.fixture
 def digits(monkeypatch):
     tiny = ("model.depth=1", "model.embed_dim=16", "model.num_heads=2", "data.batch_size=500")
     monkeypatch.setitem(start_sweep.DATA, "digits", tiny)
-    monkeypatch.setattr(start_sweep, "ProcessPoolExecutor", Inline)
 
 
 def test_a_row_says_what_its_run_measured(digits, tmp_path):
-    cell = Cell("digits", "single", 0.05, 3.0, seed=1, epochs=1)
-    row = run(cell, "data", tmp_path, "cpu")
+    start = Start("digits", "single", 0.05, 3.0, seed=1, epochs=1)
+    row = run(start, "data", tmp_path, "cpu")
     assert (row.start, row.scale, row.seed, len(row.nearness)) == (0.05, 3.0, 1, 1)
-    kept = tmp_path / cell.name
+    kept = tmp_path / start.name
     assert row.val_accuracy == pytest.approx(100 * read_metrics(kept)[-1]["val_accuracy"])
     assert row.start_correlation == learned(load_checkpoint(kept).model, read_first(kept)).start_correlation
     recipe = load_checkpoint(kept).config
@@ -57,15 +37,15 @@ def test_the_sweep_goes_on_where_it_stopped(digits, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(start_sweep, "CONFIGURATIONS", {"dense": ()})
     trained = []
 
-    def counted(cell, *given):
-        trained.append(cell)
-        return run(cell, *given)
+    def counted(start, *given):
+        trained.append(start)
+        return run(start, *given)
 
     monkeypatch.setattr(start_sweep, "run", counted)
-    options = {"out": tmp_path / "sweep", "epochs": 1, "accelerator": "cpu", "only": ("digits",)}
+    options = {"out": tmp_path / "sweep", "epochs": 1, "accelerator": "cpu", "only": ("digits",), "workers": 0}
     command(**options, dense_seeds=1, result=tmp_path / "one.json")
     command(**options, dense_seeds=2, result=tmp_path / "two.json")
-    assert [(cell.start, cell.seed) for cell in trained] == [(1.0, 0), (0.05, 0), (1.0, 1), (0.05, 1)]
+    assert [(start.start, start.seed) for start in trained] == [(1.0, 0), (0.05, 0), (1.0, 1), (0.05, 1)]
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert (one["planned"], two["planned"]) == (2, 4)
     assert two["rows"][:2] == one["rows"]

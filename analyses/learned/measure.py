@@ -45,7 +45,7 @@ class Learned:
     def words(self) -> str:
         """What is to be said beside the maps: whose they mostly are."""
         whose = "mostly their random start" if self.start_correlation > MOSTLY else "made by training"
-        return f"{whose} (|r| with it {self.start_correlation:.2f})"
+        return f"{whose} (|r| with the start {self.start_correlation:.2f})"
 
     def cells(self, layer: int) -> list[str]:
         """A layer's mean |correlation|, and its share of heads with the start's strongest offset."""

@@ -4,10 +4,10 @@ python -m analyses.learned.start_sweep --root data --out runs/start-sweep
 """
 
 import itertools
-import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +21,7 @@ from aft_lens.files import write_whole
 from aft_lens.models import position_biases
 from aft_lens.training import evaluate, quiet_lightning, read_recipe, train
 from aft_lens.training.run import remove_run, state_folder
+from analyses.cells import Cell, run_cells
 from analyses.command import run_module
 from analyses.learned.measure import learned, nearness
 from analyses.provenance import RESULTS, made_by
@@ -47,6 +48,8 @@ DATA = {
     ),
 }  # fmt: skip
 """By data set: a patch stem, so that nothing else mixes neighbours."""
+LIFE = 3
+"""Runs that a process makes: what CUDA graphs hold on the device goes with their process alone."""
 METHOD = (
     "Every cell is one run of the same recipe (flip-crop, batch 500, lr 0.002, cosine, warm-up of a tenth) with "
     "nothing changed but the start of w', the learning rate of position biases and the configuration. val_accuracy: "
@@ -57,7 +60,7 @@ METHOD = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class Start:
     """One run of the sweep."""
 
     data: str
@@ -85,8 +88,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row(Cell):
-    """What came of a cell; see `METHOD`."""
+class Row(Start):
+    """What came of a run; see `METHOD`."""
 
     val_accuracy: float
     """Percent."""
@@ -101,13 +104,13 @@ class Row(Cell):
     images_per_second: float
 
 
-def run(cell: Cell, root: str, out: Path, accelerator: str) -> Row:
-    """Train a cell from its beginning and measure it."""
+def run(start: Start, root: str, out: Path, accelerator: str) -> Row:
+    """Train with a start from the beginning, and measure."""
     torch.set_num_threads(1)
-    path = out / cell.name
+    path = out / start.name
     remove_run(path)
     with quiet_lightning():
-        train(read_recipe("digits-conv", *cell.changes(root, accelerator)), path, progress=False)
+        train(read_recipe("digits-conv", *start.changes(root, accelerator)), path, progress=False)
     loaded = load_checkpoint(path)
     found = learned(loaded.model, read_first(path))
     assert found is not None
@@ -115,7 +118,7 @@ def run(cell: Cell, root: str, out: Path, accelerator: str) -> Row:
     near = np.nanmean(nearness(biases), 1)
     rows = read_metrics(path)
     device = "cuda" if accelerator == "gpu" else "cpu"
-    data = load_data(cell.data, root=root, img_size=loaded.config.img_size)
+    data = load_data(start.data, root=root, img_size=loaded.config.img_size)
     batches = ResidentBatches(data, "val", 500, device=device)
     for block in loaded.model.blocks:
         bias: Any = block.get_submodule("mixer.position_bias")
@@ -123,7 +126,7 @@ def run(cell: Cell, root: str, out: Path, accelerator: str) -> Row:
     without = evaluate(loaded.model, batches, data.classes, device=device).accuracy
     shutil.rmtree(state_folder(path))
     return Row(
-        **asdict(cell), val_accuracy=100 * rows[-1]["val_accuracy"], without=100 * without,
+        **asdict(start), val_accuracy=100 * rows[-1]["val_accuracy"], without=100 * without,
         start_correlation=found.start_correlation, stayed=found.stayed, chance=found.chance,
         nearness=tuple(near.tolist()), largest=max(float(w.detach().max()) for w in biases),
         images_per_second=fmean(row["images_per_second"] for row in rows[1:] or rows),
@@ -136,12 +139,13 @@ def command(
     epochs: int = 8,
     seeds: int = 1,
     dense_seeds: int = 2,
-    workers: int = 12,
+    workers: int = 5,
+    budget: float = 0.0,
     accelerator: str = "gpu",
     only: tuple[str, ...] = ("cifar10", "fashion-mnist"),
     result: Path = RESULTS / "start_sweep.json",
 ) -> None:
-    """Train every cell that is missing in `out`, and write the sweep; run again to go on after a kill.
+    """Train every run that is missing in `out`, and write the sweep; run again to go on after a kill.
 
     Args:
         root: Folder of the data sets.
@@ -150,48 +154,44 @@ def command(
         seeds: Seeds of entropy-regularized and single-position runs.
         dense_seeds: Seeds of dense ones.
         workers: Processes.
+        budget: Seconds after which training stops, to go on with the same command later; 0 is no limit.
         accelerator: gpu or cpu.
         only: Data sets.
         result: JSON to write.
     """
-    cells = [
-        Cell(data, name, start, scale, seed, epochs)
+    starts = [
+        Start(data, name, start, scale, seed, epochs)
         for seed in range(max(seeds, dense_seeds))
         for data, name, start, scale in itertools.product(only, CONFIGURATIONS, STARTS, SCALES)
         if seed < (dense_seeds if name == "dense" else seeds)
     ]
-    device = "cuda" if accelerator == "gpu" else "cpu"
-    store, rows = Store(out / "rows"), {}
-    marks = {cell: fingerprint(cell, cell.changes(root, accelerator)) for cell in cells}
-    missing = []
-    for cell in cells:
-        kept = store.get(cell.name, marks[cell])
-        if kept is None:
-            missing.append(cell)
-        else:
-            rows[cell.name] = kept
+    todo = [Cell(start.name, *_work(start, root, out, accelerator)) for start in starts]
+    rows: dict[str, Any] = {}
     for data in only:
         load_data(data, root=root)  # decoded once, before the processes start
-    # A process a run: what CUDA graphs hold on the device goes with their process alone.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        running = {pool.submit(run, cell, root, out, accelerator): cell for cell in missing}
-        for done in as_completed(running):
-            cell = running[done]
-            rows[cell.name] = asdict(done.result())
-            store.put(cell.name, marks[cell], rows[cell.name])
-            row = rows[cell.name]
-            print(
-                f"{cell.name:34} {row['val_accuracy']:.2f} % (w = 0 {row['without']:.2f}), "
-                f"start {row['start_correlation']:.2f}, stayed {row['stayed']:.2f}, "
-                f"{row['images_per_second']:,.0f} images/s", flush=True,
-            )  # fmt: skip
-            record = {
-                **made_by(device), "workers": workers,
-                "planned": len(cells), "method": METHOD,
-                "rows": [rows[cell.name] for cell in cells if cell.name in rows],
-            }  # fmt: skip
-            write_whole(result, dump(record))
-    print(f"{len(rows)} cells in {result}")
+
+    def done(cell: Cell, row: Any) -> None:
+        rows[cell.name] = row
+        print(
+            f"{cell.name:34} {row['val_accuracy']:.2f} % (w = 0 {row['without']:.2f}), "
+            f"start {row['start_correlation']:.2f}, stayed {row['stayed']:.2f}, "
+            f"{row['images_per_second']:,.0f} images/s", flush=True,
+        )  # fmt: skip
+
+    found = run_cells(todo, Store(out / "rows"), workers=workers, budget=budget, life=LIFE, done=done)
+    record = {
+        **made_by("cuda" if accelerator == "gpu" else "cpu"), "workers": workers, "planned": len(todo),
+        "method": METHOD, "rows": [found.rows[cell.name] for cell in todo if cell.name in found.rows],
+    }  # fmt: skip
+    write_whole(result, dump(record))
+    if found.failed:
+        raise ValueError("runs failed:\n  " + "\n  ".join(f"{name}: {why}" for name, why in found.failed.items()))
+    print(f"{len(found.rows)} of {len(todo)} cells in {result}")
+
+
+def _work(start: Start, root: str, out: Path, accelerator: str) -> tuple[str, Callable[[], Row]]:
+    """The fingerprint of a run, and the run."""
+    return fingerprint(start, start.changes(root, accelerator)), partial(run, start, root, out, accelerator)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from analyses.maps.frame import framed
 
@@ -32,6 +32,8 @@ class HeadMaps:
     """The position (row, column) that each column's maps are drawn for, where the columns are targets."""
     distance: Float[np.ndarray, "layer head"] | None = None
     """Mean distance from the target in patches, where the analysis gives it."""
+    idle: Bool[np.ndarray, "layer head"] | None = None
+    """Heads that do nothing, where the analysis says so."""
     chosen: Sequence[int] | None = None
     """Numbers of the heads in the model, where they are some of its heads alone."""
 
@@ -82,8 +84,9 @@ class HeadMaps:
         place = [list(self.numbers).index(number) for number in chosen]
         targets = None if self.targets is None else [self.targets[i] for i in place]
         distance = None if self.distance is None else self.distance[:, place]
+        idle = None if self.idle is None else self.idle[:, place]
         return replace(
-            self, values=self.values[:, place], targets=targets, distance=distance, chosen=[*chosen]
+            self, values=self.values[:, place], targets=targets, distance=distance, idle=idle, chosen=[*chosen]
         )  # fmt: skip
 
     def head_window(self, first: int, count: int = MOST_HEADS) -> "HeadMaps":

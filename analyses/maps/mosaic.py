@@ -29,7 +29,9 @@ class Cell(NamedTuple):
 def cell_text(maps: HeadMaps, cell: Cell) -> str:
     """A cell in words: layer, head and its offset or position."""
     if maps.by_offset:
-        return f"Layer {cell.layer}, {maps.column} {cell.head}, offset Δy {cell.y:+d}, Δx {cell.x:+d}"
+        idle = maps.idle is not None and maps.idle[cell.layer, list(maps.numbers).index(cell.head)]
+        does = " (does nothing)" if idle else ""
+        return f"Layer {cell.layer}, {maps.column} {cell.head}{does}, offset Δy {cell.y:+d}, Δx {cell.x:+d}"
     if maps.targets is None:
         return f"Layer {cell.layer}, {maps.column} {cell.head}, row {cell.y}, column {cell.x}"
     row, column = maps.targets[list(maps.numbers).index(cell.head)]

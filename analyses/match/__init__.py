@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
 from analyses.command import save
+from analyses.learned.starts import check_starts
 from analyses.match.atlas import atlas
 from analyses.match.figure import draw, interactive, size
 from analyses.match.heads import Frame, Heads, common_frame, shaped_heads
@@ -37,6 +38,8 @@ class Match(Result):
     framing: str
     matchings: tuple[Matching, ...]
     seed: int
+    shared_start: str = ""
+    """What the models share of the draw that they started from, in words; empty where nothing is."""
 
     @property
     def size(self) -> tuple[float, float]:  # type: ignore[override]
@@ -56,6 +59,7 @@ class Match(Result):
         return {
             **environment(),
             "seed": self.seed,
+            "shared_start": self.shared_start,
             "frame": self.frame,
             "framing": self.framing,
             "nulls": NULLS,
@@ -91,7 +95,7 @@ class Match(Result):
              f"[{one.interval[0]:.3f}, {one.interval[1]:.3f}]", f"{one.p_value:.3g}", str(len(one.draws))]
             for matching in self.matchings for one in matching.baselines
         ]  # fmt: skip
-        note = []
+        note = [f"Beware: {self.shared_start}"] if self.shared_start else []
         for matching in self.matchings:
             note.append(f"most alike by {matching.measure} (layer.head)")
             for (i, j), score in list(zip(matching.pairs, matching.scores))[:SHOWN]:
@@ -111,6 +115,7 @@ def command(
     draws: int = 200,
     components: int = 6,
     clusters: int | None = None,
+    shared_start: bool = False,
     seed: int = 0,
     device: str = "cpu",
     out: Path = Path("reports/match"),
@@ -127,20 +132,22 @@ def command(
         draws: Random exchanges of offsets for each baseline; fewer for earth mover's between many heads.
         components: NMF components of the atlas.
         clusters: Clusters of the atlas; the number with the best silhouette if left out.
-        seed: Of the baselines, the NMF and random weights.
+        shared_start: Pair models whose heads started from one draw too, which is refused otherwise, and say so.
+        seed: Of the baselines, the NMF and random weights; the second model's random weights have the next one.
         device: Where a ViT runs.
         out: Folder for match and atlas, each as .json, .png, .svg and .html.
     """
+    words = check_starts([first, second], allowed=shared_start) if pretrained else ""
     maps = [
         read_offset_maps(
-            spec, images=images, data=data, seed=seed, control=not pretrained, device=device, progress=True
+            spec, images=images, data=data, seed=number, control=not pretrained, device=device, progress=True
         )
-        for spec in (first, second)
+        for spec, number in ((first, seed), (second, seed + 1))
     ]
     frame = common_frame(maps[0], maps[1], framing)
     a, b = (shaped_heads(one, frame) for one in maps)
     found = Match(
-        a, b, frame, framing, tuple(match(a, b, measure, draws=draws, seed=seed) for measure in MEASURES), seed
+        a, b, frame, framing, tuple(match(a, b, measure, draws=draws, seed=seed) for measure in MEASURES), seed, words
     )
     both = atlas((a, b), components=components, clusters=clusters, seed=seed)
     print(found, both, sep="\n")

@@ -20,6 +20,7 @@ from aft_lens.statistics import percentile_interval, permutation_p
 from analyses import theme
 from analyses.assignment import assign, exchangeable, relabelling
 from analyses.command import run_module
+from analyses.learned.starts import check_starts
 from analyses.pruning.criteria import score
 from analyses.pruning.cutting.masks import select
 from analyses.result import Result, Table
@@ -153,8 +154,9 @@ def _relabelled(run: Sequence[Tensor], groups: Sequence[np.ndarray], generator: 
 
 
 def command(
-    checkpoints: list[Path], keep: int = 1, criterion: str = "hard", draws: int = 500, out: Path | None = None
-) -> None:
+    checkpoints: list[Path], keep: int = 1, criterion: str = "hard", draws: int = 500, shared_start: bool = False,
+    out: Path | None = None,
+) -> None:  # fmt: skip
     """Compare the offsets that runs of one model with different seeds keep, and print overlap against chance.
 
     Args:
@@ -162,8 +164,11 @@ def command(
         keep: offsets a head.
         criterion: one that needs no images (magnitude, hard, random, centre).
         draws: relabellings for the permutation baseline.
+        shared_start: compare models that started from one draw too, which is refused otherwise, and say so.
         out: a folder for JSON and figures.
     """
+    if words := check_starts(checkpoints, allowed=shared_start):
+        print(f"Beware: {words}")
     models = [load_checkpoint(path).model for path in checkpoints]
     runs = [select(score(model, criterion), keep) for model in models]
     found = [agreement(runs, null=null, draws=draws) for null in NULLS]

@@ -11,6 +11,7 @@ from typing import Any
 from aft_lens.checkpoint import load_checkpoint, read_metrics
 from aft_lens.models import create_model
 from aft_lens.statistics import Interval
+from analyses.learned.starts import check_starts
 from analyses.pruning.criteria import score
 from analyses.pruning.cutting.compact import compact_model, masked_model
 from analyses.pruning.cutting.heads import droppable_heads
@@ -122,6 +123,7 @@ def structure(kinds: dict[str, list[str]], keeps: Sequence[int], out: Path) -> l
     for (kind, checkpoints), keep in itertools.product(kinds.items(), keeps):
         if len(checkpoints) < 2 or (kind == "single position" and keep > 1):
             continue
+        check_starts(checkpoints)
         models = [load_checkpoint(path).model for path in checkpoints]
         runs = [select(score(model, "magnitude"), keep) for model in models]
         for null in NULLS:
