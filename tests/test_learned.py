@@ -120,7 +120,9 @@ def test_cifar_is_read_from_unpacked_files(tmp_path):
 
 def with_w(w, **changes):
     """A model whose first layer has the bias w."""
-    model = create_model("aft_conv_digits", depth=1, embed_dim=4 * len(w), num_heads=len(w), window_size=w.shape[-1], **changes)
+    model = create_model(
+        "aft_conv_digits", depth=1, embed_dim=4 * len(w), num_heads=len(w), window_size=w.shape[-1], **changes
+    )
     model.blocks[0].get_submodule("mixer.position_bias").assign(w)
     return model
 
@@ -144,12 +146,12 @@ def test_what_a_bias_moves_is_bounded_and_idle_heads_are_told():
 
 
 def test_heads_far_apart_have_scales_of_their_own_and_idle_ones_a_frame():
-    w = torch.zeros(3, 3, 3)
-    w[0, 0, 0], w[1, 0, 1] = 25.0, 1.0
-    figure = position_bias_maps(with_w(w, num_classes=3)).figure()
-    tiles = figure.axes[:3]
-    assert [float(np.abs(tile.images[0].get_array()).max()) for tile in tiles] == [1, 1, 0]
-    assert [tile.get_frame_on() for tile in tiles] == [False, False, True]
+    w = torch.zeros(4, 3, 3)
+    w[0, 0, 0], w[1, 0, 1], w[2, 0, 2] = 25.0, 1.0, 1.0
+    figure = position_bias_maps(with_w(w)).figure()
+    tiles = figure.axes[:4]
+    assert [float(np.abs(tile.images[0].get_array()).max()) for tile in tiles] == [1, 1, 1, 0]
+    assert [tile.get_frame_on() for tile in tiles] == [False, False, False, True]
     assert "each head's own scale" in figure.axes[-1].get_ylabel()
     near = position_bias_maps(with_w(torch.linspace(-1, 1, 27).reshape(3, 3, 3))).figure()
     assert near.axes[-1].get_ylabel() == "exp(w) − 1"

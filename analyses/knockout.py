@@ -1,0 +1,256 @@
+"""What a model loses when its position biases are zeroed, shuffled, mirrored, shifted, or kept near or far alone."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+from tqdm import tqdm
+
+from aft_lens.checkpoint import load_checkpoint
+from aft_lens.layers.position_bias import Free
+from aft_lens.models import VisionModel
+from analyses.command import report, report_folder
+from analyses.explain.causal import Effect, Outcome, compare
+from analyses.maps.frame import offsets
+from analyses.pruning.images import load_images
+from analyses.pruning.measuring.cost import Batches, predict
+from analyses.result import Result, Table
+from analyses.theme import axes, layout
+
+NEAR = 1.5
+"""Patches from the target up to which an offset is near: itself and its eight neighbours."""
+SHOWN = 500
+"""Test images of the app's page."""
+
+
+def _shuffled(w: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.rand(len(w), w[0].numel(), generator=generator).argsort(1)
+    return w.flatten(1).gather(1, order.to(w.device)).reshape(w.shape)
+
+
+def _shifted(w: Tensor) -> Tensor:
+    return F.pad(w, (1, 0))[..., :-1]
+
+
+def _near(w: Tensor) -> Tensor:
+    return w * torch.from_numpy(np.hypot(*offsets(w.shape[1:])) <= NEAR).to(w)
+
+
+EDITS: Mapping[str, tuple[str, Callable[[Tensor, torch.Generator], Tensor]]] = {
+    "zero": ("w = 0", lambda w, generator: torch.zeros_like(w)),
+    "shuffled": ("places of each head shuffled", _shuffled),
+    "mirrored": ("left and right exchanged", lambda w, generator: w.flip(2)),
+    "shifted": ("one patch to the right", lambda w, generator: _shifted(w)),
+    "near": (f"kept within {NEAR:g} patches alone", lambda w, generator: _near(w)),
+    "far": (f"kept beyond {NEAR:g} patches alone", lambda w, generator: w - _near(w)),
+}
+"""By name: in words, and what becomes of w, `h y x`; places that are left out have w = 0, the pooled weight."""
+
+
+@dataclass(frozen=True)
+class Knock:
+    """One edit of some heads, on the same images as the intact model."""
+
+    edit: str
+    """Of `EDITS`."""
+    layer: int | None
+    """None: all layers."""
+    head: int | None
+    """None: all heads of it."""
+    effect: Effect
+    largest: float
+    """Largest change of a logit; 0 where the heads do nothing that is asked of them."""
+
+
+@dataclass(frozen=True)
+class Knockout(Result):
+    """Edits of a model's position biases and what they cost on fixed test images."""
+
+    name = "knockout"
+
+    source: str
+    data: str
+    images: int
+    accuracy: float
+    """Of the intact model, a share."""
+    interval: tuple[float, float]
+    knocks: tuple[Knock, ...]
+    seed: int
+    """Of the shuffles."""
+
+    @property
+    def size(self) -> tuple[float, float]:  # type: ignore[override]
+        """As high as there are edits."""
+        return 7.5, 1.2 + 0.28 * len(self.knocks)
+
+    def record(self) -> dict[str, Any]:
+        """Every edit with its paired intervals."""
+        words = {name: words for name, (words, _) in EDITS.items()}
+        return {
+            "source": self.source, "data": self.data, "images": self.images, "seed": self.seed,
+            "accuracy": self.accuracy, "interval": self.interval, "edits": words, "knocks": self.knocks,
+        }  # fmt: skip
+
+    def table(self) -> Table:
+        """An edit a row."""
+        rows = [
+            [knock.edit, _where(knock), f"{100 * knock.effect.accuracy:.2f}", _points(knock.effect),
+             f"{knock.effect.loss:+.4f}", f"{knock.largest:.3g}"]
+            for knock in self.knocks
+        ]  # fmt: skip
+        columns = ("edit", "heads", "accuracy %", "change (points) [95 %]", "loss (nats)", "max |Δlogit|")
+        low, high = (100 * end for end in self.interval)
+        title = (
+            f"{self.source} on {self.images} test images of {self.data}: {100 * self.accuracy:.2f} % "
+            f"[{low:.2f}, {high:.2f}]; changes are paired by image"
+        )
+        note = "\n".join(f"{name}: {EDITS[name][0]}" for name in dict.fromkeys(knock.edit for knock in self.knocks))
+        return Table(columns, rows, title, note, words=2)
+
+    def plot(self, figure: Figure | SubFigure) -> None:
+        """Change of accuracy with its interval, an edit a row."""
+        axis = figure.subplots()
+        for place, knock in enumerate(self.knocks):
+            axis.plot([100 * end for end in knock.effect.interval], [place] * 2, color="#2f6db3", lw=1.6)
+            axis.plot(100 * knock.effect.change, place, "o", color="#2f6db3", ms=4)
+        axis.axvline(0, color="#888888", lw=0.8)
+        axis.set_yticks(
+            range(len(self.knocks)), [f"{knock.edit}, {_where(knock)}" for knock in self.knocks], fontsize=7
+        )
+        axis.set_ylim(len(self.knocks) - 0.5, -0.5)
+        axis.set_xlabel(f"change of accuracy from {100 * self.accuracy:.1f} %, points, and 95 % interval")
+
+    def interactive(self) -> go.Figure:
+        """The same with the values under the pointer."""
+        changes = [100 * knock.effect.change for knock in self.knocks]
+        ends = [100 * knock.effect.interval[1] for knock in self.knocks]
+        figure = go.Figure(
+            go.Scatter(
+                x=changes, y=[f"{knock.edit}, {_where(knock)}" for knock in self.knocks], mode="markers",
+                error_x={"array": [end - change for end, change in zip(ends, changes, strict=True)]},
+                customdata=[_points(knock.effect) for knock in self.knocks], hovertemplate="%{y}: %{customdata} points",
+            )
+        )  # fmt: skip
+        figure.update_yaxes(autorange="reversed")
+        figure.update_xaxes(title="change of accuracy, points, and 95 % interval")
+        return layout(axes(figure), height=120 + 24 * len(changes))
+
+
+@contextmanager
+def edited(model: VisionModel, biases: Mapping[int, Float[Tensor, "h y x"]]) -> Iterator[None]:
+    """Inside, AFT-conv layers of these numbers compute with these biases."""
+    mixers: list[Any] = [block.mixer for block in model.blocks]
+    kept = {layer: mixers[layer].position_bias for layer in biases}
+    for layer, w in biases.items():
+        mixers[layer].position_bias = Free(*w.shape).to(w)
+        mixers[layer].position_bias.assign(w)
+    try:
+        yield
+    finally:
+        for layer, bias in kept.items():
+            mixers[layer].position_bias = bias
+
+
+def knock_out(
+    model: VisionModel, batches: Batches, *, by: str = "layer", source: str = "model", data: str = "", seed: int = 0,
+    progress: bool = False,
+) -> Knockout:  # fmt: skip
+    """Edit all heads at once by every edit, and, `by` layer or head, each of them by w = 0 alone.
+
+    Raises ValueError for a model without position biases by offset, on another `by`, and without any image.
+    """
+    if model.config.traits.weights != "offset":
+        raise ValueError(f"model mixes with {model.config.mixer}, which has no position biases by offset to knock out")
+    if by not in ("model", "layer", "head"):
+        raise ValueError(f"by must be model, layer or head, got {by!r}")
+    sides = (model.config.window_size,) * 2
+    mixers: list[Any] = [block.mixer for block in model.blocks]
+    w = [mixer.position_bias.dense(sides).detach() for mixer in mixers]
+    intact, labels = predict(model, batches)
+    before = _outcome(intact, labels)
+    generator = torch.Generator().manual_seed(seed)
+    todo: list[tuple[str, int | None, int | None]] = [(name, None, None) for name in EDITS]
+    if by != "model":
+        todo += [("zero", layer, None) for layer in range(len(w))]
+    if by == "head":
+        todo += [("zero", layer, head) for layer in range(len(w)) for head in range(len(w[layer]))]
+    knocks = []
+    for name, layer, head in tqdm(todo, "knock-outs", file=sys.stderr, leave=False, disable=not progress):
+        biases = {}
+        for number in range(len(w)) if layer is None else [layer]:
+            changed = EDITS[name][1](w[number], generator)
+            if head is not None:
+                changed = torch.where(_only(head, w[number]), changed, w[number])
+            biases[number] = changed
+        with edited(model, biases):
+            logits, _ = predict(model, batches)
+        largest = float((logits - intact).abs().max())
+        knocks.append(Knock(name, layer, head, compare(before, _outcome(logits, labels)), largest))
+    return Knockout(source, data, len(labels), before.accuracy, before.interval, tuple(knocks), seed)
+
+
+def show(checkpoint: Path) -> Knockout:
+    """Knock out the biases of a checkpoint on some test images, layer by layer: the app's page."""
+    loaded = load_checkpoint(checkpoint)
+    images = load_images(loaded.data, test=SHOWN, calibration=0)
+    return knock_out(loaded.model, images.test, source=checkpoint.name, data=images.source)
+
+
+def command(
+    checkpoint: Path,
+    images: int = 0,
+    by: Literal["model", "layer", "head"] = "layer",
+    data: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    out: Path | None = None,
+) -> None:
+    """Knock out, shuffle, mirror and shift position biases, keep them near or far alone, and measure what that costs.
+
+    Args:
+        checkpoint: A folder with an AFT-conv checkpoint.
+        images: Test images; 0 for all.
+        by: What is set to w = 0 on its own beside all heads at once: nothing (model), each layer, or each head too.
+        data: Data set in place of the checkpoint's own.
+        seed: Of the shuffles.
+        device: Where the model runs.
+        out: Folder for knockout.json, .png, .svg and .html; reports/NAME if left out.
+    """
+    loaded = load_checkpoint(checkpoint, device)
+    found = load_images(loaded.data, data=data, test=images, calibration=0, device=device)
+    result = knock_out(
+        loaded.model, found.test, by=by, source=str(checkpoint), data=found.source, seed=seed, progress=True
+    )
+    report(result, out or report_folder(checkpoint))
+
+
+def _only(head: int, w: Tensor) -> Tensor:
+    """True in one head."""
+    return (torch.arange(len(w), device=w.device) == head).reshape(-1, 1, 1)
+
+
+def _outcome(logits: Tensor, labels: Tensor) -> Outcome:
+    loss = F.cross_entropy(logits, labels, reduction="none")
+    return Outcome((logits.argmax(1) == labels).numpy(), loss.double().numpy())
+
+
+def _where(knock: Knock) -> str:
+    """The heads in words."""
+    if knock.layer is None:
+        return "all"
+    return f"layer {knock.layer}" if knock.head is None else f"{knock.layer}.{knock.head}"
+
+
+def _points(effect: Effect) -> str:
+    low, high = effect.interval
+    return f"{100 * effect.change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
