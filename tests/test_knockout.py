@@ -7,7 +7,8 @@ import torch
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.models import create_model
-from analyses.knockout import EDITS, edited, knock_out, show
+from analyses.knockout import knock_out, show
+from analyses.knockout.edits import EDITS, edited
 from analyses.pruning.images import load_images
 from analyses.pruning.measuring.cost import predict
 from app.cli import main
