@@ -62,20 +62,23 @@ class Judged(Result):
         return {**made, "claims": verdicts, "runs": [run.record() for run in self.runs]}
 
     def table(self) -> Table:
-        """The verdicts, and what they were measured on."""
-        table = claim_table(self.verdicts())
+        """The verdicts, or the configurations where nothing is claimed, and what they were measured on."""
+        table = claim_table(self.verdicts()) if CLAIMS[self.plan] else configuration_table(self.runs)
         return Table(table.columns, table.rows, note=self.made_on())
 
     def markdown(self) -> str:
         """The table of verdicts, the table of configurations and what they were measured on."""
-        tables = (claim_table(self.verdicts()), configuration_table(self.runs))
+        claims = [claim_table(self.verdicts())] if CLAIMS[self.plan] else []
+        tables = [*claims, configuration_table(self.runs)]
         return "\n\n".join([*(table.markdown() for table in tables), self.made_on()])
 
     def made_on(self) -> str:
         """Seeds, hardware, PyTorch, how verdicts are made, and the command."""
+        where = f"On {', '.join(self.hardware)}, PyTorch {self.versions['torch']}"
+        if not CLAIMS[self.plan]:
+            return f"{where}.\nMade by: `{self.command}`"
         return (
-            f"On {', '.join(self.hardware)}, PyTorch {self.versions['torch']}; criteria as of commit "
-            f"{self.preregistration[:12]}. Accuracy: a bootstrap of {DRAWS:,} draws over test images and seeds, the "
+            f"{where}; criteria as of commit {self.preregistration[:12]}. Accuracy: a bootstrap of {DRAWS:,} draws over test images and seeds, the "
             "variance between seeds pooled over all configurations; other metrics: Student's t of differences paired "
             "by seed. Intervals are 95 % and not adjusted; verdicts take p < 0.05 after Holm's adjustment for all "
             f"tested claims of the table.\nMade by: `{self.command}`"

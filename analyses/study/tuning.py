@@ -20,7 +20,7 @@ METHOD = (
 
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
-    """Write tuning.json from the runs of the plan "tuning" of the study's family; other families in it stay.
+    """Write tuning.json from the runs of the plan "tuning" of the study's family; what it has beside them stays.
 
     Raises ValueError, with the next step, without any run.
     """
@@ -38,7 +38,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     record: dict[str, Any] = {
         "method": METHOD,
         "made": {**kept["made"], study.family: made},
-        "chosen": {**kept["chosen"], study.family: chosen(runs)},
+        "chosen": {**kept["chosen"], study.family: {**kept["chosen"].get(study.family, {}), **chosen(runs)}},
     }
     write_whole(path, dump(record))
     for name, row in record["chosen"][study.family].items():
