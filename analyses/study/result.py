@@ -78,10 +78,10 @@ class Judged(Result):
         if not CLAIMS[self.plan]:
             return f"{where}.\nMade by: `{self.command}`"
         return (
-            f"{where}; criteria as of commit {self.preregistration[:12]}. Accuracy: a bootstrap of {DRAWS:,} draws over test images and seeds, the "
-            "variance between seeds pooled over all configurations; other metrics: Student's t of differences paired "
-            "by seed. Intervals are 95 % and not adjusted; verdicts take p < 0.05 after Holm's adjustment for all "
-            f"tested claims of the table.\nMade by: `{self.command}`"
+            f"{where}; criteria as of commit {self.preregistration[:12]}. Accuracy: a bootstrap of {DRAWS:,} draws over "
+            "test images and seeds, the variance between seeds pooled over all configurations; other metrics: Student's "
+            "t of differences paired by seed. Intervals are 95 % and not adjusted; verdicts take p < 0.05 after Holm's "
+            f"adjustment for all tested claims of the table.\nMade by: `{self.command}`"
         )
 
     def plot(self, figure: Figure | SubFigure) -> None:
