@@ -1,8 +1,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.installed
 CHECKED := aft_lens analyses app tests
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+VISION := $(shell sed -n 's/^torchvision==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo app test check
@@ -11,10 +14,22 @@ help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[app,dev]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt labml-nn # an oracle of one file
-	touch $@
+	@echo "setup: making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@if command -v nvidia-smi >/dev/null; then \
+	  echo "setup: a GPU is here: PyTorch $(TORCH) comes with CUDA (about 6 GB)"; \
+	elif echo "setup: no GPU: looking for PyTorch $(TORCH) for CPUs alone (0.2 GB)"; \
+	  $(PIP) install "torch==$(TORCH)+cpu" "torchvision==$(VISION)+cpu" 2>/dev/null; then echo "setup: found and installed"; \
+	else \
+	  echo "setup: pip's registries have none: the one with CUDA comes (about 6 GB); PIP_EXTRA_INDEX_URL=URL adds a" \
+	    "registry that has"; \
+	fi
+	@echo "setup: installing AFT Lens and what its app, its exports and its tests need, by constraints.txt (minutes)"
+	@$(PIP) install -c constraints.txt -e ".[app,dev]"
+	@echo "setup: installing an oracle of the tests"
+	@$(PIP) install --no-deps -c constraints.txt labml-nn
+	@touch $@
+	@echo "setup: done; \`make demo\` shows all of it, \`$(BIN)/aft-lens --help\` the commands"
 
 setup: $(STAMP) ## Install into .venv
 

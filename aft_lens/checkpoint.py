@@ -30,6 +30,15 @@ WEIGHTS, CONFIG, METRICS, CARD, SNAPSHOTS = (
 )
 FIRST = "start.safetensors"
 """Of the snapshots' folder, where the position biases started."""
+SHIPPED = next(
+    (
+        path
+        for path in (Path(__file__).with_name("checkpoints"), Path(__file__).parents[1] / "checkpoints")
+        if path.is_dir()
+    ),
+    Path(__file__).with_name("checkpoints"),
+)
+"""Checkpoints that come along, found by their names: a wheel's own, or those of the source tree."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,26 @@ class Checkpoint:
     """Name, classes, mean, std, in_chans and img_size of the data set."""
     recipe: dict[str, Any]
     seed: int
+
+    def save(self, path: Path | str, model: VisionModel | None = None) -> Path:
+        """Write the model as it is now, or one made from it (pruned, edited), as a checkpoint; return its path.
+
+        Raises FileExistsError if there is something at `path`.
+        """
+        if Path(path).exists():
+            raise FileExistsError(f"{path} exists; remove it or choose another path")
+        return save_checkpoint(
+            path, self.model if model is None else model, data=self.data, recipe=self.recipe, seed=self.seed,
+            metrics=[], start=str(self.path),
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        """A line on the model, in place of all its modules."""
+        config, weights = self.config, sum(parameter.numel() for parameter in self.model.parameters())
+        return (
+            f"{self.path}: {config.mixer}, {config.depth} layers x {config.num_heads} heads, width {config.embed_dim}, "
+            f"{weights:,} weights, data {self.data.get('name', 'unknown')}"
+        )
 
 
 def save_checkpoint(
@@ -93,12 +122,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint folder and return its model in evaluation mode.
+    """Read a checkpoint folder, or a shipped checkpoint by its name, and return its model in evaluation mode.
 
     Raises FileNotFoundError if a part is missing, and ValueError if the configuration has unknown fields or the
     weights differ from it, naming each differing key and both shapes.
     """
-    path = recovered(path)
+    path = checkpoint_folder(path)
     for part in (WEIGHTS, CONFIG):
         if not (path / part).is_file():
             raise FileNotFoundError(f"checkpoint {path} has no {part}; `aft-lens list` shows the checkpoints there are")
@@ -120,6 +149,13 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     model.load_state_dict(state)
     model.to(usable_device(device)).eval()
     return Checkpoint(path, model, config, record.get("data", {}), record.get("recipe", {}), record.get("seed", 0))
+
+
+def checkpoint_folder(name: Path | str) -> Path:
+    """The folder `name`, or, where there is none, that of the shipped checkpoint which is called so."""
+    path = recovered(name)
+    shipped = SHIPPED / path.name
+    return shipped if not path.exists() and path == Path(path.name) and shipped.is_dir() else path
 
 
 def list_checkpoints(root: Path | str) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from aft_lens.extraction import (
     AttentionReader,
@@ -19,7 +19,6 @@ from aft_lens.extraction import (
     stream_relative,
     targets_per_offset,
 )
-from aft_lens.models import VisionModel
 from analyses.built_in_positions import built_in_positions
 from analyses.command import report, report_folder, run_module, save
 from analyses.maps.frame import mean_distance
@@ -109,7 +108,7 @@ class AttentionMaps(MapResult):
 
 
 def attention_maps(
-    model: VisionModel | AttentionReader,
+    model: nn.Module | AttentionReader,
     batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
     *,
     border_corrected: bool = True,

@@ -172,7 +172,8 @@ def command(checkpoint: Path, out: Path | None = None) -> None:
         checkpoint: A folder with an AFT checkpoint.
         out: Folder for bias.json, .png, .svg and .html; reports/NAME if left out.
     """
-    result = position_bias_maps(load_checkpoint(checkpoint).model, str(checkpoint), read_first(checkpoint))
+    loaded = load_checkpoint(checkpoint)
+    result = position_bias_maps(loaded.model, str(checkpoint), read_first(loaded.path))
     report(result, out or report_folder(checkpoint))
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from aft_lens.checkpoint import CONFIG, load_checkpoint
+from aft_lens.checkpoint import CONFIG, checkpoint_folder, load_checkpoint
 from aft_lens.extraction import (
     AttentionReader,
     drawn_words,
@@ -106,7 +105,7 @@ def read_offset_maps(
     `redraw` says. Raises as `open_source` and `image_batches` do, and ValueError where there is no data set to read or
     the model has neither attention nor position biases.
     """
-    path = Path(spec)
+    path = checkpoint_folder(spec)
     if (path / CONFIG).is_file():
         loaded = load_checkpoint(path)
         if loaded.config.traits.weights != "attention":

@@ -13,8 +13,10 @@ import torch
 
 from aft_lens.checkpoint import versions
 
-RESULTS = Path(__file__).parent / "results"
-"""Where published figures live."""
+PUBLISHED = Path(__file__).parent / "results"
+"""The figures that are published: they ship with the package."""
+RESULTS = PUBLISHED if (PUBLISHED.parents[1] / "pyproject.toml").is_file() else Path("results")
+"""Where figures go that may be published, unless another folder is given: of the source tree, or where one stands."""
 _LINE: ContextVar[str] = ContextVar("line", default="")
 
 

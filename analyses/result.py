@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from aft_lens.files import write_whole
-from analyses.provenance import command_line, made_by
+from analyses.provenance import PUBLISHED, RESULTS, command_line, made_by
 
 if TYPE_CHECKING:  # a machine that measures alone has no Plotly
     import plotly.graph_objects as go
@@ -75,7 +75,28 @@ def mean_cell(values: Float[np.ndarray, "head"], digits: int) -> str:
     return "-" if np.isnan(values).all() else f"{np.nanmean(values):.{digits}f}"
 
 
-class Result(ABC):
+class Shown(ABC):
+    """What prints as its table, at a prompt and in a notebook too; a frozen dataclass that inherits from this."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Dataclasses leave a `__repr__` of the class's own as it is: theirs would print every array."""
+        super().__init_subclass__(**options)
+        cls.__repr__ = Shown.__str__  # type: ignore[assignment]
+
+    @abstractmethod
+    def table(self) -> Table:
+        """What is read first."""
+
+    def __str__(self) -> str:
+        """The table as text."""
+        return self.table().text()
+
+    def _repr_html_(self) -> str:
+        """The table, as a notebook shows it."""
+        return self.table().html()
+
+
+class Result(Shown):
     """What an analysis found; a frozen dataclass that inherits from this shows and saves itself."""
 
     name: ClassVar[str]
@@ -86,10 +107,6 @@ class Result(ABC):
     @abstractmethod
     def record(self) -> dict[str, Any]:
         """Everything measured, as values that `plain` can write; without the command, which `save` adds."""
-
-    @abstractmethod
-    def table(self) -> Table:
-        """What is read first."""
 
     @abstractmethod
     def plot(self, figure: Figure | SubFigure) -> None:
@@ -126,10 +143,6 @@ class Result(ABC):
     def write_page(self, path: Path) -> Path:
         """Write the interactive figure as a page that needs nothing beside it, and return the path."""
         return write_whole(path, self.interactive().to_html(include_plotlyjs=True))
-
-    def __str__(self) -> str:
-        """The table as text."""
-        return self.table().text()
 
     def _repr_html_(self) -> str:
         """Figure and table, as a notebook shows a result."""
@@ -179,7 +192,12 @@ def plain(value: Any) -> Any:
 
 
 def read_record(path: Path, maker: str) -> dict[str, Any]:
-    """The content of a result's JSON; FileNotFoundError, with what makes it, where there is none."""
+    """The content of a result's JSON, or of the published one where nothing is measured in the usual folder yet.
+
+    Raises FileNotFoundError, with what makes it, where there is none.
+    """
+    if path.parent == RESULTS and not path.is_file():
+        path = PUBLISHED / path.name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; make it with {maker}")
     return dict(json.loads(path.read_text(encoding="utf-8")))

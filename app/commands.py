@@ -1,6 +1,7 @@
-"""The commands that a module's `command` answers: what ships, and what other packages add as aft_lens.analyses.
+"""The commands by name, each with its module: what ships, and what other packages add as aft_lens.analyses.
 
-An entry point of that group names a module with a `command` function, whose parameters become the options of
+A module answers by a `command` function, or by a `main` that takes the words itself and returns the exit status. An
+entry point of that group names a module with a `command` function, whose parameters become the options of
 `aft-lens NAME`, and, for a page in the app, a `show(checkpoint: Path) -> Result`.
 """
 
@@ -24,6 +25,9 @@ class Shipped:
 
 
 SHIPPED = {
+    "train": Shipped("app.train", "train a recipe"),
+    "evaluate": Shipped("app.evaluate", "accuracy and loss of checkpoints"),
+    "list": Shipped("app.listing", "models, data sets, recipes and checkpoints"),
     "bias": Shipped("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
     "keys": Shipped("analyses.keys", "key feature maps of an image beside an attribution"),
     "attention": Shipped("analyses.attention", "relative attention of any ViT; relative positions"),
@@ -35,6 +39,7 @@ SHIPPED = {
     "knockout": Shipped("analyses.knockout", "what edits of the position biases cost", page=True),
     "transfer": Shipped("analyses.transfer", "start an AFT-conv from a ViT's weights"),
     "prune": Shipped("analyses.pruning.command", "prune position biases to indexing"),
+    "export": Shipped("analyses.export", "write a model as torch.export and ONNX files"),
     "bench": Shipped("analyses.bench", "measure operators and models"),
     "study": Shipped("analyses.study", "train and test the paper's claims"),
     "app": Shipped("app.serve", "serve the Streamlit app"),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from aft_lens.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, read_metrics
+from aft_lens.checkpoint import SHIPPED, Checkpoint, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import load_data
+from aft_lens.data.batches import BATCH, batches
 from aft_lens.training import quiet_lightning, read_recipe, train
 from aft_lens.training.run import remove_run
 from analyses.attention import AttentionMaps, attention_maps
@@ -19,13 +20,11 @@ from analyses.maps.mosaic import mosaic
 from analyses.page import Section, write_page
 from analyses.pruning import PruneLadder, prune_to_indexing
 from app import serve as server
-from app.batches import BATCH, batches
 from app.views import locality, training
 
 FIRST = "digits-single"
 """Trained before the user's eyes; the others ship and are trained only where they are missing."""
 OTHERS = ("digits-entropy", "digits-conv", "digits-vit")
-SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 IMAGES = 256
 """Test images that the ViT's attention is averaged over, as in the paper."""
 PARITY = 1e-5

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aft_lens.checkpoint import (
     CONFIG,
+    SHIPPED,
     WEIGHTS,
     Checkpoint,
     list_checkpoints,
@@ -24,6 +25,7 @@ from aft_lens.checkpoint import (
     revision,
 )
 from aft_lens.data import DataSource, load_data, load_samples
+from aft_lens.data.batches import BATCH, batches
 from aft_lens.data.samples import FOLDER
 from aft_lens.layers.mixer import MIXERS, Mixer
 from analyses.attention import AttentionMaps, attention_maps
@@ -31,11 +33,9 @@ from analyses.bias import BiasMaps, position_bias_maps
 from analyses.keys import KeyMaps, key_maps
 from analyses.pruning import PruneLadder, prune_to_indexing
 from analyses.result import Result
-from app.batches import BATCH, batches
 from app.commands import command_module
 from app.serve import ROOTS_VARIABLE
 
-SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 CALIBRATION = 512
 """Validation images that a measured pruning criterion is computed on."""
 MEASURED = 360

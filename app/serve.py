@@ -71,7 +71,8 @@ def start(
     if root:
         environment[ROOTS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in root)
     flags = [f"--{key}={value}" for key, value in _SETTINGS.items()]
-    call = [sys.executable, "-m", "streamlit", "run", str(MAIN), *flags]
+    # -P: a user's app.py or analyses.py where the command runs is no part of the app.
+    call = [sys.executable, "-P", "-m", "streamlit", "run", str(MAIN), *flags]
     call += [f"--server.port={port}", f"--server.address={address}"]
     return subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL if quiet else None)
 

@@ -106,4 +106,4 @@ def test_training_needs_no_screen(tmp_path):
     assert f"wrote {tmp_path / 'digits-single-seed1'}" in done.stdout
     done = subprocess.run([sys.executable, "-c", BLOCKED, "keys", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "pip install 'aft-lens[app]'" in done.stderr
+    assert "pip install 'aft-lens[analyses]'" in done.stderr

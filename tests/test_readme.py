@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import main, train_parser
+from app.cli import main
+from app.train import train_parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

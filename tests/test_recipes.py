@@ -11,7 +11,8 @@ from lightning_advice import LIGHTNING_ADVICE
 
 from aft_lens.models import VisionModel, list_models, model_config
 from aft_lens.training import list_recipes, parse_recipe, read_recipe, recipe_of, recipe_path
-from app.cli import main, train_parser
+from app.cli import main
+from app.train import train_parser
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in LIGHTNING_ADVICE]
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())

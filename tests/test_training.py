@@ -32,7 +32,7 @@ from aft_lens.training import (
 from aft_lens.training.classifier import Classifier
 from aft_lens.training.run import state_folder
 from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
-from app.cli import train_parser
+from app.train import train_parser
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in LIGHTNING_ADVICE]
 

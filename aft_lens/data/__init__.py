@@ -1,5 +1,6 @@
 """Data sets by name, as normalised tensors with fixed splits, and image files as a model takes them."""
 
+from aft_lens.data.batches import batches
 from aft_lens.data.build import Part, from_files, from_tensors
 from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.image import ImageError, fit, flatten, read_image, to_pixels
@@ -30,6 +31,7 @@ __all__ = [
     "RepeatedAugmentation",
     "ResidentBatches",
     "batch_transform",
+    "batches",
     "epoch_seed",
     "eval_transform",
     "fit",

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset
-from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.reader import AttentionReader
-from aft_lens.models import VisionModel
+from aft_lens.extraction.sources import as_reader
 
 VERIFIED_IMAGES = 2
 """Images of the first batch on which the extraction is checked against the model's own outputs."""
@@ -51,14 +50,9 @@ class RelativeSums:
         return count if border_corrected else torch.full_like(count, self.grid[0] * self.grid[1])
 
 
-def as_reader(model: VisionModel | AttentionReader) -> AttentionReader:
-    """A reader of the model; one that is a reader already is returned as it is."""
-    return model if isinstance(model, AttentionReader) else OwnReader(model)
-
-
 @torch.no_grad()
 def stream_relative(
-    model: VisionModel | AttentionReader,
+    model: nn.Module | AttentionReader,
     batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
     *,
     resamples: int = 0,
@@ -119,7 +113,7 @@ def stream_relative(
 
 
 def relative_attention(
-    model: VisionModel | AttentionReader,
+    model: nn.Module | AttentionReader,
     batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
     *,
     border_corrected: bool = True,

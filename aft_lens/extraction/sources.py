@@ -1,12 +1,13 @@
-"""Open a ViT by name, whatever library it comes from."""
+"""Open a ViT by name, or one that is held in memory, whatever library it comes from."""
 
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.device import usable_device
-from aft_lens.extraction.adapters import ADAPTERS
+from aft_lens.extraction.adapters import ADAPTERS, read_model
 from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader
@@ -52,6 +53,17 @@ def open_source(
         reader = build(Request(spec, name, pretrained, grid, prefix))
     reader.model.to(place).eval().requires_grad_(False)
     return reader
+
+
+def as_reader(model: nn.Module | AttentionReader) -> AttentionReader:
+    """A reader of a ViT that is held in memory: ours, timm's, torchvision's, transformers', or another adapter's.
+
+    A reader is returned as it is. The model stays as it is: the reader sets hooks while it reads. Raises ValueError on
+    a model that has no attention to read, or whose library has no adapter, and says what was looked for.
+    """
+    if isinstance(model, AttentionReader):
+        return model
+    return OwnReader(model) if isinstance(model, VisionModel) else read_model(model)
 
 
 def _open_checkpoint(request: Request) -> AttentionReader:

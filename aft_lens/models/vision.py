@@ -55,7 +55,7 @@ class VisionModel(nn.Module):
         if self.has_class_token:
             side = self.config.grid_size
             place = resample_positions(self.pos_embed, (side, side), grid)
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + place
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + place
         for block in self.blocks:
             x = block(x, grid)
         x = self.norm(x)

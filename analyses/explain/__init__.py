@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from aft_lens.checkpoint import CONFIG, load_checkpoint
+from aft_lens.checkpoint import CONFIG, checkpoint_folder, load_checkpoint
 from aft_lens.extraction import AFTReader, AttentionReader, Preprocessing, image_batches, open_source
 from analyses.command import report, report_folder
 from analyses.explain.causal import own_labels
@@ -23,7 +23,7 @@ def open_reader(
     source: str, *, pretrained: bool = True, device: torch.device | str = "cpu", seed: int = 0
 ) -> AttentionReader:
     """A reader of any ViT that `open_source` opens, or of an AFT-conv checkpoint; errors as there."""
-    if (Path(source) / CONFIG).is_file():
+    if (checkpoint_folder(source) / CONFIG).is_file():
         loaded = load_checkpoint(source, device)
         if loaded.config.traits.weights == "offset":
             way = Preprocessing.of_record(loaded.data)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from aft_lens.extraction import AFTReader, AttentionReader
 from aft_lens.statistics import normal_interval, paired_proportions, wilson
 from analyses.explain.position import HeadPositions
+from analyses.result import Shown, Table
 
 REMOVALS = ("no bias", "no offset", "no keys")
 """What is taken from an AFT head; see `without`."""
@@ -23,7 +24,7 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Shown):
     """What a model made of each of the fixed images."""
 
     right: Bool[np.ndarray, "image"]
@@ -40,9 +41,15 @@ class Outcome:
         """Wilson's 95 % interval of the accuracy."""
         return wilson(int(self.right.sum()), len(self.right))
 
+    def table(self) -> Table:
+        """Accuracy with its interval, and loss."""
+        low, high = self.interval
+        cells = [f"{100 * self.accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]", f"{self.loss.mean():.4f}"]
+        return Table(["images", "accuracy, % [95 %]", "loss (nats)"], [[str(len(self.right)), *cells]])
+
 
 @dataclass(frozen=True)
-class Effect:
+class Effect(Shown):
     """An edited model beside the intact one on the same images; intervals are 95 % and paired by image."""
 
     accuracy: float
@@ -54,6 +61,14 @@ class Effect:
     """Mean change of the cross entropy, nats; above 0 is worse."""
     loss_interval: tuple[float, float]
     """Mean plus and minus 1.96 standard errors of the images' changes; NaN for one image."""
+
+    def table(self) -> Table:
+        """Both changes with their intervals."""
+        low, high = self.interval
+        accuracy = f"{100 * self.change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+        loss = f"{self.loss:+.4f} [{self.loss_interval[0]:+.4f}, {self.loss_interval[1]:+.4f}]"
+        columns = ["accuracy, %", "change (points) [95 %]", "change of loss (nats) [95 %]"]
+        return Table(columns, [[f"{100 * self.accuracy:.2f}", accuracy, loss]])
 
 
 def compare(intact: Outcome, edited: Outcome) -> Effect:
@@ -68,15 +83,22 @@ def compare(intact: Outcome, edited: Outcome) -> Effect:
 
 
 @torch.no_grad()
-def outcome(reader: AttentionReader, batches: Batches) -> Outcome:
-    """Classify fixed images. Raises ValueError if the model's outputs cannot hold their labels."""
-    device = next(reader.model.parameters()).device
+def outcome(model: AttentionReader | nn.Module, batches: Batches) -> Outcome:
+    """Classify fixed images by a model, or the one that a reader reads.
+
+    Raises ValueError if the model's outputs cannot hold their labels.
+    """
+    reader = model if isinstance(model, AttentionReader) else None
+    name = type(model).__name__ if reader is None else reader.source
+    run: Any = model if reader is None else reader.logits
+    module: Any = model if reader is None else reader.model
+    device = next(module.parameters()).device
     right, loss = [], []
     for images, labels in batches:
-        logits = reader.logits(images.to(device)).float().cpu()
+        logits = run(images.to(device)).float().cpu()
         if logits.ndim != 2 or logits.shape[1] <= int(labels.max()):
             raise ValueError(
-                f"{reader.source} gives {tuple(logits.shape[1:])} outputs, the labels go to {int(labels.max())}; "
+                f"{name} gives {tuple(logits.shape[1:])} outputs, the labels go to {int(labels.max())}; "
                 "choose data with its classes, --probe 1000 to fit a linear probe, or --labels model to measure "
                 "agreement with the intact model"
             )

@@ -91,7 +91,7 @@ def command(
         save_checkpoint(out / MODEL, ladder.model, data=loaded.data, recipe=recipe, seed=loaded.seed, metrics=metrics)
     )
     if export:
-        exporter = importlib.import_module("analyses.pruning.evidence.export")
+        exporter = importlib.import_module("analyses.export")
         for result in exporter.export_model(ladder.model, source.test[0][0][:8], out / "export"):
             print(f"{result.format}: max |Δlogit| {result.max_logit_difference:.2e}, {result.bytes / 1e3:.1f} kB")
             paths.append(result.path)

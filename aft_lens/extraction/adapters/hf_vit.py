@@ -108,6 +108,12 @@ class HFReader(AttentionReader):
         return module.o_proj(spread(attention, module.v_proj(x).reshape(b, t, self.num_heads, -1).transpose(1, 2)))
 
 
+def read_model(model: nn.Module) -> AttentionReader:
+    """A transformers ViT that is held in memory; how images must come to it, its image processor alone would say."""
+    name = getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__
+    return HFReader(model, f"hf:{name}")
+
+
 def open_model(request: Request) -> AttentionReader:
     """Read a folder's or fetch a name's safetensors; without `grid`, at the size that its image processor feeds.
 

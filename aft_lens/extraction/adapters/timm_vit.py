@@ -112,6 +112,14 @@ def open_model(request: Request) -> AttentionReader:
     return reader
 
 
+def read_model(model: nn.Module) -> AttentionReader:
+    """A timm ViT that is held in memory, with the images that its configuration asks for."""
+    architecture = getattr(model, "default_cfg", {}).get("architecture") or type(model).__name__
+    reader = TimmReader(model, f"timm:{architecture}")
+    reader.preprocessing = preprocessing_of(model)
+    return reader
+
+
 def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
     """A timm model of the grid that was asked for, and the grid that its weights were resampled from, if any.
 

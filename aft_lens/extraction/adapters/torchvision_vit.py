@@ -79,6 +79,11 @@ class TorchvisionReader(AttentionReader):
         return module.out_proj(spread(attention, value))
 
 
+def read_model(model: nn.Module) -> AttentionReader:
+    """A torchvision ViT that is held in memory; how images must come to it, it does not say."""
+    return TorchvisionReader(model, f"torchvision:{type(model).__name__}")
+
+
 def open_model(request: Request) -> AttentionReader:
     """Build a torchvision ViT, with its default weights or random ones; its own code interpolates to another grid.
 

@@ -1,5 +1,6 @@
 """The AFT-conv layer: projections around the operator, over a grid."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,22 +20,29 @@ DEFAULT_BIAS = "reparameterized"
 class AFTConv(nn.Module):
     """AFT-conv over a 1-D or 2-D grid (Eq. 6): h biases, one key channel a head, c = d / h value channels.
 
-    `position_bias` is one of `aft_lens.layers.position_bias`; swapping it for `Indexed` turns the layer into
-    pooling and indexing. `implementation` is the operator's. Raises ValueError if `dim` is no multiple of `num_heads`.
+    `position_bias` is one of `aft_lens.layers.position_bias`, Eq. 8's on a square window of `window_size` if left out;
+    swapping it for `Indexed` turns the layer into pooling and indexing. `implementation` is the operator's. It stands
+    where attention does (`block.attn = AFTConv(dim, 32)` in a timm ViT) if every token has a place on the grid: a
+    class token is refused. Raises ValueError if `dim` is no multiple of `num_heads`, or the window's side is even.
     """
 
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        position_bias: PositionBias,
+        position_bias: PositionBias | None = None,
         *,
+        window_size: int = 11,
         use_query: bool = True,
         outside: str = "global",
     ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
+        if position_bias is None:
+            if window_size % 2 == 0:
+                raise ValueError(f"window_size must be odd for aft_conv, got {window_size}")
+            position_bias = conv_bias(DEFAULT_BIAS, num_heads, (window_size, window_size))
         self.num_heads = num_heads
         self.outside = outside
         self.implementation = "auto"
@@ -47,8 +55,18 @@ class AFTConv(nn.Module):
         self.hook_key = HookPoint()
         self.hook_value = HookPoint()
 
-    def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
-        """Mix the t tokens laid out on `grid` in raster order."""
+    def forward(
+        self, x: Float[Tensor, "b t d"], grid: Sequence[int] | None = None, *, attn_mask: None = None,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "b t d"]:  # fmt: skip
+        """Mix the t tokens laid out on `grid` in raster order, a square one if it is left out.
+
+        `attn_mask` and `is_causal` are what attention is called with; ValueError where one is set, and where t is no
+        square and no grid is given, as with a class token.
+        """
+        if attn_mask is not None or is_causal:
+            raise ValueError("AFT-conv as a layer takes no attn_mask and is not causal; leave them out")
+        grid = _square(x.shape[1]) if grid is None else grid
         if x.is_cuda and not self._watched():
             return self._channels_first(x, tuple(grid))
         b, _, d = x.shape
@@ -98,6 +116,19 @@ class AFTConv(nn.Module):
         if offset is None:
             return aft_conv(query, key, value, w, outside=self.outside, **how)
         return aft_indexed(query, key, value, w, offset, **how)
+
+
+def _square(tokens: int) -> tuple[int, int]:
+    """Rows and columns of a square grid of so many tokens."""
+    side = math.isqrt(tokens)
+    if side * side == tokens:
+        return side, side
+    if math.isqrt(tokens - 1) ** 2 == tokens - 1:
+        raise ValueError(
+            f"x has {tokens} tokens, one before a grid of {side} x {side}: AFT-conv mixes tokens that have a place; "
+            "build the model without class token and pool its tokens (timm: class_token=False, global_pool='avg')"
+        )
+    raise ValueError(f"x has {tokens} tokens, which make no square; give grid=(rows, columns)")
 
 
 def _build(spec: MixerSpec) -> AFTConv:

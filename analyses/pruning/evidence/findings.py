@@ -189,7 +189,7 @@ def gumbel(variants: dict[str, list[str]]) -> list[Found]:
 
 def exports(kinds: dict[str, list[str]], keeps: Sequence[int], out: Path) -> list[Found]:
     """torch.export and ONNX files of the first checkpoint of each kind, with their parity."""
-    exporter = importlib.import_module("analyses.pruning.evidence.export")
+    exporter = importlib.import_module("analyses.export")
     found = []
     for (kind, checkpoints), keep in itertools.product(kinds.items(), keeps):
         loaded = load_checkpoint(checkpoints[0])

@@ -1,11 +1,11 @@
-"""Fixed batches of a data set, for analyses that go through the same images again."""
+"""Fixed batches of a data set, for what goes through the same images again."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aft_lens.data import DataSource, representative
+from aft_lens.data.source import DataSource, representative
 
 BATCH = 64
 """Images a batch; latencies are measured on one batch."""
@@ -15,7 +15,10 @@ def batches(source: DataSource, images: int | None = None, split: str = "test") 
     """`images` images (all if None) that stand for a split, with their labels, in batches of `BATCH`.
 
     The first ones of data whose classes are mixed, a fixed draw over the classes of files (see `representative`).
+    Raises ValueError if `images` < 1.
     """
+    if images is not None and images < 1:
+        raise ValueError(f"images must be 1 or more, got {images}")
     items: Any = getattr(source, split)
     chosen = representative(items, images)
     result = []

@@ -1,0 +1,48 @@
+"""The front door as type checkers see it: the names of `PLACES`."""
+
+from aft_lens.checkpoint import Checkpoint as Checkpoint
+from aft_lens.checkpoint import load_checkpoint as load
+from aft_lens.data import batches as batches
+from aft_lens.data import load_data as load_data
+from aft_lens.extraction import as_reader as as_reader
+from aft_lens.extraction import edit as edit
+from aft_lens.extraction import open_source as open_vit
+from aft_lens.layers.mixers.aft_conv import AFTConv as AFTConv
+from aft_lens.models import create_model as create
+from aft_lens.models import list_models as list_models
+from aft_lens.ops import aft_conv as aft_conv
+from aft_lens.training import evaluate as evaluate
+from aft_lens.training import read_recipe as read_recipe
+from aft_lens.training import train as train
+from analyses.attention import attention_maps as attention_maps
+from analyses.bias import position_bias_maps as bias_maps
+from analyses.explain.causal import compare as effect
+from analyses.explain.causal import outcome as outcome
+from analyses.keys import key_maps as key_maps
+from analyses.pruning import prune_to_indexing as prune
+
+PLACES: dict[str, str]
+__version__: str
+__all__ = [
+    "AFTConv",
+    "Checkpoint",
+    "__version__",
+    "aft_conv",
+    "as_reader",
+    "attention_maps",
+    "batches",
+    "bias_maps",
+    "create",
+    "edit",
+    "effect",
+    "evaluate",
+    "key_maps",
+    "list_models",
+    "load",
+    "load_data",
+    "open_vit",
+    "outcome",
+    "prune",
+    "read_recipe",
+    "train",
+]

@@ -1,0 +1,51 @@
+"""`aft-lens list`: what there is to train, load and look at."""
+
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from aft_lens.checkpoint import CONFIG, SHIPPED, list_checkpoints, read_metrics
+from aft_lens.data import DATASETS
+from aft_lens.models import list_models, model_config
+from aft_lens.training.recipe_file import list_recipes, recipe_path
+
+ROOTS = (Path("checkpoints"), Path("runs"))
+
+
+def main(arguments: list[str]) -> int:
+    """Print models, data sets, recipes and checkpoints."""
+    parser = ArgumentParser(prog="aft-lens list", description="What there is to train, load and look at.")
+    parser.add_argument(
+        "--root", type=Path, nargs="+", help="folders with checkpoints; default: checkpoints, runs and those that ship"
+    )
+    roots = parser.parse_args(arguments).root
+    missing = [str(path) for path in roots or () if not path.is_dir()]
+    if missing:
+        raise ValueError(f"root must be existing folders, got {', '.join(missing)}")
+    print("models")
+    for name in list_models():
+        config = model_config(name)
+        print(
+            f"  {name:<26} {config.mixer:<10} "
+            f"width {config.embed_dim:<4} depth {config.depth:<3} heads {config.num_heads}"
+        )
+    print("data sets\n  " + "\n  ".join(DATASETS))
+    print("recipes")
+    for name in list_recipes():
+        print(f"  {name:<26} {recipe_path(name).read_text().splitlines()[0].lstrip('# ')}")
+    print("checkpoints")
+    for path in (path for root in roots or ROOTS for path in list_checkpoints(root)):
+        print(_line(path, str(path)))
+    if not roots and ROOTS[0].resolve() != SHIPPED:
+        for path in list_checkpoints(SHIPPED):  # a command takes them by their names
+            print(_line(path, path.name))
+    return 0
+
+
+def _line(path: Path, label: str) -> str:
+    """A checkpoint's mixer, data and accuracy."""
+    record, rows = yaml.safe_load((path / CONFIG).read_text()), read_metrics(path)
+    accuracy = rows[-1].get("val_accuracy") if rows else None
+    score = "" if accuracy is None else f"val accuracy {100 * accuracy:.1f} %"
+    return f"  {label:<32} {record['model']['mixer']:<10} {record['data'].get('name', '?'):<14} {score}"
