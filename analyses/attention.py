@@ -136,6 +136,7 @@ def command(
     prefix: int | None = None,
     root: str | None = None,
     device: str = "cpu",
+    seed: int = 0,
     out: Path | None = None,
 ) -> None:
     """Print the mean attention distance by layer, and save the relative attention maps.
@@ -150,8 +151,9 @@ def command(
         pretrained: False draws random weights for the same architecture.
         grid: Patches to run at, as [ROWS,COLUMNS]; position embeddings are interpolated to others than the trained.
         prefix: Tokens before the patches, where they are not to be inferred.
-        root: Folder of downloaded data.
-        device: Where the model runs, e.g. cuda.
+        root: Folder of downloaded data; data/ if left out.
+        device: cpu, cuda or cuda:N.
+        seed: Of random weights.
         out: Folder for attention.json, .png, .svg and .html; if left out reports/NAME, with what is not as usual.
     """
     source = str(source)
@@ -166,7 +168,7 @@ def command(
         for number, group in enumerate(found):
             save(group, folder, None if len(found) == 1 else f"{group.name}-{number}")
     else:
-        reader = open_source(source, pretrained=pretrained, grid=grid, prefix=prefix, device=device)
+        reader = open_source(source, pretrained=pretrained, grid=grid, prefix=prefix, device=device, seed=seed)
         name, batches = _batches(reader, data, images, root)
         report(attention_maps(reader, batches, border_corrected=not plain, data=name, progress=True), folder)
 

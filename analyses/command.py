@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser
 
+from analyses.parser import Parser
 from analyses.provenance import commanded
 
 if TYPE_CHECKING:  # parsing draws nothing
@@ -77,7 +78,7 @@ def _parser(command: Callable[..., Any], program: str, as_positional: bool) -> A
     help_of = {parameter.arg_name: parameter.description for parameter in words.params}
     hints: dict[str, Any] = get_type_hints(command)
     defaults = {name: p.default for name, p in signature(command).parameters.items() if hints.get(name) is bool}
-    parser = ArgumentParser(prog=program, description=words.short_description)
+    parser = Parser(prog=program, description=words.short_description)
     parser.add_function_arguments(
         command, as_group=False, as_positional=as_positional, fail_untyped=True, skip=set(defaults), sub_configs=True
     )

@@ -54,6 +54,11 @@ class WrittenOut(nn.Module):
     the training one.
     """
 
+    bias: Tensor
+    """w of every offset of the window, and of what lies beyond it at last, `h n`."""
+    index: Tensor
+    """Which of them a target and a source have, `t s`."""
+
     def __init__(self, mixer: AFTConv, grid: tuple[int, int], sides: tuple[int, int]) -> None:
         super().__init__()
         self.mixer = mixer

@@ -166,28 +166,40 @@ def key_maps(model: VisionModel, image: Float[Tensor, "c y x"]) -> KeyMaps:
     )
 
 
-def command(checkpoint: Path, image: Path | None = None, sample: int | None = None, out: Path | None = None) -> None:
+def command(
+    checkpoint: Path,
+    image: Path | None = None,
+    sample: int | None = None,
+    data: str | None = None,
+    root: str | None = None,
+    device: str = "cpu",
+    out: Path | None = None,
+) -> None:
     """Print where each layer's keys peak, and save the key maps and the attribution.
 
     Args:
         checkpoint: A folder with an AFT-conv checkpoint.
         image: An image file; a test image of the checkpoint's data if left out.
         sample: Number of that test image; the first if left out.
+        data: Data set of that test image; the one that the model was trained on if left out.
+        root: Folder of downloaded data; data/ if left out.
+        device: cpu, cuda or cuda:N.
         out: Folder for the files; reports/NAME if left out.
     """
     if image is not None and sample is not None:
         raise ValueError(f"image and sample exclude each other, got {image} and {sample}; give one of them")
-    loaded = load_checkpoint(checkpoint)
-    found = key_maps(
-        loaded.model, _sample(loaded, sample or 0) if image is None else model_input(read_image(image), loaded.data)
-    )
+    loaded = load_checkpoint(checkpoint, device)
+    given = model_input(read_image(image), loaded.data) if image is not None else None
+    found = key_maps(loaded.model, _sample(loaded, sample or 0, data, root) if given is None else given)
     classes = [str(name) for name in loaded.data["classes"]]
     report(replace(found, source=str(checkpoint), classes=classes), out or report_folder(checkpoint))
 
 
-def _sample(loaded: Checkpoint, number: int) -> Tensor:
-    """A test image of the checkpoint's data."""
-    test = load_data(loaded.data["name"], img_size=loaded.data["img_size"]).test
+def _sample(loaded: Checkpoint, number: int, data: str | None, root: str | None) -> Tensor:
+    """A test image of the checkpoint's data, or of another data set that fits it."""
+    source = load_data(data or loaded.data["name"], root=root, img_size=loaded.data["img_size"])
+    source.check_fits(loaded.data)
+    test = source.test
     count = len(test)
     if not 0 <= number < count:
         raise ValueError(f"sample must be from 0 to {count - 1}, got {number}")

@@ -95,15 +95,16 @@ def read_offset_maps(
     resamples: int = 0,
     seed: int = 0,
     control: bool = False,
+    root: str | None = None,
     device: str = "cpu",
     progress: bool = False,
 ) -> OffsetMaps:
     """Read the maps of a source: a checkpoint folder of ours, or a ViT as `open_source` names it.
 
-    A ViT's are averaged over the first test `images` of `data` (its own data set if None), with `resamples` bootstrap
-    samples drawn from `seed`. With `control`, the weights are random: a ViT's as at initialisation, an AFT's as
-    `redraw` says. Raises as `open_source` and `image_batches` do, and ValueError where there is no data set to read or
-    the model has neither attention nor position biases.
+    A ViT's are averaged over the first test `images` of `data` (its own data set if None; `root` has downloaded data),
+    with `resamples` bootstrap samples drawn from `seed`. With `control`, the weights are random: a ViT's as at
+    initialisation, an AFT's as `redraw` says. Raises as `open_source` and `image_batches` do, and ValueError where
+    there is no data set to read or the model has neither attention nor position biases.
     """
     path = checkpoint_folder(spec)
     if (path / CONFIG).is_file():
@@ -113,12 +114,21 @@ def read_offset_maps(
                 redraw(loaded.model, seed)
             return replace(bias_offsets(loaded.model, path.name), control=control)
     reader = open_source(spec, pretrained=not control, device=device, seed=seed)
-    maps = attention_offsets(reader, images=images, data=data, resamples=resamples, seed=seed, progress=progress)
+    maps = attention_offsets(
+        reader, images=images, data=data, resamples=resamples, seed=seed, root=root, progress=progress
+    )
     return replace(maps, label=path.name if path.is_dir() else spec, control=control)
 
 
 def attention_offsets(
-    reader: AttentionReader, *, images: int, data: str | None, resamples: int, seed: int, progress: bool = False
+    reader: AttentionReader,
+    *,
+    images: int,
+    data: str | None,
+    resamples: int,
+    seed: int,
+    root: str | None = None,
+    progress: bool = False,
 ) -> OffsetMaps:
     """Relative attention of a ViT over test images; raises as `image_batches` does, or ValueError without data."""
     name = data or reader.data
@@ -129,7 +139,7 @@ def attention_offsets(
         )
     if reader.preprocessing is None:
         raise ValueError(f"{reader.source} does not say how images must come to it; open it with `open_source`")
-    batches = image_batches(reader.preprocessing, name, images=images)
+    batches = image_batches(reader.preprocessing, name, images=images, root=root)
     sums = stream_relative(reader, batches, resamples=resamples, seed=seed, progress=progress)
     count = reader.grid[0] * reader.grid[1]
     return OffsetMaps(

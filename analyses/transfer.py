@@ -61,18 +61,25 @@ def _preprocessing(reader: AttentionReader) -> Preprocessing:
 
 
 def transfer(
-    reader: AttentionReader, config: ModelConfig, *, relative_on: str | None = None, images: int = 256, seed: int = 0
+    reader: AttentionReader,
+    config: ModelConfig,
+    *,
+    relative_on: str | None = None,
+    images: int = 256,
+    root: str | None = None,
+    seed: int = 0,
 ) -> Transfer:
     """Start an AFT-conv from a reader's ViT; position biases from its relative attention on a data set's images.
 
-    `relative_on` names the data set, whose first training images are used; None leaves the biases at their own start.
-    What is fresh is drawn with `seed`. Raises as `from_vit`, `start_from_relative` and `image_batches` do.
+    `relative_on` names the data set, whose first training images are used (`root` has downloaded data); None leaves the
+    biases at their own start. What is fresh is drawn with `seed`. Raises as `from_vit`, `start_from_relative` and
+    `image_batches` do.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         result = from_vit(reader.model, config)
     if relative_on is not None:
-        batches = image_batches(_preprocessing(reader), relative_on, images=images, split="train")
+        batches = image_batches(_preprocessing(reader), relative_on, images=images, split="train", root=root)
         sums = stream_relative(reader, batches, progress=True)
         start_from_relative(result.model, sums.average(), targets_per_offset(reader.grid))
         words = f"from the ViT's relative attention over {sums.images} training images of {relative_on}"
@@ -80,13 +87,15 @@ def transfer(
     return result
 
 
-def data_record(reader: AttentionReader, config: ModelConfig, data: str | None) -> dict[str, Any]:
+def data_record(
+    reader: AttentionReader, config: ModelConfig, data: str | None, root: str | None = None
+) -> dict[str, Any]:
     """What the checkpoint says of its images: of the data set, of the ViT's own checkpoint, or of its library.
 
     Raises ValueError if the data set's images have other channels than the model reads.
     """
     if data is not None:
-        record = load_data(data, img_size=config.img_size).record()
+        record = load_data(data, root=root, img_size=config.img_size).record()
         if record["in_chans"] != config.in_chans:
             raise ValueError(
                 f"data {data} has {record['in_chans']} channels, the ViT reads {config.in_chans}; choose another --data"
@@ -127,7 +136,9 @@ def command(
     pretrained: bool = True,
     biases: Literal["paper", "relative"] = "paper",
     data: str | None = None,
+    root: str | None = None,
     images: int = 256,
+    device: str = "cpu",
     depth: int | None = None,
     seed: int = 0,
 ) -> None:
@@ -143,12 +154,14 @@ def command(
         pretrained: False takes another library's architecture with random weights, to try things offline.
         biases: paper leaves the position biases fresh; relative makes them from the ViT's relative attention.
         data: Data set of the new checkpoint and of the images for relative biases; the ViT's own if left out.
+        root: Folder of downloaded data; data/ if left out.
         images: Training images that relative biases are averaged over.
+        device: Where the ViT runs: cpu, cuda or cuda:N.
         depth: Blocks of the AFT-conv, if not those of the target.
         seed: Of what is not taken, and of random weights.
     """
-    reader = open_source(source, pretrained=pretrained, seed=seed)
-    classes = None if data is None else len(load_data(data).classes)
+    reader = open_source(source, pretrained=pretrained, device=device, seed=seed)
+    classes = None if data is None else len(load_data(data, root=root).classes)
     config, recipe_data = target(to, reader, classes)
     config = config if depth is None else replace(config, depth=depth)
     data = data or recipe_data
@@ -158,9 +171,9 @@ def command(
     path = out or Path("runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', source)}-to-{Path(str(to)).stem}"
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it or choose another --out")
-    record = data_record(reader, config, data)
+    record = data_record(reader, config, data, root)
     result = transfer(
-        reader, config, relative_on=relative_on if biases == "relative" else None, images=images, seed=seed
+        reader, config, relative_on=relative_on if biases == "relative" else None, images=images, root=root, seed=seed
     )
     origin = {"source": source, "pretrained": pretrained, "biases": biases}
     if biases == "relative":

@@ -1,37 +1,86 @@
-"""`aft-lens evaluate`: accuracy and loss of a checkpoint."""
+"""`aft-lens evaluate`: accuracy and loss of checkpoints."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from torch.utils.data import Subset
+
 from aft_lens.checkpoint import load_checkpoint
-from aft_lens.data import load_data
-from aft_lens.training.evaluate import evaluate
+from aft_lens.data import load_data, representative
+from aft_lens.training.evaluate import Evaluation, evaluate
 
 
 def command(
-    checkpoint: Path,
+    checkpoints: list[str],
     data: str | None = None,
     root: str | None = None,
     split: Literal["train", "val", "test"] = "test",
+    images: int | None = None,
     device: str = "cpu",
+    confusion: bool = False,
+    json: bool = False,
 ) -> None:
-    """Print accuracy and loss with 95 % intervals, and accuracy by class.
+    """Print accuracy and loss of one checkpoint or several with 95 % intervals, and accuracy by class.
 
     Args:
-        checkpoint: A checkpoint folder, or the name of one that ships.
-        data: Data set; the one that the model was trained on if left out.
+        checkpoints: Checkpoint folders, or names of those that ship, one or more.
+        data: Data set; the one that each model was trained on if left out.
         root: Folder of downloaded data; data/ if left out.
         split: train, val or test.
+        images: Images at most, a fixed draw over the classes; all of the split if left out.
         device: cpu, cuda or cuda:N.
+        confusion: Print how many images of each class (rows) were taken for each (columns), too.
+        json: Print JSON in place of text: a list with an object for each checkpoint.
     """
-    loaded = load_checkpoint(checkpoint, device)
+    if images is not None and images < 1:
+        raise ValueError(f"images must be 1 or more, got {images}")
+    records = []
+    for number, name in enumerate(checkpoints):
+        found, source = _evaluated(Path(name), data, root, split, images, device)
+        if json:
+            records.append({"checkpoint": name, "data": source, "split": split, **asdict(found)})
+            continue
+        print("\n" * (number > 0) + f"{name} on {source} ({split}, {found.images} images; intervals 95 %)")
+        print("\n".join([*found.lines(), *found.class_lines()]))
+        if confusion:
+            print("\n".join(_matrix(found)))
+    if json:
+        print(_dumped(records))
+
+
+def _evaluated(
+    path: Path, data: str | None, root: str | None, split: str, images: int | None, device: str
+) -> tuple[Evaluation, str]:
+    """A checkpoint's evaluation, and the data set that it is on."""
+    loaded = load_checkpoint(path, device)
     name = data or loaded.data["name"]
     source = load_data(name, root=root, img_size=loaded.data["img_size"])
     source.check_fits(loaded.data)
-    result = evaluate(loaded.model, getattr(source, split), source.classes, device=device)
-    low, high = result.accuracy_interval
-    print(f"{checkpoint} on {name} ({split}, {result.images} images; intervals 95 %)")
-    print(f"accuracy  {100 * result.accuracy:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]")
-    print(f"loss      {result.loss:6.4f}    [{result.loss_interval[0]:.4f}, {result.loss_interval[1]:.4f}]")
-    for label, count, accuracy in result.by_class:
-        print(f"  {label:<20} {100 * accuracy:6.2f} %  of {count}")
+    part = getattr(source, split)
+    chosen = part if images is None else Subset(part, representative(part, images))
+    return evaluate(loaded.model, chosen, source.classes, device=device, progress=True), name
+
+
+def _matrix(found: Evaluation) -> list[str]:
+    """The confusion matrix as text, predicted classes by their number."""
+    width = max(5, *(len(str(count)) + 1 for row in found.confusion for count in row))
+    head = " " * 23 + "".join(f"{number:>{width}}" for number in range(len(found.confusion)))
+    names = [f"  {number:>3} {name[:16]:<16} " for number, (name, _, _) in enumerate(found.by_class)]
+    rows = [name + "".join(f"{count:>{width}}" for count in row) for name, row in zip(names, found.confusion)]
+    return ["class (row) taken for (column)", head, *rows]
+
+
+def _dumped(records: list[dict[str, object]]) -> str:
+    """Records as JSON, NaN (a class without images) as null."""
+    return json.dumps(_finite(records), indent=1)
+
+
+def _finite(value: object) -> object:
+    """The value with null for NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if value != value else value

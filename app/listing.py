@@ -3,19 +3,19 @@
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser
 
 from aft_lens.checkpoint import CONFIG, SHIPPED, list_checkpoints, read_metrics
 from aft_lens.data import DATASETS
 from aft_lens.models import list_models, model_config
 from aft_lens.training.recipe_file import list_recipes, recipe_path
+from analyses.parser import Parser
 
 ROOTS = (Path("checkpoints"), Path("runs"))
 
 
 def main(arguments: list[str]) -> int:
     """Print models, data sets, recipes and checkpoints."""
-    parser = ArgumentParser(prog="aft-lens list", description="What there is to train, load and look at.")
+    parser = Parser(prog="aft-lens list", description="What there is to train, load and look at.")
     parser.add_argument(
         "--root", type=Path, nargs="+", help="folders with checkpoints; default: checkpoints, runs and those that ship"
     )

@@ -3,27 +3,33 @@
 import sys
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from aft_lens.checkpoint import read_metrics
+from aft_lens.data import DataSource
+from aft_lens.models import VisionModel
 from aft_lens.training import (
+    Recipe,
     TrainingStopped,
     add_recipe,
+    fitted,
     list_recipes,
     parse_recipe,
+    recipe_data,
     recipe_of,
     recipe_path,
     start_model,
     train,
 )
 from analyses.command import add_yes_or_no
+from analyses.parser import Parser
 
 
-def train_parser() -> ArgumentParser:
+def train_parser() -> Parser:
     """The parser of `aft-lens train`, whose options are the fields of `Recipe`."""
     words = "Train a recipe; its fields are options, e.g. --model.depth 6 --seed 1."
-    parser = ArgumentParser(prog="aft-lens train", description=words)
+    parser = Parser(prog="aft-lens train", description=words)
     parser.add_argument("--name", type=str | None, default=None, help="folder below --out; default: the recipe's name")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept")
     add_yes_or_no(parser, "resume", False, "go on with a broken run")
@@ -40,21 +46,47 @@ def main(arguments: list[str]) -> int:
     if default is None and chosen.name is None:
         raise ValueError(f"give --recipe with one of: {', '.join(list_recipes())}; or --name for a run of your own")
     recipe = recipe_of(parser, chosen)
+    data = recipe_data(recipe)
+    recipe = fitted(recipe, data, arguments)
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
     resume = chosen.resume
     start = start_model(chosen.start, recipe.model) if chosen.start and not resume else None
     origin = str(chosen.start) if start else None
+    path = Path(chosen.out) / str(name)
+    first = not getattr(rank_zero_only, "rank", 0)  # of the processes that train together; it speaks for them
+    if first:
+        print(summary(recipe, data, path), flush=True)
     try:
-        path = train(recipe, Path(chosen.out) / str(name), resume=resume, start=start, origin=origin)
+        train(recipe, path, resume=resume, start=start, origin=origin, data=data)
     except TrainingStopped as stopped:
         print(f"aft-lens train: {stopped}", file=sys.stderr)
         return 1
-    if getattr(rank_zero_only, "rank", 0):  # the first of the processes that train together speaks for them
+    if not first:
         return 0
     last = read_metrics(path)[-1]
     shown = [f"{key} {last[key]:.4g}" for key in ("val_accuracy", "val_loss") if key in last]
     print(f"wrote {path}: {', '.join(shown)}")
     return 0
+
+
+def summary(recipe: Recipe, data: DataSource, path: Path) -> str:
+    """What is about to be trained: the model, its data, where and how long."""
+    model, where = recipe.model, recipe.trainer
+    with torch.random.fork_rng(devices=[]):  # the run's own first weights are drawn later
+        weights = sum(parameter.numel() for parameter in VisionModel(model).parameters())
+    kind = f"{model.mixer} ({model.bias_kind})" if model.bias_kind else model.mixer
+    devices = f"{where.devices} x " if where.devices not in (1, "1") else ""
+    accelerator = where.accelerator if where.accelerator != "auto" else "gpu" if torch.cuda.is_available() else "cpu"
+    return "\n".join(
+        [
+            f"model   {kind}, {model.depth} layers x {model.num_heads} heads, width {model.embed_dim}, "
+            f"{weights:,} weights",
+            f"data    {data.name}: {len(data.train):,} training and {len(data.val):,} validation images of "
+            f"{data.in_chans} x {data.img_size} x {data.img_size}, {len(data.classes)} classes",
+            f"device  {devices}{accelerator}, {where.precision}; {where.epochs} epochs, batches of "
+            f"{recipe.data.batch_size}; into {path}",
+        ]
+    )
 
 
 def _recipe_files(arguments: list[str]) -> tuple[list[str], str | None]:

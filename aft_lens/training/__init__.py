@@ -13,13 +13,14 @@ from aft_lens.training.recipe import (
 )
 from aft_lens.training.recipe_file import (
     add_recipe,
+    fitted,
     list_recipes,
     parse_recipe,
     read_recipe,
     recipe_of,
     recipe_path,
 )
-from aft_lens.training.run import TrainingStopped, train
+from aft_lens.training.run import TrainingStopped, recipe_data, train
 from aft_lens.training.start import start_model
 
 __all__ = [
@@ -34,10 +35,12 @@ __all__ = [
     "compile_blocks",
     "evaluate",
     "fits_cuda_graphs",
+    "fitted",
     "list_recipes",
     "parse_recipe",
     "quiet_lightning",
     "read_recipe",
+    "recipe_data",
     "recipe_of",
     "recipe_path",
     "start_model",

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics.functional.classification import multiclass_stat_scores
+from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_stat_scores
 
 from aft_lens.data import ResidentBatches
 from aft_lens.models import VisionModel
+from aft_lens.progress import progress as bar
 from aft_lens.statistics import normal_interval, wilson
 
 
@@ -27,6 +28,24 @@ class Evaluation:
     """Mean plus and minus 1.96 standard errors."""
     by_class: list[tuple[str, int, float]]
     """Class, its images, its accuracy (NaN without images)."""
+    confusion: list[list[int]]
+    """Images by class (rows) and predicted class (columns); outputs without a class are left out."""
+
+    def lines(self) -> list[str]:
+        """Accuracy and loss with their intervals, as text."""
+        (low, high), (least, most) = self.accuracy_interval, self.loss_interval
+        return [
+            f"accuracy  {100 * self.accuracy:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]",
+            f"loss      {self.loss:6.4f}    [{least:.4f}, {most:.4f}]",
+        ]
+
+    def class_lines(self) -> list[str]:
+        """Accuracy by class, as text."""
+        return [f"  {name:<20} {100 * accuracy:6.2f} %  of {count}" for name, count, accuracy in self.by_class]
+
+    def __repr__(self) -> str:
+        """Accuracy and loss, overall and by class."""
+        return "\n".join([f"{self.images} images; intervals 95 %", *self.lines(), *self.class_lines()])
 
 
 @torch.no_grad()
@@ -37,12 +56,16 @@ def evaluate(
     *,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    progress: bool = False,
 ) -> Evaluation:
-    """Classify every image of a split, or of batches in memory. Raises ValueError if there are none."""
+    """Classify every image of a split, or of batches in memory; `progress` shows a bar if that takes long.
+
+    Raises ValueError if there are no images.
+    """
     model.to(device).eval()
     losses, predictions, labels, outputs = [], [], [], len(classes)
     loader = split if isinstance(split, ResidentBatches) else DataLoader(split, batch_size)
-    for images, label in loader:
+    for images, label in bar(loader, "evaluate", shown=progress):
         target = label.cpu()
         logits = model(images.to(device)).float().cpu()
         losses.append(F.cross_entropy(logits, target, reduction="none"))
@@ -53,10 +76,12 @@ def evaluate(
         raise ValueError("split must hold at least one image, got none")
     loss = torch.cat(losses)
     # Counts and not torchmetrics' accuracies, which are of single precision; outputs without a class count as wrong.
-    counts = multiclass_stat_scores(torch.cat(predictions), torch.cat(labels), outputs, average=None)
+    found, given = torch.cat(predictions), torch.cat(labels)
+    counts = multiclass_stat_scores(found, given, outputs, average=None)
+    confusion = multiclass_confusion_matrix(found, given, outputs)[: len(classes), : len(classes)]
     right, support = counts[:, 0].tolist(), counts[:, 4].tolist()
     by_class = [(name, total, hit / total if total else math.nan) for name, hit, total in zip(classes, right, support)]
     return Evaluation(
         len(loss), sum(right) / len(loss), wilson(sum(right), len(loss)), float(loss.mean()),
-        normal_interval(loss.double().numpy()), by_class,
+        normal_interval(loss.double().numpy()), by_class, confusion.tolist(),
     )  # fmt: skip

@@ -162,6 +162,7 @@ class Recipe:
     sparsity: SparsityRecipe = field(default_factory=SparsityRecipe)
     trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
     seed: int = 0
+    """Of first weights, order of images, augmentation and samples."""
 
     def __post_init__(self) -> None:
         """Check what concerns several parts."""

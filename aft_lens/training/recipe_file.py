@@ -1,17 +1,21 @@
 """Recipes from YAML files and options: a registered model's fields first, then the file's, then the options."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from aft_lens.data import DataSource
 from aft_lens.models import model_config
 from aft_lens.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+OF_DATA = ("in_chans", "num_classes")
+"""Fields of a model that its data know."""
 
 
 def list_recipes() -> list[str]:
@@ -61,12 +65,28 @@ def recipe_of(parser: ArgumentParser, parsed: Namespace) -> Recipe:
     return Recipe(made.model, made.data, made.optim, made.sparsity, made.trainer, made.seed)
 
 
+def fitted(recipe: Recipe, data: DataSource, words: Sequence[str]) -> Recipe:
+    """The recipe with the channels and classes of its data in its model, where neither words nor a file name others."""
+    given = {option for option in OF_DATA if _values(words, f"--model.{option}")}
+    for file in _values(words, "--recipe"):
+        model = _content(file).get("model")
+        given |= set(OF_DATA) & set(model if isinstance(model, dict) else ())
+    found = {"in_chans": data.in_chans, "num_classes": len(data.classes)}
+    fields: dict[str, Any] = {name: value for name, value in found.items() if name not in given}
+    return replace(recipe, model=replace(recipe.model, **fields))
+
+
+def _content(file: str) -> dict[str, Any]:
+    """A recipe's file as it stands."""
+    content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
 def _model_name(words: Sequence[str]) -> str:
     """The registered model that the options name, or else the recipe's file; empty for none."""
     named = _values(words, "--model.name")
     for file in reversed(_values(words, "--recipe")):
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        model = content.get("model") if isinstance(content, dict) else None
+        model = _content(file).get("model")
         if isinstance(model, dict) and model.get("name"):
             named.insert(0, str(model["name"]))
     return named[-1] if named else ""

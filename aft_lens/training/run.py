@@ -52,6 +52,14 @@ def remove_run(path: Path) -> None:
             shutil.rmtree(folder)
 
 
+def recipe_data(recipe: Recipe) -> DataSource:
+    """A recipe's data set, as it trains on it; errors as in `load_data`."""
+    data = load_data(
+        recipe.data.name, root=recipe.data.root, img_size=recipe.model.img_size, augment=recipe.data.augment
+    )
+    return data if recipe.data.held_out else data.joined()
+
+
 def train(
     recipe: Recipe,
     path: Path | str,
@@ -60,11 +68,13 @@ def train(
     progress: bool = True,
     start: VisionModel | None = None,
     origin: str | None = None,
+    data: DataSource | None = None,
 ) -> Path:
     """Train a recipe into the checkpoint folder `path`, which is whole after every epoch, and return it.
 
     The first weights are those of `start`, a model of the recipe's shape, or drawn by the recipe's seed; `origin` is
-    what the run's card says of them, also where the run is resumed.
+    what the run's card says of them, also where the run is resumed. `data` is the recipe's data set where it is loaded
+    already.
 
     `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
     the same weights as a run without a break. It may go on with other devices if batch_size, devices and accumulate
@@ -73,11 +83,7 @@ def train(
     device or the interrupted run, and TrainingStopped on Ctrl-C or SIGTERM.
     """
     path = Path(path)
-    data = load_data(
-        recipe.data.name, root=recipe.data.root, img_size=recipe.model.img_size, augment=recipe.data.augment
-    )
-    if not recipe.data.held_out:
-        data = data.joined()
+    data = recipe_data(recipe) if data is None else data
     _check(recipe, data)
     last = _resume_file(path, recipe) if resume else None
     if not resume and path.exists():

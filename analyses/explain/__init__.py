@@ -44,8 +44,9 @@ def command(
     edits: list[str] | None = None,
     counts: list[int] | None = None,
     bfloat16: bool = False,
-    root: Path | None = None,
+    root: str | None = None,
     device: str = "cpu",
+    seed: int = 0,
     out: Path | None = None,
 ) -> None:
     """Print how much of each head position explains and what replacing heads costs, and save all with figures.
@@ -64,11 +65,12 @@ def command(
         edits: Edits to make, e.g. [map,offset]: map, uniform, other, window, offset; all if left out.
         counts: Heads edited at once, e.g. [9,36]; twelve numbers up to all if left out.
         bfloat16: Measure accuracies under autocast to bfloat16, two to four times as fast where a processor has it.
-        root: Folder of downloaded data.
-        device: cpu or cuda.
+        root: Folder of downloaded data; data/ if left out.
+        device: cpu, cuda or cuda:N.
+        seed: Of random weights.
         out: Folder for explain.json, .png, .svg and .html; reports/NAME if left out.
     """
-    reader = open_reader(source, pretrained=pretrained, device=device)
+    reader = open_reader(source, pretrained=pretrained, device=device, seed=seed)
     name, way = data or reader.data, reader.preprocessing
     if name is None or way is None:
         raise ValueError(

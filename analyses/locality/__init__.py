@@ -103,6 +103,7 @@ def command(
     sources: list[str],
     images: int = 256,
     data: str | None = None,
+    root: str | None = None,
     pretrained: bool = True,
     resamples: int = 200,
     radius: float = 1.5,
@@ -122,6 +123,7 @@ def command(
         images: Test images that a ViT's attention is averaged over (the paper: 256).
         data: Data set of those images, images:PATH for a folder of images without classes; the one a ViT of ours was
             trained on if left out.
+        root: Folder of downloaded data; data/ if left out.
         pretrained: false takes random weights alone, for sources whose weights cannot be fetched.
         resamples: Bootstrap samples of the images for the 95 % intervals; 0 for none.
         radius: Of the mass near the target, in patches.
@@ -131,7 +133,7 @@ def command(
         control: Measure random weights beside each source.
         heads: Print every head instead of the means by layer.
         seed: Of the random weights and the bootstrap.
-        device: Where a ViT runs.
+        device: Where a ViT runs: cpu, cuda or cuda:N.
         out: Folder for locality.json, .png, .svg and .html.
     """
     if resamples < 0:
@@ -142,8 +144,8 @@ def command(
     for spec in sources:
         for random in kinds:
             maps = read_offset_maps(
-                spec, images=images, data=data, resamples=resamples, seed=seed, control=random, device=device,
-                progress=True,
+                spec, images=images, data=data, resamples=resamples, seed=seed, control=random, root=root,
+                device=device, progress=True,
             )  # fmt: skip
             found.append(head_locality(maps, radius=radius, window=window, remainder=remainder, plain=plain))
             print(f"\n{layer_table(found[-1], by_head=heads).text()}")

@@ -110,6 +110,7 @@ def command(
     second: str,
     images: int = 256,
     data: str | None = None,
+    root: str | None = None,
     pretrained: bool = True,
     framing: Frame = "crop",
     draws: int = 200,
@@ -127,6 +128,7 @@ def command(
         second: Another; the baselines exchange the offsets of this one's maps.
         images: Test images that a ViT's attention is averaged over (the paper: 256).
         data: Data set of those images; the one a ViT of ours was trained on if left out.
+        root: Folder of downloaded data; data/ if left out.
         pretrained: false gives both models random weights: what pairs of such maps are worth.
         framing: Offsets that are compared, "crop" (those both models have) or "pad" (those either has).
         draws: Random exchanges of offsets for each baseline; fewer for earth mover's between many heads.
@@ -134,13 +136,14 @@ def command(
         clusters: Clusters of the atlas; the number with the best silhouette if left out.
         shared_start: Pair models whose heads started from one draw too, which is refused otherwise, and say so.
         seed: Of the baselines, the NMF and random weights; the second model's random weights have the next one.
-        device: Where a ViT runs.
+        device: Where a ViT runs: cpu, cuda or cuda:N.
         out: Folder for match and atlas, each as .json, .png, .svg and .html.
     """
     words = check_starts([first, second], allowed=shared_start) if pretrained else ""
     maps = [
         read_offset_maps(
-            spec, images=images, data=data, seed=number, control=not pretrained, device=device, progress=True
+            spec, images=images, data=data, seed=number, control=not pretrained, root=root, device=device,
+            progress=True,
         )
         for spec, number in ((first, seed), (second, seed + 1))
     ]

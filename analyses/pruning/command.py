@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics, save_checkpoint
+from aft_lens.progress import Passes
 from analyses.pruning.images import load_images
 from analyses.pruning.measuring.ladder import prune_to_indexing
 
@@ -20,6 +21,7 @@ def command(
     steps: tuple[float, ...] = (),
     drop_heads: float | None = None,
     data: str | None = None,
+    root: str | None = None,
     images: int = 0,
     calibration: int = 512,
     batch_sizes: tuple[int, ...] = (64, 1),
@@ -39,10 +41,11 @@ def command(
         steps: falling offsets a head to cut to and fine-tune at before the last, as '[16,4]'.
         drop_heads: accuracy on the calibration images (0 to 1) that whole heads may cost, which then go to AFT-simple.
         data: data set to measure on; by default the checkpoint's own.
+        root: folder of downloaded data; data/ if left out.
         images: test images to measure on; 0 takes all.
         calibration: training images that a measured criterion is computed on.
         batch_sizes: batches to time.
-        device: cpu or cuda.
+        device: cpu, cuda or cuda:N.
         seed: of calibration images, the random control and fine-tuning.
         export: also write model.pt2 and model.onnx and check them (needs the export extra).
         out: a folder for the compact checkpoint, JSON, CSV and figures.
@@ -52,14 +55,16 @@ def command(
     if out is not None and (Path(out) / MODEL).exists():
         raise FileExistsError(f"{Path(out) / MODEL} holds a model; choose another --out, or remove it")
     loaded = load_checkpoint(checkpoint, device)
-    source = load_images(loaded.data, data=data, test=images, calibration=calibration, seed=seed, device=device)
+    source = load_images(
+        loaded.data, data=data, root=root, test=images, calibration=calibration, seed=seed, device=device
+    )
     ladder = prune_to_indexing(
         loaded.model,
-        source.test,
+        Passes(source.test, "prune"),
         keep,
         criterion=criterion,
         budget=budget,
-        calibration=source.calibration,
+        calibration=Passes(source.calibration, "calibrate"),
         train=source.train,
         finetune=finetune,
         steps=steps,

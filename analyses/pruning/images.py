@@ -33,18 +33,20 @@ def load_images(
     calibration: int = 512,
     seed: int = 0,
     device: str = "cpu",
+    root: str | None = None,
     batch_size: int = 64,
 ) -> Images:
     """Images for a checkpoint whose data record is `record`, or of the data set `data` in their place.
 
     `test` limits the test images (0: all) to those that `representative` takes; `calibration` images are drawn from
-    the training split with `seed`; `batch_size` and `device` are fine-tuning's. Raises ValueError if the checkpoint
+    the training split with `seed`; `batch_size` and `device` are fine-tuning's, `root` has
+    downloaded data. Raises ValueError if the checkpoint
     names no data set and none is given, or one with other classes.
     """
     name = data or record.get("name")
     if not name:
         raise ValueError("data must name the images to prune on, the checkpoint names none; give --data digits")
-    source = aft_lens.data.load_data(name, img_size=record.get("img_size"))
+    source = aft_lens.data.load_data(name, root=root, img_size=record.get("img_size"))
     source.check_fits(record)
     order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(seed))
     chosen = Subset(source.train, order[:calibration].tolist())

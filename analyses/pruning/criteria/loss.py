@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aft_lens.models import VisionModel
+from aft_lens.progress import progress
 from analyses.pruning.criteria.registry import CRITERIA, Criterion
 from analyses.pruning.cutting.compact import dense_biases, dense_weights, masked_model
 from analyses.pruning.measuring.cost import Batches
@@ -46,7 +47,7 @@ def exact(model: VisionModel, batches: Batches, seed: int) -> list[Tensor]:
 
     base = loss(0, x)
     scores = []
-    for layer, w in enumerate(biases):
+    for layer, w in enumerate(progress(biases, "exact")):
         weight = dense_weights(dense)[layer].flatten()
         change = torch.zeros_like(weight)
         for place in weight.nonzero().flatten().tolist():

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from aft_lens.data import ResidentBatches
 from aft_lens.models import VisionModel
+from aft_lens.progress import progress
 
 CLIP = 1.0
 """Largest gradient norm of a step."""
@@ -51,7 +52,7 @@ def finetune(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model.train()
-        for _ in range(epochs):
+        for _ in progress(range(epochs), "fine-tune"):
             for images, labels in loader:
                 loss = F.cross_entropy(model(images.to(device)), labels.to(device))
                 optimizer.zero_grad()
