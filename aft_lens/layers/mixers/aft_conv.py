@@ -42,7 +42,7 @@ class AFTConv(nn.Module):
         if position_bias is None:
             if window_size % 2 == 0:
                 raise ValueError(f"window_size must be odd for aft_conv, got {window_size}")
-            position_bias = conv_bias(DEFAULT_BIAS, num_heads, (window_size, window_size))
+            position_bias = conv_bias(DEFAULT_BIAS, ConvBiasSpec(num_heads, (window_size, window_size)))
         self.num_heads = num_heads
         self.outside = outside
         self.implementation = "auto"
