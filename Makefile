@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 VISION := $(shell sed -n 's/^torchvision==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app test check
+.PHONY: help setup demo app docs results test check
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,12 @@ demo: setup ## Train, prune, compare, and serve the app
 
 app: setup ## Serve the app over checkpoints/ and runs/
 	$(BIN)/aft-lens app
+
+docs: setup ## Build guide and reference into build/docs; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+results: setup ## Write docs/results.md from analyses/results/
+	$(BIN)/python -m analyses.published
 
 test: setup ## Run the tests
 	$(BIN)/pytest

@@ -68,8 +68,9 @@ class Checkpoint:
     def __repr__(self) -> str:
         """A line on the model, in place of all its modules."""
         config, weights = self.config, sum(parameter.numel() for parameter in self.model.parameters())
+        name = self.path.name if self.path.parent == SHIPPED else self.path
         return (
-            f"{self.path}: {config.mixer}, {config.depth} layers x {config.num_heads} heads, width {config.embed_dim}, "
+            f"{name}: {config.mixer}, {config.depth} layers x {config.num_heads} heads, width {config.embed_dim}, "
             f"{weights:,} weights, data {self.data.get('name', 'unknown')}"
         )
 

@@ -46,7 +46,7 @@ def test_a_record_without_a_section_is_shown_by_its_rows(tmp_path):
 
 def test_a_stale_page_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="run `python -m analyses.published`"):
+    with pytest.raises(ValueError, match=r"run `python -m analyses\.published`"):
         command(check=True)
     run(command, ("python", "-m", "analyses.published"), ["--out", "here.md"])
     run(command, ("python", "-m", "analyses.published"), ["--out", "here.md", "--check"])

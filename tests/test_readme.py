@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there; training is cut short."""
+"""The commands and the Python of README and guide, run as they stand there; training is cut short."""
 
 import re
 import shlex
@@ -10,9 +10,11 @@ from app.cli import main
 from app.train import train_parser
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 BLOCKS = re.findall(r"<!-- run -->\n```console\n(.*?)```", README, re.S)
-COMMANDS = re.findall(r"^\$ aft-lens (.*)$", "".join(BLOCKS), re.M)
+COMMANDS = list(dict.fromkeys(re.findall(r"^\$ aft-lens (.*)$", "".join(BLOCKS), re.M)))
+PYTHON = [(page.stem, code) for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)]
 SHORT = ["--trainer.limit_batches=2", "--trainer.epochs=1", "--trainer.accelerator=cpu"]
 
 pytestmark = [
@@ -59,11 +61,17 @@ def test_options_it_names_exist():
     assert named <= options
 
 
-def test_python_example(monkeypatch):
-    monkeypatch.chdir(ROOT)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("page", "code"), PYTHON, ids=[f"{page}-{number}" for number, (page, _) in enumerate(PYTHON)])
+def test_python_example(page, code, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
     scope: dict = {}
-    exec(re.search(r"```python\n(.*?)```", README, re.S).group(1), scope)
-    assert scope["maps"].ndim == 4
+    exec(code, scope)
+    if "maps" in scope:
+        assert scope["maps"].maps.ndim == 4
+        assert scope["ladder"].rows[-1].keep == 1
+    if "print(" in code:
+        assert "change (points) [95 %]" in capsys.readouterr().out
 
 
 def _printed(command: str) -> list[str]:
