@@ -1,5 +1,6 @@
 """A wheel, built and installed, does its work from an empty folder in which a user has an app.py of their own."""
 
+import json
 import os
 import shutil
 import signal
@@ -35,6 +36,12 @@ from analyses.pruning.evidence.publish import read_publication
 sweeps = read_publication("digits").sweeps
 print(aft_lens.__file__, provenance.RESULTS, provenance.PUBLISHED, len(sweeps), sep="\\n")
 """
+
+
+OLD_CLAIMS = pytest.mark.skipif(
+    "plan" not in json.loads((ROOT / "analyses" / "results" / "claims.json").read_text()),
+    reason="claims.json is of runs before there were plans: write it anew by `aft-lens study judge`",
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +90,7 @@ def run(installed, folder, *words, program="aft-lens"):
     ("words", "printed"),
     [
         (["--version"], "aft-lens 0."),
-        (["study", "claims-table"], "| Claim"),
+        pytest.param(["study", "claims-table"], "| Claim", marks=OLD_CLAIMS),
         (["bias", "digits-entropy"], "wrote reports/digits-entropy/bias.svg"),
     ],
     ids=lambda words: "-".join(words) if isinstance(words, list) else "",
@@ -137,9 +144,9 @@ def test_app(installed, empty):
                     assert process.poll() is None, process.stderr.read()
                     time.sleep(0.2)
             expect(tab.get_by_role("heading", name="Compare", exact=True)).to_be_visible(timeout=120_000)
-            expect(tab.get_by_text("digits-entropy").first).to_be_visible(timeout=120_000)
+            expect(tab.locator("body")).to_contain_text("digits-single: exp(w)", timeout=120_000)
             browser.close()
     finally:
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
-    assert "stopped" in out
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM

@@ -43,6 +43,13 @@ class DataSource:
     split: str
     """How the splits were made, in words."""
 
+    def __repr__(self) -> str:
+        """A line on it, in place of its images."""
+        return (
+            f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} test "
+            f"images of {self.in_chans} x {self.img_size} x {self.img_size}, {len(self.classes)} classes"
+        )
+
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of its data."""
         keys = ("name", "classes", "mean", "std", "in_chans", "img_size")
