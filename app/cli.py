@@ -9,6 +9,8 @@ from importlib import import_module
 import aft_lens
 from app.commands import COMMANDS, command_module, command_words
 
+EXTRAS = {"streamlit": "app", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"}
+"""The extra of what analyses do without."""
 STOPPED = 130
 """Exit status after Ctrl-C: 128 and the signal's number, as shells have it."""
 
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(name, rest)
     except ModuleNotFoundError as error:
         said = str(error)
-        print(f"aft-lens {name}: {said if 'aft-lens[' in said else _missing(name, error.name)}", file=sys.stderr)
+        print(f"aft-lens {name}: {said if 'aft-lens[' in said else _missing(error.name or said)}", file=sys.stderr)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -61,10 +63,9 @@ def _run(name: str, arguments: list[str]) -> int:
     return 0
 
 
-def _missing(command: str, module: str | None) -> str:
+def _missing(module: str) -> str:
     """Which of the extras has a module that is not installed."""
-    extra = "app" if command in ("app", "demo") else "analyses"
-    return f"{module} is not installed; run: pip install 'aft-lens[{extra}]'"
+    return f"{module} is not installed; run: pip install 'aft-lens[{EXTRAS.get(module, 'analyses')}]'"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -37,6 +38,8 @@ def command(root: list[Path] | None = None, port: int = 8501, address: str = "lo
         port: Port to serve on; 0 takes a free one.
         address: Address to listen on; 0.0.0.0 serves the network.
     """
+    if find_spec("streamlit") is None:
+        raise ModuleNotFoundError("No module named 'streamlit'", name="streamlit")
     missing = [str(path) for path in root or [] if not path.is_dir()]
     if missing:
         raise ValueError(f"root must be existing folders, got {', '.join(missing)}; `aft-lens list` shows checkpoints")

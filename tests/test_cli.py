@@ -14,7 +14,8 @@ BLOCKED = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("streamlit", "plotly", "captum"):
+        if name.split(".")[0] in ("streamlit", "plotly", "captum", "matplotlib", "seaborn", "ot", "tabulate", "jinja2",
+                                  "timm", "transformers"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())
 from app.cli import main
@@ -99,7 +100,7 @@ def test_print_config_shows_the_overridden_recipe(capsys):
     assert "seed: 1" in printed
 
 
-def test_training_needs_no_screen(tmp_path):
+def test_a_bare_installation_trains_and_evaluates(tmp_path):
     arguments = ["train", "--recipe", "digits-single", *TINY, "--trainer.epochs=1", "--out", str(tmp_path), "--seed=1"]
     done = subprocess.run([sys.executable, "-c", BLOCKED, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -107,3 +108,16 @@ def test_training_needs_no_screen(tmp_path):
     done = subprocess.run([sys.executable, "-c", BLOCKED, "keys", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'aft-lens[analyses]'" in done.stderr
+    again = ["evaluate", str(tmp_path / "digits-single-seed1"), "--images", "20"]
+    done = subprocess.run([sys.executable, "-c", BLOCKED, *again], capture_output=True, text=True, check=False)
+    assert "accuracy" in done.stdout, done.stderr[-2000:]
+
+
+def test_what_the_extras_have_is_asked_for_by_name(checkpoint, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "analyses.export", raising=False)
+    assert main(["export", str(checkpoint)]) == 2
+    assert "pip install 'aft-lens[export]'" in capsys.readouterr().err
+    monkeypatch.setattr("app.serve.find_spec", lambda name: None)
+    assert main(["app"]) == 2
+    assert "streamlit is not installed; run: pip install 'aft-lens[app]'" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from aft_lens.models import VisionModel
+from aft_lens.progress import progress
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 """Fixed (images `b c y x`, labels `b`) pairs that can be gone through again."""
@@ -99,7 +100,8 @@ def latencies_by_device(
     own = next(models[0].parameters()).device
     other = "cpu" if own.type == "cuda" else "cuda" if torch.cuda.is_available() else None
     places = [models] if other is None else [models, [copy.deepcopy(model).to(other) for model in models]]
-    taken = [latencies(there, images, batch=size, seconds=seconds) for there in places for size in batch_sizes]
+    runs = [(there, size) for there in places for size in batch_sizes]
+    taken = [latencies(there, images, batch=size, seconds=seconds) for there, size in progress(runs, "latencies")]
     return [tuple(batch[place] for batch in taken) for place in range(len(models))]
 
 
