@@ -19,6 +19,10 @@ class Finder(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return None if name.split(".")[0] in EXTRAS else PathFinder.find_spec(name, path, target)
+    @classmethod
+    def find_distributions(cls, *context):
+        found = PathFinder.find_distributions(*context)
+        return (one for one in found if one.metadata["Name"].lower() not in EXTRAS)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 from app.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -1,14 +1,15 @@
 """The published figures as one page: `python -m analyses.published` writes docs/results.md from analyses/results/.
 
 Every file there has a section. What a section shows beside the conditions of its measurement is a function of its
-record, in `sections`; a file that has none is shown by its rows.
+record, in `contents`; a file that has none is shown by its rows.
 """
 
 from pathlib import Path
 
 from aft_lens.files import write_whole
 from analyses.provenance import PUBLISHED
-from analyses.published.sections import SECTIONS, Section, rows_of
+from analyses.published.contents import rows_of
+from analyses.published.sections import SECTIONS, Section
 from analyses.result import read_record
 
 PAGE = Path("docs/results.md")

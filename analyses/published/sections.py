@@ -1,18 +1,9 @@
-"""A published record as Markdown: a function for each file, and one for those that have none."""
+"""The sections of the page by the names of the records, in its order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from analyses.bench.gpu.record import GPURecord
-from analyses.bench.gpu.tables import markdown as gpu_tables
-from analyses.bench.multi_gpu.result import MultiGPUBench
-from analyses.bench.operators.result import OpsBench
-from analyses.explain.explanation import WORDS
-from analyses.result import Table
-from analyses.study.speed import TrainingSpeed
-
-Record = Mapping[str, Any]
+from analyses.published import contents
 
 
 @dataclass(frozen=True)
@@ -20,7 +11,7 @@ class Section:
     """What the page shows of one file."""
 
     title: str
-    content: Callable[[Record], str]
+    content: Callable[[contents.Record], str]
     """Tables and lines, Markdown, of nothing but the record."""
     words: str = ""
     """What is asked, above them; figures belong into `content`, where they cannot go stale."""
@@ -28,202 +19,41 @@ class Section:
     """Pictures beside the page: file and words."""
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """A Markdown table whose first columns are words."""
-    return Table(columns, rows, words=words).markdown()
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """A share as percent; "–" where there is none."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def rows_of(record: Record) -> str:
-    """Any record with `rows`: a column for each field that is a number or a word."""
-    rows: list[Record] = list(record.get("rows") or ())
-    columns = [key for key, value in rows[0].items() if isinstance(value, str | int | float)] if rows else []
-    if not columns:
-        return "Its content has no rows to show here."
-    cells = [[_cell(row.get(key)) for key in columns] for row in rows]
-    return table(
-        [key.replace("_", " ") for key in columns], cells, sum(isinstance(rows[0][key], str) for key in columns)
-    )
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
-
-
-def claims(record: Record) -> str:
-    """Claims and verdicts."""
-    rows, held = [], 0
-    for row in record["claims"]:
-        claim, (low, high) = row["claim"], row["interval"]
-        held += row["verdict"] == "holds"
-        bound = f"> {claim['bound']:g}" if claim["kind"] == "above" else f"within ±{claim['bound']:g}"
-        difference = "–" if low is None else f"{row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
-        rows.append(
-            [f"{claim['words']} ({claim['source']})", row.get("family", "fashion-mnist"), claim["paper"], difference,
-             bound, row["verdict"]]
-        )  # fmt: skip
-    columns = ["Claim", "Data", "Paper", "Ours: difference", "Holds if the interval is", "Verdict"]
-    return f"{held} of {len(rows)} hold.\n\n{table(columns, rows, 6)}"
-
-
-def start_sweep(record: Record) -> str:
-    """Accuracy and what is left of the start, by start and learning rate of the biases."""
-    rows = [
-        [row["data"], row["configuration"], f"{row['start']:g}", f"× {row['scale']:g}", str(row["seed"]),
-         f"{row['val_accuracy']:.1f} %", f"{row['without']:.1f} %", f"{row['start_correlation']:.2f}",
-         f"{100 * row['stayed']:.0f} %"]
-        for row in record["rows"]
-    ]  # fmt: skip
-    columns = ["Data", "Configuration", "Start of w'", "Rate of biases", "Seed", "Validation", "with w = 0",
-               "Correlation with the start", "Strongest offset stayed"]  # fmt: skip
-    return f"{len(rows)} of {record['planned']} runs.\n\n{table(columns, rows, 2)}"
-
-
-def explain(record: Record) -> str:
-    """How far offsets explain attention, and what all heads at once lose."""
-    rows, columns = [], list(dict.fromkeys(edit for model in record.values() for edit in model["cumulative"]))
-    for name, model in record.items():
-        share = [value for layer in model["variance_explained"] for value in layer if value is not None]
-        ends = {edit: points[-1] for edit, points in model["cumulative"].items()}
-        cells = [
-            f"{100 * ends[edit]['change']:+.1f} [{100 * ends[edit]['interval'][0]:+.1f}, "
-            f"{100 * ends[edit]['interval'][1]:+.1f}]" if edit in ends else "–"
-            for edit in columns
-        ]  # fmt: skip
-        rows.append([name, percent(model["accuracy"]), percent(sum(share) / len(share), 1), *cells])
-    heads = ["Model", "Accuracy", "Variance explained by offset", *(WORDS[edit] for edit in columns)]
-    return "All heads edited at once: change of accuracy, points.\n\n" + table(heads, rows)
-
-
-def ladder(record: Record) -> str:
-    """Accuracy by offsets kept for each criterion, and what the cut costs on the clock."""
-    parts, curves = [], record["curves"]
-    kinds = dict.fromkeys((curve["parent"], curve["budget"], curve["schedule"]) for curve in curves)
-    for parent, budget, schedule in kinds:
-        chosen = [c for c in curves if (c["parent"], c["budget"], c["schedule"]) == (parent, budget, schedule)]
-        criteria = list(dict.fromkeys(curve["criterion"] for curve in chosen))
-        keeps = sorted({curve["keep"] for curve in chosen}, reverse=True)
-        found = {(curve["criterion"], curve["keep"]): curve for curve in chosen}
-        rows = [
-            [f"{keep:g}", *(_rung(found.get((criterion, keep))) for criterion in criteria)] for keep in keeps
-        ]  # fmt: skip
-        first = chosen[0]
-        parts.append(
-            f"{parent.capitalize()} parents ({first['checkpoints']}, {percent(first['parent_mean'])}), budget by "
-            f"{budget}, {schedule}: test accuracy as cut, and fine-tuned where it was.\n\n"
-            + table(["Offsets a head", *criteria], rows, 0)
-        )
-    parts.append(f"Masked against indexed: |Δlogit| at most {record['max_abs_logit_difference']:.1e}.")
-    if "indexed_core_speedup_cpu" in record:
-        whole = ", ".join(
-            f"{one['speedup']:.2f} at batch {one['batch']}" for one in record["whole_model"]["dense_over_indexed"]
-        )
-        parts.append(
-            f"One offset's core ran {record['indexed_core_speedup_cpu']:.1f} times faster than the dense layer; the "
-            f"whole model {record['whole_model']['model']} took this many times the indexed one's time: {whole}."
-        )
-    return "\n\n".join(parts)
-
-
-def _rung(curve: Record | None) -> str:
-    if curve is None:
-        return "–"
-    tuned = "" if curve["finetuned_mean"] is None else f" / {percent(curve['finetuned_mean'])}"
-    return percent(curve["pruned_mean"]) + tuned
-
-
-def single_ladder(record: Record) -> str:
-    """The rungs of one checkpoint."""
-    rows = [
-        [row["name"], f"{row['keep']:g}", percent(row["accuracy"]), f"{row['bytes'] / 1e3:,.0f}",
-         f"{row['latency_mean_ms']:.1f} ± {row['latency_sd_ms']:.1f}", row["form"]]
-        for row in record["rungs"]
-    ]  # fmt: skip
-    columns = ["Rung", "Offsets a head", f"Accuracy of {record['images']:,} images", "kB", "ms a batch", "Form"]
-    return table(columns, rows) + (
-        f"\n\nMasked against indexed: |Δlogit| at most {record['max_abs_logit_difference']:.1e}."
-    )
-
-
-def digits_accuracy(record: Record) -> str:
-    """Accuracy of the recipes over seeds."""
-    rows = [
-        [name, percent(row["accuracy_mean"]), percent(row["accuracy_lowest"]), f"{row['seconds_longest']:.0f} s"]
-        for name, row in record["recipes"].items()
-    ]
-    return table([f"Recipe, {len(record['seeds'])} seeds", "Mean", "Lowest", "Longest training"], rows)
-
-
-def multi_gpu(record: Record) -> str:
-    """Speed, memory and accuracy by number of GPUs."""
-    found = MultiGPUBench.read(record)
-    resumed = found.markdown().split("\n\n")[1] if found.resumed else ""
-    return f"{found.table().markdown()}\n\n{resumed}"
-
-
-def ops(record: Record) -> str:
-    """Ratios, and how time and memory grow."""
-    found = OpsBench.read(record)
-    growth = [
-        [name, f"{found.memory_exponents[name]:.2f}", f"{found.time_exponents[name]:.2f}"]
-        for name in found.memory_exponents
-    ]
-    return found.table().markdown() + "\n\nGrowth with length: exponents of T.\n\n" + table(
-        ["Operator", "Peak memory", "Time"], growth
-    )  # fmt: skip
-
-
-def gpu(record: Record) -> str:
-    """Comparisons, operators, models and rooflines, their headings below the page's."""
-    text = gpu_tables(GPURecord.read(record))
-    return "\n".join(f"#{line}" if line.startswith("##") else line for line in text.splitlines())
-
-
-def attention_cost(record: Record) -> str:
-    """Memory and time of streaming relative attention."""
-    rows = [
-        [images, f"{record['peak_growth_mib'][images]:.0f} MiB", f"{record['time_ratio'][images]:.2f}"]
-        for images in record["peak_growth_mib"]
-    ]
-    return table(["Images", "Growth of peak memory", "Time over the forward pass alone"], rows, 0)
-
-
 SECTIONS = {
-    "claims": Section("The paper's claims in small", claims, "Criteria were set before the runs."),
-    "controls": Section("Do positions matter", claims, "Criteria were set before the runs."),
+    "claims": Section("The paper's claims in small", contents.claims, "Criteria were set before the runs."),
+    "controls": Section("Do positions matter", contents.claims, "Criteria were set before the runs."),
+    "attention_dinov2": Section(
+        "A trained ViT", contents.trained_vit,
+        figures=[("dinov2-attention.png", "Relative attention of its heads, and their mean distances")],
+    ),
+    "tuning": Section("Learning rates", contents.tuning),
     "start_sweep": Section(
-        "Where w' starts", start_sweep,
+        "Where w' starts", contents.start_sweep,
         "Eq. 8 is blind to the scale of w', AdamW is not: a large start is hardly turned, and the maps are the draw.",
     ),
-    "explain_digits": Section("Does position explain a head, on digits", explain),
+    "explain_digits": Section("Does position explain a head, on digits", contents.explain),
     "ladder_digits": Section(
-        "Pruning on digits", ladder,
+        "Pruning on digits", contents.ladder,
         figures=[("ladder-digits.png", "Test accuracy against offsets kept, by criterion"),
                  ("ladder-digits-core.png", "Time of the mixing core against offsets kept")],
     ),
     "ladder_fashion_curve": Section(
-        "Pruning on Fashion-MNIST", ladder,
+        "Pruning on Fashion-MNIST", contents.ladder,
         figures=[("ladder-fashion.png", "Test accuracy against offsets kept, by criterion and control")],
     ),
-    "ladder_fashion_single": Section("Pruning what was trained to one position, on Fashion-MNIST", single_ladder),
-    "digits_accuracy": Section("Recipes on digits", digits_accuracy),
-    "multi_gpu": Section("Training on several GPUs", multi_gpu),
-    "training_speed": Section(
-        "Training speed on one GPU", lambda record: TrainingSpeed.read(record).table().markdown()
-    ),
+    "ladder_fashion_single": Section("Pruning single positions on Fashion-MNIST", contents.single_ladder),
+    "digits_accuracy": Section("Recipes on digits", contents.digits_accuracy),
+    "multi_gpu": Section("Training on several GPUs", contents.multi_gpu),
+    "training_speed": Section("Training speed on one GPU", contents.training_speed),
     "ops_cpu": Section(
-        "Operators on the CPU", ops, "Forward and backward, as a share of the rival's time.",
+        "Operators on the CPU", contents.ops, "Forward and backward, as a share of the rival's time.",
         figures=[("../analyses/results/ops_cpu.png", "Time and memory over length")],
     ),
     "gpu_h100": Section(
-        "Kernels and models on one GPU", gpu,
+        "Kernels and models on one GPU", contents.gpu,
         figures=[("../analyses/results/gpu_h100.png", "Operators, time per token and ratios")],
     ),
-    "attention_cost": Section("Reading relative attention", attention_cost),
+    "attention_cost": Section("Reading relative attention", contents.attention_cost),
 }  # fmt: skip
 """By the record's name, in the order of the page. A new file needs a line here only to be shown otherwise than by its
 rows."""
