@@ -24,6 +24,7 @@ from aft_lens.files import write_whole
 from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.models import VisionModel
 from aft_lens.ops.inspection import LARGEST, MOST_NEGATIVE
+from aft_lens.progress import progress
 from analyses.command import report_folder, run_module
 
 TOLERANCE = {"torch.export": 1e-5, "onnx": 1e-4}
@@ -114,22 +115,35 @@ def export_model(model: VisionModel, images: Tensor, out: Path) -> list[Exported
         warnings.simplefilter("ignore")  # both exporters warn about their own deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.export.export(plain, (images[: max(2, len(images) - 1)],), dynamic_shapes=({0: batch},))
-        torch.export.save(program, out / "model.pt2")
-        written = torch.onnx.export(program, dynamo=True, verbose=False)
-        if written is None:
-            raise RuntimeError("torch.onnx.export returned no program; check the installed onnxscript")
-        written.save(out / "model.onnx", include_initializers=True)
         expected = model(images)
-        loaded = torch.export.load(out / "model.pt2").module()(images)
-    onnx.checker.check_model(out / "model.onnx")
-    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
-    (ran,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    results = [
-        _compare("torch.export", out / "model.pt2", expected, loaded),
-        _compare("onnx", out / "model.onnx", expected, torch.from_numpy(ran)),
-    ]
+        results = [
+            _compare(form, out / name, expected, written(program, out / name, images))
+            for form, (name, written) in progress(FORMS.items(), "export")
+        ]
     write_whole(out / "export.json", json.dumps([result.record() for result in results], indent=1) + "\n")
     return results
+
+
+def _torch_export(program: torch.export.ExportedProgram, path: Path, images: Tensor) -> Tensor:
+    """Write model.pt2, and return the logits that it gives when read again."""
+    torch.export.save(program, path)
+    return torch.export.load(path).module()(images)
+
+
+def _onnx(program: torch.export.ExportedProgram, path: Path, images: Tensor) -> Tensor:
+    """Write model.onnx, and return the logits that onnxruntime makes of it."""
+    written = torch.onnx.export(program, dynamo=True, verbose=False)
+    if written is None:
+        raise RuntimeError("torch.onnx.export returned no program; check the installed onnxscript")
+    written.save(path, include_initializers=True)
+    onnx.checker.check_model(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (ran,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    return torch.from_numpy(ran)
+
+
+FORMS = {"torch.export": ("model.pt2", _torch_export), "onnx": ("model.onnx", _onnx)}
+"""Name of each form's file, and what writes it."""
 
 
 def _compare(form: str, path: Path, expected: Tensor, found: Tensor) -> Exported:

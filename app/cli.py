@@ -36,6 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\naft-lens {name}: stopped", file=sys.stderr)
         return STOPPED
+    except RuntimeError as error:
+        # Looked up, as importing what trains would cost every command seconds; what is not imported raised nothing.
+        stopped = getattr(sys.modules.get("aft_lens.training.run"), "TrainingStopped", ())
+        if not isinstance(error, stopped):
+            raise
+        print(f"aft-lens {name}: {error}", file=sys.stderr)
+        return 1
     except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
         print(f"aft-lens {name}: {error}", file=sys.stderr)
     return 2

@@ -1,6 +1,5 @@
 """`aft-lens train`: a recipe, whose fields are options, into a checkpoint."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from aft_lens.data import DataSource
 from aft_lens.models import VisionModel
 from aft_lens.training import (
     Recipe,
-    TrainingStopped,
     add_recipe,
     fitted,
     list_recipes,
@@ -39,7 +37,7 @@ def train_parser() -> Parser:
 
 
 def main(arguments: list[str]) -> int:
-    """Train; 0 if the run is whole, 1 (and a line on stderr) if it was stopped."""
+    """Train; 0 if the run is whole. Raises as `train` does."""
     arguments, default = _recipe_files(arguments)
     parser = train_parser()
     chosen = parse_recipe(parser, arguments)
@@ -56,11 +54,7 @@ def main(arguments: list[str]) -> int:
     first = not getattr(rank_zero_only, "rank", 0)  # of the processes that train together; it speaks for them
     if first:
         print(summary(recipe, data, path), flush=True)
-    try:
-        train(recipe, path, resume=resume, start=start, origin=origin, data=data)
-    except TrainingStopped as stopped:
-        print(f"aft-lens train: {stopped}", file=sys.stderr)
-        return 1
+    train(recipe, path, resume=resume, start=start, origin=origin, data=data)
     if not first:
         return 0
     last = read_metrics(path)[-1]

@@ -19,7 +19,7 @@ from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.models import ModelConfig, create_model
 from aft_lens.progress import PATIENCE, Passes
-from aft_lens.training import DataRecipe, OptimRecipe, Recipe, SparsityRecipe, TrainerRecipe
+from aft_lens.training import DataRecipe, OptimRecipe, Recipe, SparsityRecipe, TrainerRecipe, TrainingStopped
 from analyses.command import _parser
 from app.cli import STOPPED, main
 from app.commands import COMMANDS, command_module
@@ -185,6 +185,15 @@ def test_ctrl_c_ends_every_command_in_one_line(name, monkeypatch, capsys):
     monkeypatch.setattr("app.cli.command_module", lambda _: Namespace(main=interrupted))
     assert main([name]) == STOPPED
     assert capsys.readouterr().err == f"\naft-lens {name}: stopped\n"
+
+
+def test_training_that_is_stopped_ends_every_command_in_one_line(monkeypatch, capsys):
+    def stopped(*_):
+        raise TrainingStopped("runs/x stopped with 1 of 2 epochs: go on with --resume")
+
+    monkeypatch.setattr("app.cli.command_module", lambda _: Namespace(main=stopped))
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == "aft-lens demo: runs/x stopped with 1 of 2 epochs: go on with --resume\n"
 
 
 def test_bars_appear_for_what_takes_long_alone(capfd):
