@@ -165,6 +165,7 @@ def command(
     images: int = 0,
     by: Literal["model", "layer", "head"] = "layer",
     data: str | None = None,
+    root: str | None = None,
     seed: int = 0,
     device: str = "cpu",
     out: Path | None = None,
@@ -176,12 +177,13 @@ def command(
         images: Test images; 0 for all.
         by: What is set to w = 0 on its own beside all heads at once: nothing (model), each layer, or each head too.
         data: Data set in place of the checkpoint's own.
+        root: Folder of downloaded data; data/ if left out.
         seed: Of the shuffles.
-        device: Where the model runs.
+        device: cpu, cuda or cuda:N.
         out: Folder for knockout.json, .png, .svg and .html; reports/NAME if left out.
     """
     loaded = load_checkpoint(checkpoint, device)
-    found = load_images(loaded.data, data=data, test=images, calibration=0, device=device)
+    found = load_images(loaded.data, data=data, root=root, test=images, calibration=0, device=device)
     result = knock_out(
         loaded.model, found.test, by=by, source=str(checkpoint), data=found.source, seed=seed, progress=True
     )

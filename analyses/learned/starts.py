@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from aft_lens.checkpoint import CONFIG, load_checkpoint, read_first
+from aft_lens.checkpoint import CONFIG, checkpoint_folder, load_checkpoint, read_first
 
 
 def shared_start(first: Path | str, second: Path | str) -> str:
@@ -15,7 +15,7 @@ def shared_start(first: Path | str, second: Path | str) -> str:
     Kept starts are compared entry by entry. Models without them count as of one draw if their seeds, mixers and the
     shapes of their heads are equal.
     """
-    paths = Path(first), Path(second)
+    paths = checkpoint_folder(first), checkpoint_folder(second)
     if not all((path / CONFIG).is_file() for path in paths):
         return ""
     starts = [read_first(path) for path in paths]

@@ -142,7 +142,13 @@ def command(
     words = check_starts([first, second], allowed=shared_start) if pretrained else ""
     maps = [
         read_offset_maps(
-            spec, images=images, data=data, seed=number, control=not pretrained, root=root, device=device,
+            spec,
+            images=images,
+            data=data,
+            seed=number,
+            control=not pretrained,
+            root=root,
+            device=device,
             progress=True,
         )
         for spec, number in ((first, seed), (second, seed + 1))
