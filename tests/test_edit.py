@@ -81,7 +81,7 @@ def test_a_key_of_every_image_is_replaced():
     model = small()
     name = "blocks.0.mixer.hook_key"
     plain = run_with_cache(model, IMAGES, [name])
-    with edit(model, 0, 1, key=lambda key: key - key.mean()):
+    with edit(model, 0, 1, key=lambda key: 5 * key):
         logits, _ = run_with_cache(model, IMAGES, [name])
     assert not torch.equal(logits, plain[0])
     with edit(model, 0, 1, key=lambda key: key + 3.0):  # a constant changes no weight
