@@ -32,9 +32,9 @@ def command(
         what: "train" trains what is not trained yet of `study.plan`. The others read the runs: "tuning" chooses
             learning rates and writes tuning.json; "judge" judges the claims of a plan on every family and writes
             claims.json (plan claims), controls.json (sparsity) or long_runs.json (long); "claims-table" prints
-            claims.json as Markdown; "rivals" writes sparse_rivals.json. "speed" trains alone for a moment and writes
+            those three as Markdown; "rivals" writes sparse_rivals.json. "speed" trains alone for a moment and writes
             training_speed.json.
-        study: What is trained; for "claims-table" this is read from claims.json.
+        study: What is trained; "claims-table" reads what was.
         workers: Runs trained at a time, each in a process of its own, spread over all GPUs; 0 trains in this one.
         budget: Seconds after which training stops, to go on with the same command later; 0 is no limit.
         out: Folder of the JSON.

@@ -78,10 +78,10 @@ class Judged(Result):
         if not CLAIMS[self.plan]:
             return f"{where}.\nMade by: `{self.command}`"
         return (
-            f"{where}; criteria as of commit {self.preregistration[:12]}. Accuracy: a bootstrap of {DRAWS:,} draws over "
-            "test images and seeds, the variance between seeds pooled over all configurations; other metrics: Student's "
-            "t of differences paired by seed. Intervals are 95 % and not adjusted; verdicts take p < 0.05 after Holm's "
-            f"adjustment for all tested claims of the table.\nMade by: `{self.command}`"
+            f"{where}; criteria as of commit {self.preregistration[:12]}. Accuracy: a bootstrap of {DRAWS:,} draws "
+            "over test images and seeds, the variance between seeds pooled over all configurations; other metrics: "
+            "Student's t of differences paired by seed. Intervals are 95 % and not adjusted; verdicts take p < 0.05 "
+            f"after Holm's adjustment for all tested claims of the table.\nMade by: `{self.command}`"
         )
 
     def plot(self, figure: Figure | SubFigure) -> None:
@@ -94,6 +94,7 @@ class Judged(Result):
 
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
-    """Print the tables of claims.json; FileNotFoundError with the next step without one."""
-    found = read_record(out / FILES["claims"], "`aft-lens study judge`")
-    print(Judged.read(found).markdown())
+    """Print the tables of what was judged or trained for long; FileNotFoundError, with the next step, without any."""
+    there = [name for name in FILES.values() if (out / name).is_file()] or [FILES["claims"]]
+    tables = [Judged.read(read_record(out / name, "`aft-lens study judge`")).markdown() for name in there]
+    print("\n\n".join(tables))
