@@ -191,13 +191,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def read_record(path: Path, maker: str) -> dict[str, Any]:
-    """The content of a result's JSON, or of the published one where nothing is measured in the usual folder yet.
+def record_path(path: Path) -> Path:
+    """A result's JSON, or the published one where nothing is measured in the usual folder yet."""
+    return PUBLISHED / path.name if path.parent == RESULTS and not path.is_file() else path
 
-    Raises FileNotFoundError, with what makes it, where there is none.
-    """
-    if path.parent == RESULTS and not path.is_file():
-        path = PUBLISHED / path.name
+
+def read_record(path: Path, maker: str) -> dict[str, Any]:
+    """The content of a result's JSON (`record_path`); FileNotFoundError, with what makes it, where there is none."""
+    path = record_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; make it with {maker}")
     return dict(json.loads(path.read_text(encoding="utf-8")))

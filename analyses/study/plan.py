@@ -9,6 +9,7 @@ from typing import Any
 
 from aft_lens.training import Recipe, fits_cuda_graphs, read_recipe
 from analyses.provenance import RESULTS
+from analyses.result import record_path
 from analyses.store import Store
 from analyses.study.configurations import CLAIMED, CONFIGURATIONS, CONTROLS, FAMILIES, RIVALS, Configuration
 
@@ -177,7 +178,7 @@ def read_rates(study: Study, results: Path = RESULTS) -> dict[str, tuple[float, 
     """
     if not study.tuned:
         return {}
-    path = results / TUNED
+    path = record_path(results / TUNED)
     chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"] if path.is_file() else {}
     found = {name: (row["lr"], row["bias_lr_scale"]) for name, row in chosen.get(study.family, {}).items()}
     needed = {each.tuned for each in PLANS[study.plan].configurations if study.family in each.families}

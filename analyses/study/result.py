@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
-from analyses.result import Result, Table, read_record
+from analyses.result import Result, Table, read_record, record_path
 from analyses.study.claims import OURS, PAPER, Claim
 from analyses.study.figure import draw, page
 from analyses.study.plan import Study
@@ -95,6 +95,6 @@ class Judged(Result):
 
 def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     """Print the tables of what was judged or trained for long; FileNotFoundError, with the next step, without any."""
-    there = [name for name in FILES.values() if (out / name).is_file()] or [FILES["claims"]]
+    there = [name for name in FILES.values() if record_path(out / name).is_file()] or [FILES["claims"]]
     tables = [Judged.read(read_record(out / name, "`aft-lens study judge`")).markdown() for name in there]
     print("\n\n".join(tables))
