@@ -2,32 +2,29 @@
 
 import csv
 import hashlib
+import io
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import aft_lens
 from aft_lens.device import usable_device
-from aft_lens.files import recovered, whole_folder
+from aft_lens.errors import InputError
+from aft_lens.files import recovered, recovered_of, steady, whole_folder
 from aft_lens.models import ModelConfig, VisionModel
+from aft_lens.record import CONFIG, Record, read_record
+from aft_lens.text_files import read_json, read_table
+from aft_lens.weights import Entry, differences, read_header, read_tensors, write_tensors
 
-WEIGHTS, CONFIG, METRICS, CARD, SNAPSHOTS = (
-    "model.safetensors",
-    "config.yaml",
-    "metrics.csv",
-    "card.md",
-    "snapshots",
-)
+WEIGHTS, METRICS, CARD, SNAPSHOTS = "model.safetensors", "metrics.csv", "card.md", "snapshots"
 FIRST = "start.safetensors"
 """Of the snapshots' folder, where the position biases started."""
 SHIPPED = next(
@@ -104,91 +101,139 @@ def save_checkpoint(
         "versions": versions(),
         "commit": commit(),
     }
+    columns = list(dict.fromkeys(key for row in metrics for key in row))
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, columns)
+    writer.writeheader()
+    writer.writerows(metrics)
     with whole_folder(path) as folder:
-        _save(model.state_dict(), folder / WEIGHTS)
-        (folder / CONFIG).write_text(yaml.safe_dump(record, sort_keys=False))
-        columns = list(dict.fromkeys(key for row in metrics for key in row))
-        with (folder / METRICS).open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(metrics)
-        (folder / CARD).write_text(card or _card(path.name, record, metrics))
+        record["weights"] = write_tensors(model.state_dict(), folder / WEIGHTS)
+        texts = {CONFIG: yaml.dump(record, Dumper=_Plain, sort_keys=False, allow_unicode=True)}
+        texts |= {METRICS: table.getvalue(), CARD: card or _card(path.name, record, metrics)}
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="")
         for epoch, biases in (snapshots or {}).items():
-            (folder / SNAPSHOTS).mkdir(exist_ok=True)
-            _save(biases, folder / SNAPSHOTS / f"{epoch:04d}.safetensors")
+            write_tensors(biases, folder / SNAPSHOTS / f"{epoch:04d}.safetensors")
         if first:
-            (folder / SNAPSHOTS).mkdir(exist_ok=True)
-            _save(first, folder / SNAPSHOTS / FIRST)
+            write_tensors(first, folder / SNAPSHOTS / FIRST)
     return path
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint folder, or a shipped checkpoint by its name, and return its model in evaluation mode.
 
-    Raises FileNotFoundError if a part is missing, and ValueError if the configuration has unknown fields or the
-    weights differ from it, naming each differing key and both shapes.
+    Nothing is allocated before config.yaml is checked and the weights' list of tensors fits it. Raises
+    FileNotFoundError if a part is missing, and InputError, a ValueError, if the configuration has unknown fields or
+    values, or the weights are damaged, not finite or differ from it, naming each differing key and both shapes.
     """
-    path = checkpoint_folder(path)
+    place, named = usable_device(device), checkpoint_folder(path)
+    return steady(named, lambda folder: _loaded(named, folder, place))
+
+
+def _loaded(path: Path, folder: Path, device: torch.device) -> Checkpoint:
+    """The checkpoint `path`, whose files are in `folder`."""
     for part in (WEIGHTS, CONFIG):
-        if not (path / part).is_file():
-            raise FileNotFoundError(f"checkpoint {path} has no {part}; `aft-lens list` shows the checkpoints there are")
-    record = yaml.safe_load((path / CONFIG).read_text())
-    if not isinstance(record, dict) or "model" not in record:
-        raise ValueError(f"checkpoint {path}: {CONFIG} has no `model`; train it again or restore the file")
-    unknown = sorted(set(record["model"]) - {field.name for field in fields(ModelConfig)})
-    if unknown:
-        raise ValueError(f"checkpoint {path}: {CONFIG} has unknown model fields {unknown}; update aft-lens")
-    config = ModelConfig(**record["model"])
-    try:
-        state = load_file(path / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint {path}: {WEIGHTS} is damaged ({error}); train or copy it again") from error
-    model = VisionModel(config)
-    differences = weight_differences(model.state_dict(), state)
-    if differences:
-        raise ValueError(f"checkpoint {path}: weights do not fit {CONFIG}:\n  " + "\n  ".join(differences))
+        if not (folder / part).is_file():
+            raise FileNotFoundError(f"checkpoint {path} has no {part}; {_instead(folder)}")
+    record = read_record(folder)
+    header = read_header(folder / WEIGHTS)
+    wrong = _misfits(record.model, header)
+    if wrong:
+        raise InputError(f"checkpoint {path}: weights do not fit {CONFIG}:\n  " + "\n  ".join(wrong))
+    state = read_tensors(folder / WEIGHTS, digest=record.digest)
+    broken = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise InputError(
+            f"checkpoint {path}: weights that are NaN or infinite in {', '.join(broken[:3])}: its training diverged, "
+            "or the file is damaged; train or copy it again"
+        )
+    model = VisionModel(record.model)
     model.load_state_dict(state)
-    model.to(usable_device(device)).eval()
-    return Checkpoint(path, model, config, record.get("data", {}), record.get("recipe", {}), record.get("seed", 0))
+    model.to(device).eval()
+    return Checkpoint(path, model, record.model, record.data, record.recipe, record.seed)
+
+
+def _instead(folder: Path) -> str:
+    """What to do about a folder that is no checkpoint of ours."""
+    if (folder / "adapter_config.json").is_file():
+        return "it holds an adapter (LoRA) of peft; merge it into its model, save the whole, and give that as hf:PATH"
+    if not (folder / "config.json").is_file():
+        return "`aft-lens list` shows the checkpoints there are"
+    word = "timm:local-dir:" if "architecture" in read_json(folder / "config.json") else "hf:"
+    return f"it is another library's: give it as {word}{folder}, to a command that reads such models"
+
+
+def _misfits(config: ModelConfig, header: Mapping[str, Entry]) -> list[str]:
+    """What differs between a configuration's weights and a file's, nothing allocated for either."""
+    blocks = {name.split(".")[1] for name in header if name.startswith("blocks.")}
+    if len(blocks) != config.depth:
+        return [f"depth is {config.depth}, the weights have {len(blocks)} blocks"]
+    if config.traits.pooled is False:  # its grid is in the weights, by which all that grows with it is bounded
+        places = (1, config.grid_size**2 + 1, config.embed_dim)
+        found = header.get("pos_embed", Entry((), "")).shape
+        if found != places:
+            return [f"shape of pos_embed: expected {places}, found {found}"]
+    with torch.device("meta"):
+        expected = VisionModel(config).state_dict()
+    return differences({name: Entry.of(tensor) for name, tensor in expected.items()}, header)
 
 
 def checkpoint_folder(name: Path | str) -> Path:
     """The folder `name`, or, where there is none, that of the shipped checkpoint which is called so."""
-    path = recovered(name)
+    path = Path(name)
     shipped = SHIPPED / path.name
-    return shipped if not path.exists() and path == Path(path.name) and shipped.is_dir() else path
+    return shipped if not recovered(path).exists() and path == Path(path.name) and shipped.is_dir() else path
 
 
 def list_checkpoints(root: Path | str) -> list[Path]:
-    """Every checkpoint folder below `root`, in order; an absent root has none."""
-    found = (file.parent for file in Path(root).rglob(CONFIG))
-    return sorted(path for path in found if (path / WEIGHTS).is_file() and not path.name.startswith("."))
+    """Every checkpoint folder below `root`, in order; an absent root has none.
+
+    One that a killed process left beside its place (see `recovered`) is listed by its place.
+    """
+    found = {recovered_of(file.parent) for file in Path(root).rglob(CONFIG) if (file.parent / WEIGHTS).is_file()}
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def read_metrics(path: Path | str) -> list[dict[str, float]]:
-    """Rows of metrics.csv, one an epoch; blank cells are left out."""
-    with (Path(path) / METRICS).open(newline="") as file:
-        return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+    """Rows of metrics.csv, one an epoch; blank cells are left out. InputError on a cell that is no number."""
+    _, rows = steady(path, lambda folder: read_table(folder / METRICS))
+    try:
+        return [{key: float(cell) for key, cell in row.items() if cell} for row in rows]
+    except ValueError as error:
+        raise InputError(f"{Path(path) / METRICS}: {error}; restore the file") from error
+
+
+def read_config(path: Path | str) -> Record:
+    """What a checkpoint's config.yaml says, no weights read; errors as in `read_record`."""
+    return steady(path, read_record)
 
 
 def read_snapshots(path: Path | str) -> dict[int, dict[str, Tensor]]:
     """Position biases by epoch and name; empty where the run kept none."""
-    files = sorted((Path(path) / SNAPSHOTS).glob("[0-9]*.safetensors"))
-    return {int(file.stem): load_file(file) for file in files}
+
+    def read(folder: Path) -> dict[int, dict[str, Tensor]]:
+        files = sorted((folder / SNAPSHOTS).glob("[0-9]*.safetensors"))
+        return {int(file.stem): read_tensors(file) for file in files if file.stem.isdecimal()}
+
+    return steady(path, read)
 
 
 def read_first(path: Path | str) -> dict[str, Tensor]:
     """Where each position bias started, by name: its direction before any step; empty where the run kept none."""
-    file = Path(path) / SNAPSHOTS / FIRST
-    return load_file(file) if file.is_file() else {}
+    file = recovered(path) / SNAPSHOTS / FIRST
+    return read_tensors(file) if file.is_file() else {}
 
 
 def revision(path: Path | str) -> str:
     """A short hash of the weights and configuration, to key caches by content."""
-    digest = hashlib.sha256()
-    for part in (WEIGHTS, CONFIG):
-        digest.update((Path(path) / part).read_bytes())
-    return digest.hexdigest()[:12]
+
+    def read(folder: Path) -> str:
+        digest = hashlib.sha256()
+        for part in (WEIGHTS, CONFIG):
+            digest.update((folder / part).read_bytes())
+        return digest.hexdigest()[:12]
+
+    return steady(path, read)
 
 
 def versions() -> dict[str, str]:
@@ -211,19 +256,16 @@ def commit() -> str:
 
 
 def weight_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """One line for every key that is missing from `found`, unexpected in it or of another shape."""
-    lines = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected if key not in found]
-    lines += [f"unexpected: {key} {tuple(found[key].shape)}" for key in found if key not in expected]
-    lines += [
-        f"shape of {key}: expected {tuple(expected[key].shape)}, found {tuple(found[key].shape)}"
-        for key in expected
-        if key in found and expected[key].shape != found[key].shape
-    ]
-    return lines
+    """One line for every key that is missing from `found`, unexpected in it or of another shape or type."""
+    return differences(*({name: Entry.of(tensor) for name, tensor in state.items()} for state in (expected, found)))
 
 
-def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+class _Plain(yaml.SafeDumper):
+    """Writes a value that stands twice out twice: no anchors are read again."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always."""
+        return True
 
 
 def _card(name: str, record: Mapping[str, Any], metrics: Sequence[Mapping[str, float]]) -> str:

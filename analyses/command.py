@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser
 
+from analyses.answered import answered
 from analyses.parser import Parser
 from analyses.provenance import commanded
 
@@ -36,8 +37,9 @@ def run(
 
 
 def run_module(module: str, command: Callable[..., Any], *, as_positional: bool = True) -> None:
-    """What `python -m MODULE` does: `run` with the arguments of this process."""
-    run(command, ("python", "-m", module), sys.argv[1:], as_positional=as_positional)
+    """What `python -m MODULE` does: `run` with the arguments of this process, and exit with its status."""
+    program = ("python", "-m", module)
+    sys.exit(answered(" ".join(program), lambda: run(command, program, sys.argv[1:], as_positional=as_positional)))
 
 
 def add_yes_or_no(parser: ArgumentParser, name: str, default: bool, words: str) -> None:

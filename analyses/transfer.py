@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.extraction import AttentionReader, image_batches, open_source, stream_relative, targets_per_offset
@@ -75,9 +73,7 @@ def transfer(
     biases at their own start. What is fresh is drawn with `seed`. Raises as `from_vit`, `start_from_relative` and
     `image_batches` do.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        result = from_vit(reader.model, config)
+    result = from_vit(reader.model, config, seed=seed)
     if relative_on is not None:
         batches = image_batches(_preprocessing(reader), relative_on, images=images, split="train", root=root)
         sums = stream_relative(reader, batches, progress=True)

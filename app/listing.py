@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import yaml
-
-from aft_lens.checkpoint import CONFIG, SHIPPED, list_checkpoints, read_metrics
+from aft_lens.checkpoint import SHIPPED, list_checkpoints, read_config, read_metrics
 from aft_lens.data import DATASETS
+from aft_lens.errors import answer, printable
 from aft_lens.models import list_models, model_config
 from aft_lens.training.recipe_file import list_recipes, recipe_path
 from analyses.parser import Parser
@@ -33,7 +32,7 @@ def main(arguments: list[str]) -> int:
     print("data sets\n  " + "\n  ".join(DATASETS))
     print("recipes")
     for name in list_recipes():
-        print(f"  {name:<26} {recipe_path(name).read_text().splitlines()[0].lstrip('# ')}")
+        print(f"  {name:<26} {_words(name)}")
     print("checkpoints")
     for path in (path for root in roots or ROOTS for path in list_checkpoints(root)):
         print(_line(path, str(path)))
@@ -43,9 +42,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _words(recipe: str) -> str:
+    """The first line of a recipe's file, which says what it is."""
+    return recipe_path(recipe).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+
+
 def _line(path: Path, label: str) -> str:
-    """A checkpoint's mixer, data and accuracy."""
-    record, rows = yaml.safe_load((path / CONFIG).read_text()), read_metrics(path)
+    """A checkpoint's mixer, data and accuracy; of one that cannot be read, why."""
+    try:
+        record, rows = read_config(path), read_metrics(path)
+    except (ValueError, OSError) as error:
+        said = " ".join((answer(error) or str(error)).split())
+        return printable(f"  {label:<32} cannot be read: {said}")
     accuracy = rows[-1].get("val_accuracy") if rows else None
     score = "" if accuracy is None else f"val accuracy {100 * accuracy:.1f} %"
-    return f"  {label:<32} {record['model']['mixer']:<10} {record['data'].get('name', '?'):<14} {score}"
+    return printable(f"  {label:<32} {record.model.mixer:<10} {record.data.get('name', '?'):<14} {score}")

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     recipe = fitted(recipe, data, arguments)
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
     resume = chosen.resume
-    start = start_model(chosen.start, recipe.model) if chosen.start and not resume else None
+    start = start_model(chosen.start, recipe.model, seed=recipe.seed) if chosen.start and not resume else None
     origin = str(chosen.start) if start else None
     path = Path(chosen.out) / str(name)
     first = not getattr(rank_zero_only, "rank", 0)  # of the processes that train together; it speaks for them

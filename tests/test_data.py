@@ -7,8 +7,9 @@ from aft_lens.data import (
     AUGMENTATIONS,
     DATASETS,
     UNCOUNTED,
+    EpochOrder,
     EqualShares,
-    RepeatedAugmentation,
+    Seeded,
     batch_transform,
     load_data,
     load_samples,
@@ -105,25 +106,38 @@ def test_samples_beside_a_checkpoint_stand_for_its_data(tmp_path):
         load_samples(data.record(), tmp_path / "elsewhere")
 
 
-def repeated(rank=0, processes=1):
-    return RepeatedAugmentation(load_data("digits").val, 3, seed=1, processes=processes, rank=rank)
+def drawn(rank=0, processes=1, repeats=3, seed=1):
+    data = load_data("digits").val
+    return EpochOrder(data, lambda: seed, repeats=repeats, processes=processes, rank=rank)
 
 
 def test_repeated_augmentation_keeps_the_epoch_and_repeats_neighbours():
-    order = list(repeated())
-    assert len(order) == len(repeated()) == 180
+    order = [index for index, _ in drawn()]
+    assert len(order) == len(drawn()) == 180
     assert order[0] == order[1] == order[2] != order[3]
+    assert len({seed for _, seed in drawn()}) == 180
 
 
-def test_repeated_augmentation_deals_one_draw_of_seed_and_epoch_to_all_processes():
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_one_draw_of_seed_and_epoch_is_dealt_to_all_processes(repeats):
     torch.manual_seed(5)
-    shares = [list(repeated(rank, 4)) for rank in range(4)]
+    shares = [list(drawn(rank, 4, repeats)) for rank in range(4)]
     torch.manual_seed(6)
-    order = list(repeated())
-    assert [index for row in zip(*shares, strict=True) for index in row] == order
-    later = repeated()
-    later.set_epoch(1)
-    assert list(later) != order
+    order = list(drawn(repeats=repeats))
+    assert [one for row in zip(*shares, strict=True) for one in row] == order
+    assert list(drawn(repeats=repeats, seed=2)) != order
+    assert repeats > 1 or sorted(index for index, _ in order) == list(range(180))
+
+
+def test_an_item_depends_on_its_seed_and_leaves_the_random_state_alone():
+    data = Seeded(load_data("digits", augment="affine").train)
+    state = torch.get_rng_state()
+    first, label = data[3, 7]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(9)
+    assert torch.equal(data[3, 7][0], first)
+    assert data[3, 7][1] == label
+    assert not torch.equal(data[3, 8][0], first)
 
 
 def test_equal_shares_mark_what_they_add():

@@ -179,7 +179,7 @@ def test_a_killed_save_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
     def killed(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    for place in ("aft_lens.checkpoint.save_file", "aft_lens.checkpoint._card", "pathlib.Path.rename"):
+    for place in ("aft_lens.checkpoint.write_tensors", "aft_lens.checkpoint._card", "pathlib.Path.rename"):
         with monkeypatch.context() as patch:
             patch.setattr(place, killed)
             with pytest.raises(KeyboardInterrupt):

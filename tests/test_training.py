@@ -30,6 +30,7 @@ from aft_lens.training import (
     train,
 )
 from aft_lens.training.classifier import Classifier
+from aft_lens.training.resuming import resume_files
 from aft_lens.training.run import state_folder
 from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
 from app.train import train_parser
@@ -94,9 +95,8 @@ def assert_stops(folder, processes, tell):
         assert process.poll() is None
         time.sleep(0.05)
     tell(process)
-    said = process.communicate(timeout=60)[1]
-    (left,) = state_folder(folder / "run").glob("epoch=*.ckpt")
-    whole = int(left.stem.split("=")[1]) + 1
+    said = process.communicate(timeout=300)[1]
+    whole = max(resume_files(state_folder(folder / "run")))
     assert process.returncode == 1
     assert said.count(f"run stopped with {whole} of 40 epochs: go on with --resume") == 1
     assert 1 <= whole <= len(read_metrics(folder / "run")) < 40
@@ -104,31 +104,6 @@ def assert_stops(folder, processes, tell):
 
 def test_lightning_still_asks_the_device_where_stopping_expects_it():
     assert callable(_TrainingEpochLoop._broadcast_sigterm_tensor)
-
-
-@pytest.mark.parametrize("resident", [False, True])
-def test_resuming_ends_in_the_same_weights(tmp_path, monkeypatch, resident):
-    recipe = tiny(data=DataRecipe(augment="shift", resident=resident))
-    whole = train(recipe, tmp_path / "whole", progress=False)
-
-    class Stop(Exception):
-        pass
-
-    def stop(self, trainer, module, *rest):
-        if trainer.current_epoch == 2:
-            raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr("aft_lens.training.checkpointing.Checkpointing.on_train_batch_end", stop)
-        with pytest.raises(Stop):
-            train(recipe, tmp_path / "broken", progress=False)
-    assert len(read_metrics(tmp_path / "broken")) == 2
-    resumed = train(recipe, tmp_path / "broken", resume=True, progress=False)
-    expected, found = weights(whole), weights(resumed)
-    for name in expected:
-        assert torch.equal(expected[name], found[name]), name
-    assert len(read_metrics(resumed)) == 3
-    assert sorted(read_snapshots(resumed)) == [0, 1, 2]
 
 
 def test_resident_data_trains_as_loaded_data_does(tmp_path):
@@ -164,7 +139,7 @@ def test_resident_data_needs_one_device_and_process():
         DataRecipe(resident=True, repeats=3)
 
 
-def test_ema_is_saved_and_resumes(tmp_path):
+def test_ema_is_saved(tmp_path):
     recipe = tiny(optim=OptimRecipe(lr=0.005, ema=0.9))
     averaged = weights(train(recipe, tmp_path / "ema", progress=False))
     plain = weights(train(tiny(optim=OptimRecipe(lr=0.005)), tmp_path / "plain", progress=False))
@@ -177,17 +152,6 @@ def test_mixing_smoothing_and_accumulation_train(tmp_path):
     recipe = tiny(data=data, optim=OptimRecipe(accumulate=2), trainer=TrainerRecipe(1, "cpu", limit_batches=4))
     rows = read_metrics(train(recipe, tmp_path / "run", progress=False))
     assert math.isfinite(rows[0]["train_loss"])
-
-
-def test_a_run_is_not_overwritten_and_resumes_only_its_recipe(tmp_path):
-    short = tiny(trainer=TrainerRecipe(1, "cpu", limit_batches=1))
-    train(short, tmp_path / "run", progress=False)
-    with pytest.raises(FileExistsError, match="--resume"):
-        train(short, tmp_path / "run", progress=False)
-    with pytest.raises(ValueError, match=r"optim\.lr"):
-        train(replace(short, optim=OptimRecipe(lr=0.1)), tmp_path / "run", resume=True, progress=False)
-    with pytest.raises(FileNotFoundError, match="without --resume"):
-        train(short, tmp_path / "other", resume=True, progress=False)
 
 
 def test_runs_that_cannot_begin_or_diverge_say_why(tmp_path):

@@ -87,6 +87,13 @@ def test_a_start_is_interpolated_and_its_head_drawn_anew(tmp_path):
     torch.testing.assert_close(model.blocks[0].mixer.qkv.weight, vit.blocks[0].mixer.qkv.weight)
     with pytest.raises(ValueError, match=r"cls_token: expected \(1, 1, 32\), found \(1, 1, 64\)"):
         start_model(path, model_config("vit_digits", depth=1, embed_dim=32))
-    with pytest.raises(ValueError, match=r"unexpected: blocks\.0\.norm1\.weight \(64,\)"):
-        start_model(path, model_config("vit_digits", depth=0))
+    with pytest.raises(ValueError, match=r"missing: blocks\.1\.norm1\.weight \(64,\)"):
+        start_model(path, model_config("vit_digits", depth=2))
+    other = model_config("vit_digits", depth=1, num_classes=3)
+    heads = []
+    for drawn in (1, 2):  # whatever was drawn before, the seed alone says what is fresh
+        torch.manual_seed(drawn)
+        heads.append(start_model(path, other, seed=7).head.weight)
+    assert torch.equal(*heads)
+    assert not torch.equal(heads[0], start_model(path, other, seed=8).head.weight)
     assert yaml.safe_load((path / "config.yaml").read_text())["model"]["depth"] == 1

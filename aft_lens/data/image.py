@@ -15,6 +15,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from aft_lens.errors import InputError
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is decoded, by content: of files and of bytes alike."""
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -36,8 +38,8 @@ WORDS = {
 """What can be wrong with an image, and what is said of it."""
 
 
-class ImageError(ValueError):
-    """An image that cannot be read. It is made of its message alone, as worker processes hand errors on."""
+class ImageError(InputError):
+    """An image that cannot be read."""
 
     kind: str = ""
     """What is wrong with it: a key of `WORDS`."""

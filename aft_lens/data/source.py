@@ -1,6 +1,6 @@
-"""What every data set is handed over as, and the sampler that repeats augmented images."""
+"""What every data set is handed over as, and the order in which training draws it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,21 +157,55 @@ class EqualShares(Dataset[tuple[Tensor, int]]):
         return self.data[0][0], UNCOUNTED
 
 
-class RepeatedAugmentation(DistributedSampler[Any]):
-    """Each drawn image `repeats` times in a row, an epoch as long as the data set (Hoffer et al. 2020, in DeiT).
+class Seeded(Dataset[tuple[Tensor, int]]):
+    """A data set read by (index, seed): what is random in an item depends on its seed alone.
 
-    The draw depends on seed and epoch alone and is dealt out in turn, so that neighbours, the same image, go to
-    different processes. Raises ValueError if `repeats` is below 1.
+    Neither the process that reads it, nor what that process read before, nor its own random state, which stays as it
+    was, changes an item. So a run ends in the same weights with any number of loader processes, resumed or not.
     """
 
-    def __init__(self, data: "Images | Transformed", repeats: int, *, seed: int, processes: int, rank: int) -> None:
+    def __init__(self, data: "Images | Transformed") -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, drawn: tuple[int, int]) -> tuple[Tensor, int]:
+        index, seed = drawn
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            return self.data[index]
+        finally:
+            torch.set_rng_state(before)
+
+
+class EpochOrder(DistributedSampler[Any]):
+    """A new order of (index, seed) for `Seeded` at each pass, as `order` says, which is called for a number a pass.
+
+    With `repeats` each drawn image comes so often in a row, every time with another seed, and a pass is as long as the
+    data set (repeated augmentation, Hoffer et al. 2020, in DeiT). The order is dealt out in turn, so that neighbours,
+    the same image, go to different processes. Raises ValueError if `repeats` is below 1.
+    """
+
+    def __init__(
+        self,
+        data: "Images | Transformed",
+        order: Callable[[], int],
+        *,
+        repeats: int = 1,
+        processes: int = 1,
+        rank: int = 0,
+    ) -> None:
         if repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {repeats}")
-        super().__init__(data, num_replicas=processes, rank=rank, seed=seed)
-        self.repeats = repeats
+        super().__init__(data, num_replicas=processes, rank=rank)
+        self.order, self.repeats = order, repeats
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+    def __iter__(self) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(self.order())
         drawn = torch.randperm(self.total_size, generator=generator)[: -(-self.total_size // self.repeats)]
-        dealt = drawn.repeat_interleave(self.repeats)[self.rank : self.total_size : self.num_replicas]
-        return iter((dealt % len(self.dataset)).tolist())  # type: ignore[arg-type]
+        seeds = torch.randint(2**62, (self.total_size,), generator=generator)
+        index = drawn.repeat_interleave(self.repeats)[: self.total_size] % len(self.dataset)  # type: ignore[arg-type]
+        dealt = slice(self.rank, self.total_size, self.num_replicas)
+        return iter(list(zip(index[dealt].tolist(), seeds[dealt].tolist())))

@@ -1,5 +1,6 @@
 """How images must come to a model, and batches of a data set that come so."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,17 @@ from torchvision.transforms import v2
 from aft_lens.data import CENTRE, fit_transform, is_cropped, load_data, representative
 from aft_lens.data.source import DRAW_SEED, Images, Transformed
 
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic")
+"""How pixels can be resized: torchvision's modes for tensors."""
+LARGEST = 4096
+"""Side of an input, in pixels."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
     """Size, channels and normalisation that a model was trained with, from its library's own configuration.
 
-    Raises ValueError unless there are one or three channels.
+    Raises ValueError unless there are one or three channels, and on values that no image can be prepared by.
     """
 
     size: tuple[int, int]
@@ -35,6 +41,18 @@ class Preprocessing:
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
             raise ValueError(f"mean and std must have one entry for each of 1 or 3 channels, got {len(self.mean)} and "
                              f"{len(self.std)}; prepare images for such a model yourself")  # fmt: skip
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"mean and std must be finite and std above 0, got {self.mean} and {self.std}")
+        if not 0 < self.crop <= 1 or not all(1 <= side <= LARGEST for side in self.size):
+            raise ValueError(
+                f"images must have sides of 1 to {LARGEST} pixels and a crop above 0, up to 1; got {self.size} and "
+                f"{self.crop}"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"resampling must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}; write the nearest "
+                "of them into the model's own configuration"
+            )
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], size: tuple[int, int] | None = None) -> "Preprocessing":

@@ -145,12 +145,13 @@ class AttentionReader(ABC):
                 )
             x, output = seen[number]
             error = (self.mix(number, x, weights[number]) - output).abs().max().item()
-            worst = max(worst, error / (output.abs().max().item() or 1.0))
-        if not worst <= tolerance:
-            raise RuntimeError(
-                f"{self.source}: outputs recomputed from the weights differ by {worst:.2g}, more than "
-                f"{tolerance:.2g}; this model does more with its weights than was looked for"
-            )
+            error /= output.abs().max().item() or 1.0
+            if not error <= tolerance:  # NaN, too, is no agreement
+                raise RuntimeError(
+                    f"{self.source}: outputs of layer {number} recomputed from the weights differ by {error:.2g}, more "
+                    f"than {tolerance:.2g}; this model does more with its weights than was looked for"
+                )
+            worst = max(worst, error)
         return worst
 
 

@@ -1,8 +1,15 @@
 """What is asked of a library's adapter, and the errors that adapters share."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from torch import nn
+
+from aft_lens.errors import InputError
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "state_dict.")
+"""What wrappers put before the names of a model's tensors."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +37,57 @@ class Request:
         return found
 
     @contextmanager
-    def fetching(self, local: str) -> Iterator[None]:
-        """Turn a failed download inside the block into FileNotFoundError; `local` says how to give a local copy."""
+    def fetching(self, local: str, *, here: bool = False) -> Iterator[None]:
+        """Turn whatever a library raises inside the block into InputError or FileNotFoundError.
+
+        `local` says how to give a local copy; `here` that the files are one, which is then damaged and not missing.
+        """
         try:
             yield
+        except InputError:
+            raise
         except OSError as error:  # what every library's download ends in, no connection and a missing file alike
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if here:
+                raise self._unreadable(error) from error
             raise FileNotFoundError(
-                f"{self.spec}: the weights could not be fetched ({reason}); connect once, "
+                f"{self.spec}: the weights could not be fetched ({_reason(error)}); connect once, "
                 f"{local}, or take random weights with pretrained=False (--pretrained false)"
             ) from error
+        except ImportError:
+            raise
+        except Exception as error:  # a library's readers raise anything on a file that is not as they expect
+            raise self._unreadable(error) from error
+
+    def check_loaded(self, model: nn.Module, missing: Collection[str] = (), unexpected: Collection[str] = ()) -> None:
+        """InputError if weights stayed random, their names being `missing`, or are not finite."""
+        if missing:
+            known = [prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in unexpected)]
+            hint = f": their names start with {known[0]!r}, take that off" if known else ""
+            also = f", and has {_few(unexpected)}, which the model has not{hint}" if unexpected else ""
+            raise InputError(
+                f"{self.spec}: the file has no {_few(missing)}{also}; those weights would stay random: save the whole "
+                "model anew with its library, or take all of them random with pretrained=False (--pretrained false)"
+            )
+        broken = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
+        if broken:
+            raise InputError(
+                f"{self.spec}: weights that are NaN or infinite in {_few(broken)}; train or copy the model again"
+            )
+
+    def _unreadable(self, error: Exception) -> InputError:
+        return InputError(
+            f"{self.spec}: cannot be read ({_reason(error)}); copy or save the model again, or take random weights "
+            "with pretrained=False (--pretrained false)"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What an error of a library says, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}" if lines else type(error).__name__
+
+
+def _few(names: Collection[str]) -> str:
+    """The first names, and how many more there are."""
+    shown = sorted(names)[:3]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -70,7 +70,7 @@ def _open_checkpoint(request: Request) -> AttentionReader:
     """A checkpoint folder of ours."""
     loaded = load_checkpoint(request.name)
     request.check_prefix(1)
-    model = loaded.model if request.pretrained else VisionModel(loaded.config)
+    model = loaded.model if request.pretrained else VisionModel(loaded.config)  # drawn by the request's seed
     rows, columns = request.grid or (loaded.config.grid_size, loaded.config.grid_size)
     size = rows * loaded.config.patch_size, columns * loaded.config.patch_size
     preprocessing = Preprocessing.of_record(loaded.data, size)

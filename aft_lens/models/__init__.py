@@ -5,7 +5,7 @@ from aft_lens.models.decoder import Decoder, DecoderConfig, causal_mixers
 from aft_lens.models.layer_biases import biases, directions, position_biases
 from aft_lens.models.registry import create_model, list_models, model_config
 from aft_lens.models.resnet import resnet50
-from aft_lens.models.vision import VisionModel
+from aft_lens.models.vision import VisionModel, seeded_model
 
 __all__ = [
     "Decoder",
@@ -20,4 +20,5 @@ __all__ = [
     "model_config",
     "position_biases",
     "resnet50",
+    "seeded_model",
 ]

@@ -6,6 +6,13 @@ import aft_lens.layers.mixers  # noqa: F401 - they register themselves
 from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
 
 STEMS = ("patch", "conv")
+RANGES: dict[str, tuple[float, float]] = {
+    "img_size": (1, 4096), "patch_size": (1, 1024), "in_chans": (1, 256), "num_classes": (1, 1_000_000),
+    "embed_dim": (1, 65_536), "depth": (1, 1024), "num_heads": (1, 65_536), "mlp_ratio": (2**-10, 256),
+    "window_size": (1, 4096), "bias_rank": (1, 65_536), "temperature": (1e-9, 1e9), "bias_start": (0, 1e6),
+    "drop_path": (0, 1),
+}  # fmt: skip
+"""Least and largest values, ends included, far beyond any model that trains: what lies outside is a slip or a trap."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check every value that a model is built from."""
         object.__setattr__(self, "keep", tuple(self.keep))
+        for name, (least, most) in RANGES.items():
+            if not least <= getattr(self, name) <= most:  # NaN is in no range
+                raise ValueError(f"{name} must be from {least:g} to {most:g}, got {getattr(self, name)}")
         traits = self.traits  # ValueError on a name that is not registered
         if self.stem not in STEMS:
             raise ValueError(f"stem must be one of {STEMS}, got {self.stem!r}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.models.config import ModelConfig
-from aft_lens.models.vision import VisionModel
+from aft_lens.models.vision import VisionModel, seeded_model
 
 RENAMES = (
     (r"^(?:vit|deit|dinov2|dinov2_with_registers)\.", ""),
@@ -50,13 +50,14 @@ class Transfer:
     """Tensors of the ViT that have no place in the AFT."""
 
 
-def from_vit(vit: nn.Module | Mapping[str, Tensor], config: ModelConfig) -> Transfer:
+def from_vit(vit: nn.Module | Mapping[str, Tensor], config: ModelConfig, *, seed: int = 0) -> Transfer:
     """Start an AFT-conv from a ViT: all but position embedding, class token, query and key projections (Table 8).
 
     `vit` is the model or its state dict, ours or of timm, torchvision or transformers. Values come out of the joint
     projection where there is one; a LayerScale is multiplied into the linear layer before it. The numbers of heads may
-    differ: value channels keep their order. A classifier of other outputs or inputs leaves the head fresh. Raises
-    ValueError if the target is no AFT-conv, if depths differ, or if a tensor is missing or of another shape.
+    differ: value channels keep their order. A classifier of other outputs or inputs leaves the head fresh. What is
+    fresh is drawn by `seed`. Raises ValueError if the target is no AFT-conv, if depths differ, or if a tensor is
+    missing or of another shape.
     """
     if config.traits.weights != "offset":
         raise ValueError(f"a ViT's weights go into aft_conv alone, got mixer {config.mixer!r}; choose an aft_conv_*")
@@ -70,7 +71,7 @@ def from_vit(vit: nn.Module | Mapping[str, Tensor], config: ModelConfig) -> Tran
         )
     if depth != config.depth:
         raise ValueError(f"the AFT must have the ViT's depth {depth}, got {config.depth}; give --depth {depth}")
-    model = VisionModel(config)
+    model = seeded_model(config, seed)
     own, taken, fresh, wrong = model.state_dict(), {}, {}, []
     for name, start in own.items():
         part = name.split(".")[3] if ".mixer." in name else ""

@@ -62,6 +62,13 @@ class VisionModel(nn.Module):
         return self.head(x[:, 0] if self.has_class_token else x.mean(1))
 
 
+def seeded_model(config: ModelConfig, seed: int) -> VisionModel:
+    """A model whose weights are drawn by `seed` alone, whatever was drawn before; the random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VisionModel(config)
+
+
 def _stem(config: ModelConfig) -> nn.Module:
     """Image to tokens: `b c y x` to `b d rows columns`."""
     dim, patch = config.embed_dim, config.patch_size

@@ -17,9 +17,10 @@ from torchmetrics import MeanMetric
 from aft_lens.data import (
     UNCOUNTED,
     DataSource,
+    EpochOrder,
     EqualShares,
-    RepeatedAugmentation,
     ResidentBatches,
+    Seeded,
     batch_transform,
     epoch_seed,
     share_size,
@@ -61,12 +62,12 @@ class Classifier(pl.LightningModule):
         self._seeded = True
         if self.recipe.data.resident:
             return self._resident("train", self.recipe.data.batch_size, self.recipe.data.augment, self._epoch_seed)
-        train, repeats = self.data.train, self.recipe.data.repeats
-        size, sampler = self.recipe.data.batch_size, None
-        if repeats > 1:
-            processes, rank = self.trainer.world_size, self.global_rank
-            sampler = RepeatedAugmentation(train, repeats, seed=self.recipe.seed, processes=processes, rank=rank)
-        return DataLoader(train, size, shuffle=sampler is None, sampler=sampler, drop_last=True, **self._workers())
+        train = self.data.train
+        order = EpochOrder(
+            train, self._epoch_seed, repeats=self.recipe.data.repeats, processes=self.trainer.world_size,
+            rank=self.global_rank,
+        )  # fmt: skip
+        return DataLoader(Seeded(train), self.recipe.data.batch_size, sampler=order, drop_last=True, **self._workers())
 
     def val_dataloader(self) -> DataLoader | ResidentBatches:
         """Validation images in their order."""
@@ -215,7 +216,8 @@ class Classifier(pl.LightningModule):
     def _workers(self) -> dict[str, Any]:
         """Loader options."""
         count = self.recipe.data.workers
-        return {"num_workers": count, "persistent_workers": count > 0}
+        # A loader draws a number for its workers, where it makes them: not from the state that training draws from.
+        return {"num_workers": count, "persistent_workers": count > 0, "generator": torch.Generator()}
 
     def _log(self, values: dict[str, Tensor], count: int) -> None:
         """Log epoch means over all processes."""

@@ -1,22 +1,18 @@
 """Training a recipe: loaders, Trainer, logs, resuming."""
 
-import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import torch
-import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from aft_lens.checkpoint import CONFIG
 from aft_lens.data import DataSource, load_data
+from aft_lens.errors import Stopped
+from aft_lens.files import locked, recovered
 from aft_lens.models import VisionModel
 from aft_lens.training.checkpointing import Checkpointing
 from aft_lens.training.classifier import Classifier
@@ -24,19 +20,11 @@ from aft_lens.training.graphs import CudaGraphs
 from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.moving_average import MovingAverage
 from aft_lens.training.recipe import Recipe
+from aft_lens.training.resuming import ResumeFiles, WholeFiles, resume_file, resume_files
 from aft_lens.training.stopping import StopTogether
 
-PLACEMENT = (
-    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
-    "data.batch_size",
-    "optim.accumulate",
-    "trainer.cuda_graphs",
-    "model.name",
-)
-"""What may change when a run goes on: where it trains, how its steps are dealt to devices, what its model is called."""
 
-
-class TrainingStopped(RuntimeError):
+class TrainingStopped(Stopped):
     """Training was stopped by Ctrl-C or SIGTERM; what it had finished is kept."""
 
 
@@ -78,15 +66,31 @@ def train(
 
     `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
     the same weights as a run without a break. It may go on with other devices if batch_size, devices and accumulate
-    still make the same steps an epoch. Raises FileExistsError if `path` holds something and `resume` is
+    still make the same steps an epoch, with other `data.workers` and another `data.root`, and to more epochs. A second
+    process is refused while one trains into `path`. Raises FileExistsError if `path` holds something and `resume` is
     off, FileNotFoundError if there is nothing to resume, ValueError if the recipe does not fit the data, the
     device or the interrupted run, and TrainingStopped on Ctrl-C or SIGTERM.
     """
     path = Path(path)
     data = recipe_data(recipe) if data is None else data
     _check(recipe, data)
-    last = _resume_file(path, recipe) if resume else None
-    if not resume and path.exists():
+    if getattr(rank_zero_only, "rank", 0):  # a process that the first one started, which has the lock
+        return _train(recipe, path, data, resume, progress, start, origin)
+    with locked(path, "wait until it ends, or choose another --name"):
+        return _train(recipe, path, data, resume, progress, start, origin)
+
+
+def _train(
+    recipe: Recipe,
+    path: Path,
+    data: DataSource,
+    resume: bool,
+    progress: bool,
+    start: VisionModel | None,
+    origin: str | None,
+) -> Path:
+    """`train`, once the data is there and the run is this process's alone."""
+    if not resume and recovered(path).exists():
         raise FileExistsError(f"{path} holds a run; continue it with --resume, or choose another --name")
     if not resume and state_folder(path).exists():
         raise FileExistsError(
@@ -104,10 +108,11 @@ def train(
         )
     classifier = Classifier(recipe, data)
     _check_length(recipe, classifier, trainer.world_size)
+    last = None
+    if resume:
+        last = resume_file(path, state_folder(path), recipe, classifier.steps_per_epoch(trainer.world_size))
     if start is not None and last is None:
         classifier.model.load_state_dict(start.state_dict())
-    if last is not None:
-        _check_pace(last, classifier.steps_per_epoch(trainer.world_size))
     try:
         trainer.fit(classifier, ckpt_path=last, weights_only=True)
     except FloatingPointError as error:
@@ -118,7 +123,7 @@ def train(
     except SystemExit as stopped:  # how Lightning, and StopTogether, end after either signal
         if not trainer.is_global_zero:
             raise SystemExit(0) from stopped  # Lightning kills the first process where another one fails
-        whole = max(_resume_files(path), default=0)
+        whole = max(resume_files(state_folder(path)), default=0)
         after = "go on with --resume" if whole else f"remove {path} and {state_folder(path)} to start again"
         raise TrainingStopped(f"{path} stopped with {whole} of {recipe.trainer.epochs} epochs: {after}") from stopped
     return path
@@ -148,50 +153,6 @@ def _check_length(recipe: Recipe, classifier: Classifier, processes: int) -> Non
         )
 
 
-def _resume_files(path: Path) -> dict[int, Path]:
-    """Resume files by the number of whole epochs in them."""
-    return {int(file.stem.split("=")[1]) + 1: file for file in state_folder(path).glob("epoch=*.ckpt")}
-
-
-def _resume_file(path: Path, recipe: Recipe) -> Path:
-    """The newest resume file of a run of this recipe."""
-    files = _resume_files(path)
-    if not files:
-        raise FileNotFoundError(
-            f"{path} has no run to resume: no epoch was whole; remove {path} and {state_folder(path)} where they "
-            "exist, and start without --resume"
-        )
-    kept = yaml.safe_load((path / CONFIG).read_text())["recipe"]
-    different = [key for key, value in _values(asdict(recipe)).items() if _values(kept).get(key) != value]
-    if different:
-        raise ValueError(f"{path} was trained with other values of {', '.join(different)}; resume with the same recipe")
-    return files[max(files)]
-
-
-def _check_pace(last: Path, steps: int) -> None:
-    """ValueError where a run would go on with other steps an epoch than it had."""
-    state = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-    before = state["global_step"] // (state["epoch"] + 1)
-    if before != steps:
-        raise ValueError(
-            f"the run took {before} steps an epoch and would go on with {steps}; keep data.batch_size x devices x "
-            "optim.accumulate as it was"
-        )
-
-
-def _values(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Every value by its dotted name but those that may change between a run and its continuation."""
-    plain = json.loads(json.dumps(recipe))
-    flat = {
-        f"{section}.{key}": value
-        for section, fields in plain.items()
-        if isinstance(fields, dict)
-        for key, value in fields.items()
-    }
-    flat["seed"] = plain.get("seed")
-    return {key: value for key, value in flat.items() if key not in PLACEMENT}
-
-
 def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, origin: str | None) -> pl.Trainer:
     """Lightning's Trainer with everything a run keeps."""
     state = state_folder(path)
@@ -201,9 +162,7 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, origi
         callbacks.append(CudaGraphs())
     if recipe.optim.ema:
         callbacks.append(MovingAverage(recipe.optim.ema))
-    callbacks.append(
-        ModelCheckpoint(state, filename="{epoch}", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True)
-    )
+    callbacks.append(ResumeFiles(state))
     if progress:
         callbacks.append(TQDMProgressBar())
     where = recipe.trainer
@@ -220,6 +179,7 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, origi
         accumulate_grad_batches=recipe.optim.accumulate,
         logger=TensorBoardLogger(state, name="", version="tensorboard"),
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -4,18 +4,18 @@ from pathlib import Path
 
 from aft_lens.checkpoint import load_checkpoint, weight_differences
 from aft_lens.layers.position_embedding import resample_positions
-from aft_lens.models import ModelConfig, VisionModel
+from aft_lens.models import ModelConfig, VisionModel, seeded_model
 
 
-def start_model(path: Path | str, config: ModelConfig) -> VisionModel:
+def start_model(path: Path | str, config: ModelConfig, *, seed: int = 0) -> VisionModel:
     """A model of `config` with the weights of a checkpoint, to start training from.
 
     A ViT's position embeddings are interpolated to `config.img_size`, an AFT-conv takes any size as it is; with other
-    `num_classes` the head starts at random, which the model's `head` alone can do. Raises ValueError, naming them, if
-    other weights differ in shape, and as `load_checkpoint` does.
+    `num_classes` the head starts at random, drawn by `seed`, which the model's `head` alone can do. Raises ValueError,
+    naming them, if other weights differ in shape, and as `load_checkpoint` does.
     """
     loaded = load_checkpoint(path)
-    model = VisionModel(config)
+    model = seeded_model(config, seed)
     own, given = model.state_dict(), dict(loaded.model.state_dict())
     if config.mixer == loaded.config.mixer and "pos_embed" in given and config.traits.any_size:
         before, after = loaded.config.grid_size, config.grid_size

@@ -45,8 +45,7 @@ def _execute(task: Task) -> dict[str, Any]:
         remove_run(task.path)
     start = None
     if task.start is not None and not resume:
-        torch.manual_seed(task.recipe.seed)  # what is not transferred is drawn
-        start = from_vit(load_checkpoint(task.start).model, task.recipe.model).model
+        start = from_vit(load_checkpoint(task.start).model, task.recipe.model, seed=task.recipe.seed).model
     train(task.recipe, task.path, resume=resume, progress=False, start=start)
     seconds = time.perf_counter() - begun
     peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None

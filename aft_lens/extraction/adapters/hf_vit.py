@@ -5,13 +5,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from PIL.Image import Resampling
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
+from aft_lens.errors import InputError
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
 from aft_lens.extraction.request import Request
+from aft_lens.text_files import read_json
 
 FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 """Values of a configuration's `model_type` that are read."""
@@ -20,6 +24,11 @@ ALWAYS_INTERPOLATES = ("dinov2", "dinov2_with_registers")
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Files of a folder that say how images must come."""
+ADAPTER = "adapter_config.json"
+"""What peft writes beside an adapter's weights."""
+UNUSED = ("pooler.", "vit.pooler.", "deit.pooler.", "embeddings.mask_token", "dinov2.embeddings.mask_token")
+"""Weights that no attention and no logit rests on: folders are often saved without them."""
+_OWN_CODE = "{} brings code of its own (auto_map), which is never run here; save the model with a class of transformers"
 
 
 class HFReader(AttentionReader):
@@ -117,36 +126,43 @@ def read_model(model: nn.Module) -> AttentionReader:
 def open_model(request: Request) -> AttentionReader:
     """Read a folder's or fetch a name's safetensors; without `grid`, at the size that its image processor feeds.
 
-    Raises FileNotFoundError for a folder without safetensors: nothing is unpickled.
+    Nothing is unpickled, and no code of a folder or repository runs. Raises FileNotFoundError for a folder without
+    safetensors, and InputError for one with code of its own, one that cannot be read, or one that leaves weights
+    random.
     """
     name, folder = request.name, Path(request.name).expanduser()
     if folder.is_dir():
         name = str(folder)
-        if request.pretrained and not list(folder.glob("*.safetensors")):
-            raise FileNotFoundError(
-                f"{request.spec}: the folder has no .safetensors, and other formats are unpickled and so not read; "
-                "convert it with save_pretrained, or pass pretrained=False (--pretrained false)"
-            )
+        _check_folder(request, folder)
     elif name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"{request.spec}: there is no folder {name}; give one that save_pretrained has written")
-    with request.fetching("give a downloaded folder as hf:PATH"):
-        config = AutoConfig.from_pretrained(name)
+    with request.fetching("give a downloaded folder as hf:PATH", here=folder.is_dir()):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if config.model_type not in FAMILIES:
-            raise ValueError(
+            raise InputError(
                 f"{request.spec}: looked for a model of type {', '.join(FAMILIES)}, found type {config.model_type}"
             )
+        if getattr(config, "auto_map", None):
+            raise InputError(_OWN_CODE.format(request.spec))
         classifies = any("ImageClassification" in word for word in config.architectures or ())
         kind = AutoModelForImageClassification if classifies else AutoModel
-        model = kind.from_pretrained(name, use_safetensors=True) if request.pretrained else kind.from_config(config)
+        if request.pretrained:
+            model, report = kind.from_pretrained(
+                name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+            )
+            missing = {key for key in report["missing_keys"] if not key.startswith(UNUSED)}
+            request.check_loaded(model, missing, report["unexpected_keys"])
+        else:
+            model = kind.from_config(config, trust_remote_code=False, dtype=torch.float32)
         described = not folder.is_dir() or any((folder / file).is_file() for file in PROCESSORS)
-        processor = AutoImageProcessor.from_pretrained(name) if described else None
-    patch = _pair(config.patch_size)
-    grid = request.grid
-    if grid is None and processor is not None:
-        fed = _fed(processor)
-        grid = fed[0] // patch[0], fed[1] // patch[1]
-    reader = HFReader(model, request.spec, grid=grid, prefix=request.prefix)
-    reader.preprocessing = processor and preprocessing_of(processor, reader.image_size)
+        processor = _processor(name, folder) if described else None
+        patch = _pair(config.patch_size)
+        grid = request.grid
+        if grid is None and processor is not None:
+            fed = _fed(processor)
+            grid = fed[0] // patch[0], fed[1] // patch[1]
+        reader = HFReader(model, request.spec, grid=grid, prefix=request.prefix)
+        reader.preprocessing = processor and preprocessing_of(processor, reader.image_size)
     return reader
 
 
@@ -156,18 +172,44 @@ def preprocessing_of(processor: Any, size: tuple[int, int]) -> Preprocessing:
     if getattr(processor, "do_center_crop", False):
         edge = processor.size.get("shortest_edge") or processor.size["height"]
         crop = min(1.0, processor.crop_size["height"] / edge)
-    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
-    return Preprocessing(
-        size, tuple(mean), tuple(std), crop=crop, interpolation=Resampling(processor.resample).name.lower()
-    )
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    mean, std = ((value,) * 3 if isinstance(value, int | float) else tuple(value) for value in (mean, std))
+    return Preprocessing(size, mean, std, crop=crop, interpolation=Resampling(processor.resample).name.lower())
+
+
+def _check_folder(request: Request, folder: Path) -> None:
+    """InputError or FileNotFoundError for a folder with code of its own, or without weights that are read."""
+    if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
+        raise InputError(
+            f"{request.spec}: the folder holds an adapter (LoRA) alone, without the model that it changes; merge the "
+            "two (peft: merge_and_unload), save the whole model, and give its folder"
+        )
+    for file in ("config.json", *PROCESSORS):
+        if (folder / file).is_file() and "auto_map" in read_json(folder / file):
+            raise InputError(_OWN_CODE.format(f"{request.spec}: {file}"))
+    if request.pretrained and not list(folder.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{request.spec}: the folder has no .safetensors, and other formats are unpickled and so not read; "
+            "convert it with save_pretrained, or pass pretrained=False (--pretrained false)"
+        )
+
+
+def _processor(name: str, folder: Path) -> Any:
+    """The image processor of a folder or name; one in the form of transformers 4 is a feature extractor's."""
+    file = folder / PROCESSORS[0]
+    kind = read_json(file).get("image_processor_type") if file.is_file() else None
+    if isinstance(kind, str) and kind.endswith("FeatureExtractor"):
+        return getattr(transformers, kind.replace("FeatureExtractor", "ImageProcessor")).from_pretrained(name)
+    return AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
 
 
 def _fed(processor: Any) -> tuple[int, int]:
     """Rows and columns of the images that an image processor gives, in pixels."""
     size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
-    if "height" not in size:
-        raise ValueError(f"the image processor keeps each image's shape ({dict(size)}); ask for a grid")
-    return size["height"], size["width"]
+    rows, columns = (size.get(side) for side in ("height", "width"))
+    if rows is None or columns is None:
+        raise InputError(f"the image processor keeps each image's shape ({dict(size)}); ask for a grid")
+    return rows, columns
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -1,8 +1,9 @@
 """timm's ViTs: vit_*, deit_*, deit3_*, vit_relpos_*, beit_*, eva02_*, with any prefix tokens."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,6 +15,7 @@ from timm.models.eva import EvaAttention
 from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
+from aft_lens.errors import InputError
 from aft_lens.extraction.preprocessing import Preprocessing, channels
 from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
 from aft_lens.extraction.request import Request
@@ -108,7 +110,8 @@ def open_model(request: Request) -> AttentionReader:
     """Build or download a timm ViT; timm resamples its position embeddings or bias tables to another grid."""
     model, trained_grid = load(request)
     reader = TimmReader(model, request.spec, prefix=request.prefix, trained_grid=trained_grid)
-    reader.preprocessing = preprocessing_of(model)
+    with request.fetching("", here=True):
+        reader.preprocessing = preprocessing_of(model)
     return reader
 
 
@@ -123,25 +126,63 @@ def read_model(model: nn.Module) -> AttentionReader:
 def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
     """A timm model of the grid that was asked for, and the grid that its weights were resampled from, if any.
 
-    Raises ValueError on an unknown name, on one without pretrained weights, and on a grid for a model without patches.
+    `NAME,weights=FILE` takes the weights of a file of one's own, .safetensors or what torch.save wrote of tensors, and
+    its classes, or those of `classes=N`. Raises ValueError on an unknown name, on one without pretrained weights, and
+    on a grid for a model without patches; InputError on weights that do not fit or cannot be read.
     """
-    name = request.name
+    name, *words = request.name.split(",")
+    own = _own_weights(request, name, words)
     local = name.startswith(("local-dir:", "hf-hub:"))
     if not local and not timm.is_model(name.split(".")[0]):
         near = get_close_matches(name, timm.list_models(f"{name.split('_')[0]}_*"), n=4, cutoff=0.2)
         raise ValueError(f"{request.spec}: timm has no model of that name; near it are: {', '.join(near) or 'none'}")
-    if not local and request.pretrained and not timm.models.is_model_pretrained(name):
-        raise ValueError(f"{request.spec}: timm has no weights for it; pass pretrained=False (--pretrained false)")
-    with request.fetching("give a folder of a downloaded model as timm:local-dir:PATH"):
+    if not local and request.pretrained and not own and not timm.models.is_model_pretrained(name):
+        raise ValueError(
+            f"{request.spec}: timm has no weights for it; give a file as timm:{name},weights=FILE, or pass "
+            "pretrained=False (--pretrained false)"
+        )
+    here = bool(own) or name.startswith("local-dir:")
+    with request.fetching("give a folder of a downloaded model as timm:local-dir:PATH", here=here):
         if request.grid is None:
-            return timm.create_model(name, pretrained=request.pretrained), None
+            return _checked(request, timm.create_model(name, pretrained=request.pretrained, **own)), None
         with torch.device("meta"):
             embed: Any = getattr(timm.create_model(name, pretrained=False), "patch_embed", None)
         if embed is None:
-            raise ValueError(f"{request.spec}: grid {request.grid} was asked for, but the model has no patches")
+            raise InputError(f"{request.spec}: grid {request.grid} was asked for, but the model has no patches")
         size = tuple(side * patch for side, patch in zip(request.grid, embed.patch_size))
-        model = timm.create_model(name, pretrained=request.pretrained, img_size=size)
-        return model, tuple(embed.grid_size) if request.pretrained else None
+        model = timm.create_model(name, pretrained=request.pretrained, img_size=size, **own)
+        return _checked(request, model), tuple(embed.grid_size) if request.pretrained else None
+
+
+def _checked(request: Request, model: nn.Module) -> nn.Module:
+    """The model, if its weights are numbers; timm itself refuses names that do not fit."""
+    request.check_loaded(model)
+    return model
+
+
+def _own_weights(request: Request, name: str, words: Sequence[str]) -> dict[str, Any]:
+    """What `timm.create_model` needs for weights=FILE and classes=N."""
+    options = dict(word.partition("=")[::2] for word in words)
+    if not options:
+        return {}
+    if set(options) - {"weights", "classes"} or "weights" not in options or ":" in name:
+        raise InputError(f"{request.spec}: give timm:NAME,weights=FILE, or timm:NAME,weights=FILE,classes=N")
+    with request.fetching("", here=True):
+        file = Path(options["weights"]).expanduser()
+        if not file.is_file():
+            raise InputError(f"{request.spec}: there is no file {file}")
+        state = timm.models.load_state_dict(str(file))  # by safetensors, or torch.load with weights_only
+        if not isinstance(state, dict) or not all(isinstance(one, torch.Tensor) for one in state.values()):
+            raise InputError(f"{request.spec}: {file} holds no tensors by name; save model.state_dict() alone")
+        if state and all(key.startswith("model.") for key in state):
+            state = {key.removeprefix("model."): one for key, one in state.items()}
+        head = timm.get_pretrained_cfg_value(name, "classifier") or "head"
+        found = state.get(f"{head}.weight")
+        count = options.get("classes") or str(0 if found is None else len(found))
+        if not count.isdecimal():
+            raise InputError(f"{request.spec}: classes must be a number, got {count!r}")
+    overlay = {"state_dict": state, "num_classes": int(count)}
+    return {"num_classes": int(count), "pretrained_cfg_overlay": overlay}
 
 
 def preprocessing_of(model: Any) -> Preprocessing:

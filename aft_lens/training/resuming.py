@@ -1,0 +1,167 @@
+"""The resume file of a run: written whole where it stays, read back without unpickling, told from what it is not."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
+
+from aft_lens.checkpoint import read_config, read_metrics, weight_differences
+from aft_lens.errors import InputError
+from aft_lens.files import recovered, whole_file
+from aft_lens.models import VisionModel
+from aft_lens.training.recipe import Recipe
+
+KEPT = 2
+"""Resume files that stay: the last epoch's, and the one before for the day that the last is damaged."""
+PLACEMENT = (
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
+    *(f"data.{key}" for key in ("batch_size", "workers", "root")),
+    "optim.accumulate",
+    "trainer.cuda_graphs",
+    "model.name",
+)
+"""What may change when a run goes on: where it trains, how its steps are dealt to devices, what its model is called."""
+PARTS = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks")
+"""What a resume file of ours has."""
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes resume files in the folder where they stay: Lightning's own pass through the system's temporary folder,
+    from where another file system's are copied, and a kill cuts the copy off."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Replace the file at once, or leave it as it was."""
+        with whole_file(path) as file:
+            torch.save(checkpoint, file)
+
+
+class ResumeFiles(Checkpoint):
+    """Keep the state of the last `KEPT` epochs that are whole."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__()
+        self.state = state
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write this epoch's, then remove what is older than `KEPT` or was left unfinished."""
+        trainer.save_checkpoint(self.state / f"epoch={trainer.current_epoch}.ckpt")
+        if trainer.is_global_zero:
+            files = resume_files(self.state)
+            for epochs in sorted(files)[:-KEPT]:
+                files[epochs].unlink(missing_ok=True)
+            for part in self.state.glob(".*.writing"):
+                part.unlink(missing_ok=True)
+
+
+def resume_files(state: Path) -> dict[int, Path]:
+    """Resume files in a run's state folder by the number of whole epochs in them."""
+    found = {file.stem.partition("=")[2]: file for file in state.glob("epoch=*.ckpt")}
+    return {int(number) + 1: file for number, file in found.items() if number.isdecimal()}
+
+
+def resume_file(path: Path, state: Path, recipe: Recipe, steps: int) -> Path:
+    """The newest resume file of a run of this recipe that is whole; `steps` is what an epoch will have.
+
+    Raises FileNotFoundError if there is none, and InputError if none can be read, or they are of another recipe or
+    pace. A warning names each that is passed over.
+    """
+    files = resume_files(state)
+    if not files:
+        raise FileNotFoundError(_without_state(path, state))
+    _check_recipe(path, recipe)
+    expected = VisionModel(recipe.model).state_dict()
+    damaged: list[str] = []
+    for epochs in sorted(files, reverse=True):
+        try:
+            found = _read(files[epochs], expected)
+        except InputError as error:
+            damaged.append(str(error))
+            continue
+        for words in damaged:
+            rank_zero_warn(f"{words}; going on after epoch {epochs} from {files[epochs]}")
+        before = found["global_step"] // (found["epoch"] + 1)
+        if before != steps:
+            raise InputError(
+                f"the run took {before} steps an epoch and would go on with {steps}; keep data.batch_size x devices x "
+                "optim.accumulate as it was"
+            )
+        return files[epochs]
+    raise InputError(
+        "; ".join(damaged) + f"; copy it again from where the run was, remove {path} and {state} to start again, or "
+        f"train on from the weights with --start {path} and another --name"
+    )
+
+
+def _read(file: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """What a resume file holds; InputError if it is cut off, empty, pickled code, or another library's or model's."""
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged archive makes PyTorch raise nearly anything
+        said = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise InputError(f"resume file {file} cannot be read ({said[:160]})") from error
+    missing = [part for part in PARTS if not isinstance(found, dict) or part not in found]
+    if missing:
+        raise InputError(f"resume file {file} is not of this program: it has no {', '.join(missing)}")
+    state = found["state_dict"]
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    wrong = weight_differences(expected, own)
+    if wrong:
+        raise InputError(f"resume file {file} is of another model ({wrong[0]}; {len(wrong)} differences)")
+    if not isinstance(found["epoch"], int) or not isinstance(found["global_step"], int):
+        raise InputError(f"resume file {file} does not count its epochs and steps")
+    return found
+
+
+def _without_state(path: Path, state: Path) -> str:
+    """What is said of a run without resume files."""
+    if not recovered(path).exists():
+        return (
+            f"{path} has no run to resume: no epoch was whole; remove {state} where it exists, and start without "
+            "--resume"
+        )
+    return (
+        f"{path} has {len(read_metrics(path))} whole epochs, but its resume files are not in {state}, where a run "
+        f"keeps them: move that folder back, train on from its weights with --start {path} and another --name, or "
+        f"remove {path} and start without --resume"
+    )
+
+
+def _check_recipe(path: Path, recipe: Recipe) -> None:
+    """InputError where a run was trained by another recipe, but for what may change."""
+    kept = _values(read_config(path).recipe)
+    asked = _values(asdict(recipe))
+    different = [key for key, value in asked.items() if kept.get(key) != value]
+    if "trainer.epochs" in different and isinstance(kept.get("trainer.epochs"), int):
+        if kept["trainer.epochs"] > asked["trainer.epochs"]:
+            raise InputError(
+                f"{path} was to have {kept['trainer.epochs']} epochs, trainer.epochs asks for "
+                f"{asked['trainer.epochs']}; ask for as many or more"
+            )
+        different.remove("trainer.epochs")
+        rank_zero_warn(
+            f"{path} goes on to {asked['trainer.epochs']} epochs in place of {kept['trainer.epochs']}: its schedules "
+            "are from here on those of the longer run, whose weights a run without a break would not have"
+        )
+    if different:
+        raise InputError(f"{path} was trained with other values of {', '.join(different)}; resume with the same recipe")
+
+
+def _values(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value by its dotted name but those that may change between a run and its continuation."""
+    plain = json.loads(json.dumps(recipe))
+    flat = {
+        f"{section}.{key}": value
+        for section, fields in plain.items()
+        if isinstance(fields, dict)
+        for key, value in fields.items()
+    }
+    flat["seed"] = plain.get("seed")
+    return {key: value for key, value in flat.items() if key not in PLACEMENT}
