@@ -94,6 +94,11 @@ def printable(text: str) -> str:
                    for char in text)  # fmt: skip
 
 
+def markless(text: str) -> str:
+    """Text for a drawing, whose titles and labels take < and > for marks of a page: other brackets in their place."""
+    return printable(text).replace("<", "‹").replace(">", "›")
+
+
 def _raised_here(error: BaseException) -> bool:
     """Whether the code of this project, or of a package that adds to it, raised an error; a library's has no words."""
     trace = error.__traceback__

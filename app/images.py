@@ -11,6 +11,7 @@ from aft_lens.data import model_input
 from app import loaders
 from app.loaders import Entry
 from app.uploads import MAX_BYTES, UploadError, read_image
+from app.widgets import plain
 
 SAMPLE, UPLOAD = "Test sample", "Upload"
 KEPT = "kept upload"
@@ -42,7 +43,7 @@ def choose(*entries: Entry) -> Chosen | None:
             index = st.slider("Number", 0, last, 0, key="i", bind="query-params")
             for data in sources.values():
                 if data.train is data.test:
-                    st.caption(f"{data.name} is not here: {data.split}.")
+                    st.caption(plain(f"{data.name} is not here: {data.split}."))
             return Chosen(None, int(index), False)
         file = st.file_uploader(
             "PNG, JPEG, WebP, BMP, GIF or TIFF",
@@ -54,14 +55,14 @@ def choose(*entries: Entry) -> Chosen | None:
         if file is not None:
             st.session_state[KEPT] = (file.name, file.getvalue())
         elif KEPT in st.session_state:
-            st.caption(f"Still {st.session_state[KEPT][0]}, until another file is chosen.")
+            st.caption(plain(f"Still {st.session_state[KEPT][0]}, until another file is chosen."))
     if KEPT not in st.session_state:
         return None
     content = st.session_state[KEPT][1]
     try:
         read_image(content)
     except UploadError as error:
-        st.error(str(error), icon=":material/broken_image:")
+        st.error(plain(error), icon=":material/broken_image:")
         return None
     return Chosen(content, 0, bool(invert))
 

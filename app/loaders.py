@@ -1,5 +1,6 @@
 """The only place of the app that caches: checkpoints, data and analyses, keyed by path and revision."""
 
+import json
 import math
 import os
 import threading
@@ -10,7 +11,6 @@ from typing import Any
 
 import streamlit as st
 import torch
-import yaml
 from torch import Tensor
 
 from aft_lens.checkpoint import (
@@ -20,13 +20,15 @@ from aft_lens.checkpoint import (
     Checkpoint,
     list_checkpoints,
     load_checkpoint,
+    read_config,
     read_first,
     read_snapshots,
     revision,
 )
-from aft_lens.data import DataSource, load_data, load_samples
+from aft_lens.data import DATASETS, DataSource, load_data, load_samples, offline
 from aft_lens.data.batches import BATCH, batches
 from aft_lens.data.samples import FOLDER
+from aft_lens.errors import answer, markless
 from aft_lens.layers.mixer import MIXERS, Mixer
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
@@ -34,7 +36,7 @@ from analyses.keys import KeyMaps, key_maps
 from analyses.pruning import PruneLadder, prune_to_indexing
 from analyses.result import Result
 from app.commands import command_module
-from app.serve import ROOTS_VARIABLE
+from app.serve import DATA_VARIABLE, ROOTS_VARIABLE
 
 CALIBRATION = 512
 """Validation images that a measured pruning criterion is computed on."""
@@ -69,11 +71,18 @@ class Entry:
 
 def roots() -> list[Path]:
     """Folders searched: AFT_LENS_ROOTS if set, else checkpoints/ and runs/ here, and the shipped checkpoints."""
-    given = os.environ.get(ROOTS_VARIABLE)
+    given = _folders(ROOTS_VARIABLE)
     if given:
-        return [Path(part) for part in given.split(os.pathsep) if part]
+        return given
     here = [Path("checkpoints"), Path("runs")]
     return here if here[0].resolve() == SHIPPED or not SHIPPED.is_dir() else [*here, SHIPPED]
+
+
+def _folders(variable: str) -> list[Path]:
+    """The folders in an environment variable: a JSON list, or by hand separated like PATH."""
+    given = os.environ.get(variable, "")
+    parts = json.loads(given) if given.startswith("[") else given.split(os.pathsep)
+    return [Path(part) for part in parts if part]
 
 
 def catalogue() -> dict[str, Entry]:
@@ -83,6 +92,7 @@ def catalogue() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for path in paths:
         label = path.name if names.count(path.name) == 1 else "/".join(path.parts[-2:])
+        label = markless(label)
         found.setdefault(label, _entry(label, str(path), _stamp(path)))
     return found
 
@@ -95,8 +105,18 @@ def checkpoint(path: str, revision: str) -> Checkpoint:
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the images …")
 def data(name: str, img_size: int) -> DataSource:
-    """A data set as its models see it; errors as in `load_data`."""
-    return load_data(name, img_size=img_size)
+    """A data set as its models see it, if it is here: a page fetches nothing, and shows no folder but those given.
+
+    A checkpoint's record comes from whoever wrote it. Errors as in `load_data`.
+    """
+    word, _, path = name.partition(":")
+    if DATASETS[word].argument == "PATH":
+        given = [folder.resolve() for folder in (*roots(), *_folders(DATA_VARIABLE), Path.cwd())]
+        wanted = Path(path).expanduser().resolve()
+        if not any(wanted.is_relative_to(folder) for folder in given):
+            raise FileNotFoundError(f"the images in {wanted} may not be shown here; start the app with --data {wanted}")
+    with offline():
+        return load_data(name, img_size=img_size)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Loading the images …")
@@ -179,13 +199,12 @@ def _stamp(path: Path) -> tuple[float, ...]:
 def _entry(label: str, path: str, stamp: tuple[float, ...]) -> Entry:
     """A checkpoint's entry from its configuration alone."""
     try:
-        record = yaml.safe_load((Path(path) / CONFIG).read_text())
-        model, source = record["model"], record["data"]["name"]
-        side = int(model["window_size"])
-        traits = MIXERS[model["mixer"]]
-        kind = f", {side} × {side} window" if traits.weights == "offset" else ""
-        kept = ", pruned to indexing" if model.get("keep") else ""
-        line = f"{traits.label}{kept} · {model['depth']} layers × {model['num_heads']} heads{kind} · {source}"
-        return Entry(label, Path(path), revision(path), model["mixer"], line, side, bool(kept))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
-        return Entry(label, Path(path), "", "", "", problem=f"{type(error).__name__}: {error}")
+        found = read_config(path)
+        model, traits = found.model, found.model.traits
+        kind = f", {model.window_size} × {model.window_size} window" if traits.weights == "offset" else ""
+        kept = ", pruned to indexing" if model.keep else ""
+        data = found.data["name"]
+        line = f"{traits.label}{kept} · {model.depth} layers × {model.num_heads} heads{kind} · {data}"
+        return Entry(label, Path(path), revision(path), model.mixer, line, model.window_size, bool(model.keep))
+    except (ValueError, OSError) as error:
+        return Entry(label, Path(path), "", "", "", problem=answer(error) or str(error))

@@ -5,6 +5,8 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image
 
+from app.widgets import in_words
+
 # Not named pages/: Streamlit would serve such a folder itself, bare, to a first visitor who follows a link.
 PAGES = Path(__file__).parent / "screens"
 STYLE = """<style>
@@ -35,4 +37,5 @@ page = st.navigation(
     ],
     position="top",
 )
-page.run()
+with in_words():
+    page.run()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
+from aft_lens.errors import markless
 from analyses.maps import pixels
 from analyses.maps.head_maps import MOST_HEADS, HeadMaps, nearest_frame, shared_bound, shared_frame
 from analyses.maps.mosaic import Cell, answering, cell_text, enlarged, mosaic
@@ -14,7 +15,7 @@ from app.runs import Run
 from app.views import keys as key_views
 from app.views import locality
 from app.views.snapshots import bias_by_epoch
-from app.widgets import chart, clickable, clicked
+from app.widgets import chart, clickable, clicked, plain
 
 IMAGES = 256
 """Test images that relative attention is averaged over, as in the paper."""
@@ -60,10 +61,12 @@ def compare(first: Entry, second: Entry) -> None:
     bounds = {SHARED: [common, common], EACH_MODEL: [shared_bound(maps) for maps in pair]}.get(scale, [None, None])
     weaker, stronger = sorted(pair, key=shared_bound)
     if scale == SHARED and common > PALE * shared_bound(weaker):
-        st.caption(f"{weaker.label} is pale as {stronger.label} is stronger by far: “{EACH_MODEL}” shows both.")
+        st.caption(
+            f"{plain(weaker.label)} is pale as {plain(stronger.label)} is stronger by far: “{EACH_MODEL}” shows both."
+        )
     for maps in pair:
         if maps.words:
-            st.caption(f"{maps.label}: {maps.words}.")
+            st.caption(plain(f"{maps.label}: {maps.words}."))
     columns = st.columns(2, gap="medium")
     for column, maps, bound, key in zip(columns, pair, bounds, ("left", "right"), strict=True):
         with column:
@@ -87,7 +90,7 @@ def inspect(shown: list[HeadMaps], bounds: Sequence[float | None] = (None,)) -> 
     cells = [chosen_cell(maps) for maps in shown]
     if len({maps.by_offset for maps in shown}) == 1:
         cells = cells[:1] * len(shown)
-    st.subheader(cell_text(shown[0], cells[0]), anchor=False)
+    st.subheader(plain(cell_text(shown[0], cells[0])), anchor=False)
     columns = st.columns(len(shown), gap="medium")
     for i, (column, maps, cell, bound) in enumerate(zip(columns, shown, cells, bounds, strict=True)):
         with column:
@@ -96,7 +99,7 @@ def inspect(shown: list[HeadMaps], bounds: Sequence[float | None] = (None,)) -> 
             value = maps.values[near.layer, near.head][place] if place is not None else np.nan
             text = number(value) if np.isfinite(value) else "none: it has no such offset"
             instead = "" if near == cells[0] else f" ({cell_text(maps, near)})"
-            st.markdown(f"**{maps.label}**{instead}: {maps.unit} = **{text}**")
+            st.markdown(f"**{plain(maps.label)}**{plain(instead)}: {plain(maps.unit)} = **{plain(text)}**")
             clickable(
                 enlarged(maps, near.layer, near.head, bound=bound, marked=(cell.y, cell.x)),
                 f"enlarged-{i}",
@@ -136,7 +139,7 @@ def keys(entry: Entry, picture: images.Chosen, side: str) -> None:
     image, shown, truth = images.for_model(picture, entry)
     loaded = loaders.checkpoint(str(entry.path), entry.revision)
     result = loaders.keys_of(str(entry.path), entry.revision, image)
-    classes = [str(name) for name in loaded.data["classes"]]
+    classes = [markless(str(name)) for name in loaded.data["classes"]]
     with st.container(horizontal=True, gap="small"):
         title = "Image" if truth is None else f"Image of class {_name(classes, truth)}"
         chart(pixels.picture(shown, title, height=PICTURE), f"image-{side}", "The image", width=PICTURE)
@@ -144,16 +147,17 @@ def keys(entry: Entry, picture: images.Chosen, side: str) -> None:
         chart(figure, f"attribution-{side}", "Which pixels speak for the prediction", width=PICTURE)
         figure = key_views.probabilities(result.probabilities, classes, height=PICTURE)
         chart(figure, f"probabilities-{side}", "Most probable classes", width=PICTURE)
+    predicted = plain(_name(classes, result.prediction))
     st.caption(
-        f"Attribution: integrated gradients of the logit of {_name(classes, result.prediction)} from a grey image; red "
-        "pixels speak for it, blue ones against it."
+        f"Attribution: integrated gradients of the logit of {predicted} from a grey image; red pixels speak for it, "
+        "blue ones against it."
     )
     maps = result.head_maps(entry.label)
     cell = chosen_cell(maps, f"key-{side}")
     figure = mosaic(maps.head_window(0), marked=cell)
     clickable(figure, f"keys-{side}", f"Keys of {entry.label}", f"key-{side}")
     value = maps.values[cell.layer, cell.head, cell.y, cell.x]
-    st.markdown(f"{cell_text(maps, cell)}: {maps.unit} = **{number(value)}**")
+    st.markdown(f"{plain(cell_text(maps, cell))}: {plain(maps.unit)} = **{plain(number(value))}**")
     figure = enlarged(maps, cell.layer, cell.head, marked=(cell.y, cell.x), height=280)
     clickable(figure, f"key-map-{side}", f"Keys of layer {cell.layer}, head {cell.head}", f"key-{side}", width=370)
 

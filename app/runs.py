@@ -1,19 +1,20 @@
 """Runs on disk, in progress or finished: where their numbers are and how far they have come."""
 
-import csv
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from aft_lens.checkpoint import CONFIG, METRICS
+from aft_lens.errors import InputError, answer, markless
+from aft_lens.files import recovered_of, steady
+from aft_lens.text_files import read_table, read_yaml
 
 STALE_SECONDS = 600.0
 """A run whose numbers have not changed for this long is taken to have stopped."""
+MOST_EPOCHS = 10_000_000
+"""Numbers of epochs beyond it are no epochs."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,28 @@ class Run:
     """Whether its heads use the offset of their largest w alone."""
     written: float = 0.0
     """When its numbers were written last, in seconds since 1970."""
+    problem: str = ""
+    """Why it cannot be read; empty for one that can."""
 
 
 def find_runs(roots: Sequence[Path]) -> dict[str, Run]:
     """Every folder with metrics below the roots by label, those in progress first, then the latest."""
-    files = {file.resolve(): file for root in roots for file in root.rglob(METRICS) if not _hidden(file, root)}
+    found = ((recovered_of(file.parent) / METRICS, root) for root in roots for file in root.rglob(METRICS))
+    files = {file.resolve(): file for file, root in found if not _hidden(file, root)}
     runs: dict[str, Run] = {}
-    for file in sorted(files.values(), key=lambda file: file.stat().st_mtime, reverse=True):
+    for file in sorted(files.values(), key=_written, reverse=True):
         label = file.parent.name if file.parent.name not in runs else "/".join(file.parts[-3:-1])
-        runs[label] = describe(label, file.parent)
+        label = markless(label)
+        runs[label] = _described(label, file.parent)
     return dict(sorted(runs.items(), key=lambda item: not item[1].in_progress))
+
+
+def _described(label: str, path: Path) -> Run:
+    """`describe`, or of a run that cannot be read, why."""
+    try:
+        return describe(label, path)
+    except (ValueError, OSError) as error:
+        return Run(label, path, False, None, problem=answer(error) or str(error))
 
 
 def describe(label: str, path: Path) -> Run:
@@ -47,7 +60,7 @@ def describe(label: str, path: Path) -> Run:
     A run's folder is a whole checkpoint after every epoch; its logs between epochs are in `NAME.state` beside it.
     """
     files = [path / METRICS, *path.with_name(f"{path.name}.state").rglob("*")]
-    latest = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+    latest = max((_written(file) for file in files if file.is_file()), default=0.0)
     rows, record = read_rows(path), _record(path)
     epochs, model = _find_epochs(record), record.get("model")
     single = isinstance(model, dict) and model.get("position_bias") == "single"
@@ -61,12 +74,12 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     What was measured after the last epoch (a row without one, as pruning adds) belongs to it.
     """
     epochs: dict[int, dict[str, float]] = {}
-    reader = csv.DictReader(io.StringIO(_read(path / METRICS), newline=""))
-    numbered = "epoch" in (reader.fieldnames or ())
-    for number, row in enumerate(reader):
-        values = {key: value for key, cell in row.items() if key and (value := _number(cell)) is not None}
-        epoch = int(values.get("epoch", max(epochs, default=0) if numbered else number))
-        epochs.setdefault(epoch, {"epoch": float(epoch)}).update(values)
+    columns, rows = steady(path, lambda folder: read_table(folder / METRICS))
+    for number, row in enumerate(rows):
+        values = {markless(key): value for key, cell in row.items() if (value := _number(cell)) is not None}
+        told = values.get("epoch", max(epochs, default=0) if "epoch" in columns else number)
+        if 0 <= told < MOST_EPOCHS:  # NaN is not
+            epochs.setdefault(int(told), {"epoch": float(int(told))}).update(values | {"epoch": float(int(told))})
     return [epochs[epoch] for epoch in sorted(epochs)]
 
 
@@ -91,13 +104,12 @@ def headline(rows: Sequence[dict[str, float]], epochs: int | None) -> list[tuple
     return found[:4]
 
 
-def _read(file: Path) -> str:
-    """A file's text, read again for a moment where its folder is just being replaced by the next epoch's."""
-    for _ in range(20):
-        if file.is_file():
-            break
-        time.sleep(0.05)
-    return file.read_text()
+def _written(file: Path) -> float:
+    """When a file was written, 0 where it was just replaced."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _hidden(file: Path, root: Path) -> bool:
@@ -116,10 +128,9 @@ def _number(cell: Any) -> float | None:
 def _record(path: Path) -> dict[str, Any]:
     """What config.yaml holds; empty if it cannot be read."""
     try:
-        record = yaml.safe_load((path / CONFIG).read_text())
-    except (OSError, yaml.YAMLError):
+        return steady(path, lambda folder: read_yaml(folder / CONFIG))
+    except (InputError, OSError):
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _find_epochs(record: Any) -> int | None:
@@ -127,6 +138,6 @@ def _find_epochs(record: Any) -> int | None:
     if not isinstance(record, dict):
         return None
     for name in ("epochs", "max_epochs"):
-        if isinstance(record.get(name), int):
+        if isinstance(record.get(name), int) and 0 < record[name] < MOST_EPOCHS:
             return int(record[name])
     return next((found for part in record.values() if (found := _find_epochs(part))), None)

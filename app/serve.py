@@ -1,11 +1,13 @@
 """`aft-lens app`: serve the Streamlit app over folders of checkpoints and runs."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -14,8 +16,10 @@ from analyses.command import run_module
 from app.uploads import MAX_BYTES
 
 MAIN = Path(__file__).with_name("main.py")
-ROOTS_VARIABLE = "AFT_LENS_ROOTS"
-"""Environment variable with the folders the app lists, separated like PATH."""
+ROOTS_VARIABLE, DATA_VARIABLE = "AFT_LENS_ROOTS", "AFT_LENS_DATA"
+"""Environment variables with the folders the app lists, and those of image files it may show, as JSON lists."""
+LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
+"""Names of this machine for itself."""
 _SETTINGS: Mapping[str, str] = {
     "server.headless": "true",
     "server.fileWatcherType": "none",
@@ -23,6 +27,12 @@ _SETTINGS: Mapping[str, str] = {
     "browser.gatherUsageStats": "false",
     "runner.magicEnabled": "false",
     "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",  # a traceback names files and versions; the server's own log has it
+    "client.showErrorLinks": "false",  # they lead to search engines with the error's text
+    "server.enableCORS": "true",
+    "server.enableXsrfProtection": "true",
+    "server.enableStaticServing": "false",
+    "server.disconnectedSessionTTL": "30",
     "theme.base": "light",
     "theme.primaryColor": "#2f6db3",
     "theme.textColor": "#1f2933",
@@ -30,26 +40,36 @@ _SETTINGS: Mapping[str, str] = {
 }
 
 
-def command(root: list[Path] | None = None, port: int = 8501, address: str = "localhost") -> None:
+def command(
+    root: list[Path] | None = None,
+    port: int = 8501,
+    address: str = "localhost",
+    hosts: list[str] | None = None,
+    data: list[Path] | None = None,
+) -> None:
     """Serve the app until it is interrupted. Raises ValueError on a missing root or a port in use.
 
     Args:
         root: Folders searched for checkpoints and runs; checkpoints/ and runs/ if left out.
         port: Port to serve on; 0 takes a free one.
         address: Address to listen on; 0.0.0.0 serves the network.
+        hosts: Names that browsers may ask for it by, beside this machine's own, e.g. those of a proxy.
+        data: Folders of image files it may show beside the roots, where checkpoints were trained on folder:PATH.
     """
     if find_spec("streamlit") is None:
         raise ModuleNotFoundError("No module named 'streamlit'", name="streamlit")
-    missing = [str(path) for path in root or [] if not path.is_dir()]
+    missing = [str(path) for path in (*(root or []), *(data or [])) if not path.is_dir()]
     if missing:
-        raise ValueError(f"root must be existing folders, got {', '.join(missing)}; `aft-lens list` shows checkpoints")
+        raise ValueError(
+            f"root and data must be existing folders, got {', '.join(missing)}; `aft-lens list` shows checkpoints"
+        )
     if not 0 <= port < 2**16:
         raise ValueError(f"port must be 0 to {2**16 - 1}, got {port}")
     port = port or free_port()
     if taken(address, port):
         raise ValueError(f"port {port} is in use; choose another with --port, or --port 0 for a free one")
     print(f"AFT Lens is at {url(address, port)}  (Ctrl-C stops it)", flush=True)
-    process = start(root, port, address)
+    process = start(root, port, address, hosts=hosts, data=data)
     before = signal.signal(signal.SIGTERM, _end)
     try:
         if status := process.wait():
@@ -67,17 +87,36 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def start(
-    root: list[Path] | None, port: int, address: str = "localhost", *, quiet: bool = True
+    root: list[Path] | None,
+    port: int,
+    address: str = "localhost",
+    *,
+    hosts: list[str] | None = None,
+    data: list[Path] | None = None,
+    quiet: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start the server as a child process; `quiet` drops its standard output, never its errors."""
     environment = dict(os.environ)
-    if root:
-        environment[ROOTS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in root)
+    for variable, folders in ((ROOTS_VARIABLE, root), (DATA_VARIABLE, data)):
+        if folders:
+            environment[variable] = json.dumps([str(path.resolve()) for path in folders])
     flags = [f"--{key}={value}" for key, value in _SETTINGS.items()]
     # -P: a user's app.py or analyses.py where the command runs is no part of the app.
-    call = [sys.executable, "-P", "-m", "streamlit", "run", str(MAIN), *flags]
+    flags += [f"--server.allowedHosts={name}" for name in (*own_names(address), *(hosts or []))]
+    call = [sys.executable, "-P", "-m", "app.server", str(os.getpid()), "run", str(MAIN), *flags]
     call += [f"--server.port={port}", f"--server.address={address}"]
     return subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL if quiet else None)
+
+
+def own_names(address: str) -> list[str]:
+    """Names that a page may have asked for this server by; any other is a foreign page's that was pointed here."""
+    names = list(LOCAL)
+    if address not in LOCAL:
+        own = [socket.gethostname(), socket.getfqdn()]
+        with suppress(OSError):  # a machine whose name is not in its own tables
+            own += [str(found[4][0]) for found in socket.getaddrinfo(socket.gethostname(), None)]
+        names += own if address in ("0.0.0.0", "::") else [*own, address]
+    return list(dict.fromkeys(names))
 
 
 def stop(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:

@@ -1,11 +1,14 @@
 """Streamlit pieces that several pages share: headings, pickers, charts that answer clicks, errors in words."""
 
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import plotly.graph_objects as go
 import streamlit as st
 
+from aft_lens.errors import answer, printable, report_defect
 from analyses.maps.mosaic import Cell
 from analyses.result import Table
 from app.loaders import Entry, catalogue, roots
@@ -28,9 +31,9 @@ def entries_or_stop(weights: str = "") -> dict[str, Entry]:
     found = {label: entry for label, entry in listed.items() if not entry.problem}
     for entry in listed.values():
         if entry.problem:
-            st.warning(f"`{entry.path}` is left out: its config.yaml cannot be read ({entry.problem}).")
+            st.warning(plain(f"{entry.path} is left out: {entry.problem}"))
     if not found:
-        places = ", ".join(f"`{path}`" for path in roots())
+        places = ", ".join(plain(path) for path in roots())
         st.info(
             f"**There are no checkpoints yet** in {places}.\n\nTrain one (about a minute on two cores), then reload:"
         )
@@ -52,7 +55,7 @@ def pick(label: str, key: str, entries: dict[str, Entry], prefer: Sequence[str] 
     start = next((folders.index(name) for name in prefer if name in folders), 0)
     chosen = st.selectbox(label, labels, index=start, key=key, bind="query-params")
     entry = entries[chosen or labels[start]]
-    st.caption(entry.line)
+    st.caption(plain(entry.line))
     return entry
 
 
@@ -62,8 +65,9 @@ def chart(figure: go.Figure, key: str, description: str, *, width: int | None = 
 
 
 def show_table(table: Table) -> None:
-    """Show a result's table; Streamlit reads cells as Markdown, where a hyphen alone is a list."""
-    st.table([{name: "–" if cell == "-" else cell for name, cell in row.items()} for row in table.mappings()])
+    """Show a result's table; Streamlit reads cells as Markdown."""
+    rows = table.mappings()
+    st.table([{plain(name): "–" if cell == "-" else plain(cell) for name, cell in row.items()} for row in rows])
 
 
 def clickable(
@@ -105,9 +109,19 @@ def clicked(parameter: str = "cell") -> Cell | None:
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """Show an expected failure (a damaged checkpoint, missing data, an unfit image) as a sentence, not a traceback."""
+    """Show a failure as a sentence; of a defect the traceback is kept beside the server, not shown."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        st.error(text or f"{type(error).__name__} without a message", icon=":material/error:")
+    except Exception as error:  # the last border, as in `analyses.command.answered`
+        words = answer(error)
+        if not words:
+            words = report_defect(error)
+            print(words, file=sys.stderr, flush=True)
+            words = "This is a defect of the app, not your input's fault. Whoever runs it finds it in the server's log."
+        st.error(plain(words), icon=":material/error:")
+
+
+def plain(text: object) -> str:
+    """Text as it is: what Streamlit would draw as Markdown, a link, an image or an icon stands for itself."""
+    escaped = re.sub(r"([\\`*_\[\]<~$&|]|:(?=\S)|^\s*[#+>=-])", r"\\\1", printable(str(text)), flags=re.MULTILINE)
+    return re.sub(r"(?i)(https?|ftp|mailto|www|xmpp)(?=\\:|\.)", "\\1\u2060", escaped).replace("@", "\u2060@")

@@ -3,6 +3,7 @@
 from aft_lens.data.batches import batches
 from aft_lens.data.build import Part, from_files, from_tensors
 from aft_lens.data.dataset import DATASETS, DataSet
+from aft_lens.data.download import offline
 from aft_lens.data.image import ImageError, fit, flatten, read_image, to_pixels
 from aft_lens.data.load import is_cropped, load_data, model_input
 from aft_lens.data.resident import ResidentBatches
@@ -45,6 +46,7 @@ __all__ = [
     "load_data",
     "load_samples",
     "model_input",
+    "offline",
     "read_image",
     "representative",
     "save_samples",

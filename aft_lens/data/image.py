@@ -23,7 +23,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff",
 """Names of image files in a folder, in lower case."""
 MAX_BYTES = 20 * 2**20
 """Most bytes of an image that is handed over as bytes: it comes from somebody else."""
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 25_000_000
 """Most pixels of an image that is handed over as bytes, checked before any pixel is decoded."""
 MAX_FILE_PIXELS = 178_956_970
 """Most pixels of an image in a file of one's own: what Pillow itself decodes, half a GiB in RGB."""
@@ -80,12 +80,16 @@ def read_image(source: str | Path | bytes) -> Image.Image:
         if image.width * image.height > limit:
             size = f"{image.width} × {image.height} pixels; up to {limit // 10**6} million are read"
             raise _error(name, "pixels", size)
+        if image.mode in ("I", "F") and image.format != "PPM":
+            raise _error(name, "values", "32-bit values")
         try:
             image.load()
+            _set_upright(image)
+            return _in_colour(image, name)
+        except ImageError:
+            raise
         except Exception as error:  # as above
-            raise _error(name, "damaged", str(error)) from error
-        _set_upright(image)
-        return _in_colour(image, name)
+            raise _error(name, "damaged", str(error) or type(error).__name__) from error
 
 
 def flatten(image: Image.Image, channels: int, *, invert: bool = False) -> Image.Image:
@@ -151,7 +155,7 @@ def _in_colour(image: Image.Image, name: str) -> Image.Image:
     """The picture in RGB or RGBA; ImageError where its values have no place there."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         # Pillow gives a 16-bit PGM as 32-bit integers from 0 to 65535.
-        return Image.fromarray(np.uint8(np.asarray(image) >> 8)).convert("RGB")
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise _error(name, "values", "32-bit values")
     return image.convert("RGBA" if image.has_transparency_data else "RGB")

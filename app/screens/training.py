@@ -5,7 +5,7 @@ import streamlit as st
 from app import loaders, panels
 from app.runs import describe, find_runs, headline, read_rows
 from app.views.training import curves
-from app.widgets import chart, heading, in_words
+from app.widgets import chart, heading, in_words, plain
 
 heading("Training", "Loss, accuracy and sparsity by epoch. A run in progress is read again every two seconds.")
 runs = find_runs(loaders.roots())
@@ -23,6 +23,9 @@ chosen = st.selectbox(
     format_func=lambda label: f"{label} (in progress)" if runs[label].in_progress else label,
 )
 run = runs[chosen or labels[0]]
+if run.problem:
+    st.warning(plain(f"{run.path} cannot be shown: {run.problem}"))
+    st.stop()
 
 
 @st.fragment(run_every=2.0 if run.in_progress else None)
@@ -37,7 +40,7 @@ def progress() -> None:
         if now.in_progress and now.epochs:
             st.progress(min(1.0, done / now.epochs), f"in progress: epoch {done} of {now.epochs}")
         for column, (name, text) in zip(st.columns(4), headline(rows, now.epochs), strict=False):
-            column.metric(name, text)
+            column.metric(plain(name), text)
         chart(curves(rows, epochs=now.epochs), "curves", f"Curves of the run {run.label}")
         if run.in_progress and not now.in_progress:
             st.rerun()
