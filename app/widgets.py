@@ -123,5 +123,5 @@ def in_words() -> Iterator[None]:
 
 def plain(text: object) -> str:
     """Text as it is: what Streamlit would draw as Markdown, a link, an image or an icon stands for itself."""
-    escaped = re.sub(r"([\\`*_\[\]<~$&|]|:(?=\S)|^\s*[#+>=-])", r"\\\1", printable(str(text)), flags=re.MULTILINE)
+    escaped = re.sub(r"([\\`*_\[\]<~$&]|:(?=\S)|^\s*[#+>=-])", r"\\\1", printable(str(text)), flags=re.MULTILINE)
     return re.sub(r"(?i)(https?|ftp|mailto|www|xmpp)(?=\\:|\.)", "\\1\u2060", escaped).replace("@", "\u2060@")

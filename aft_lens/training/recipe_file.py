@@ -1,6 +1,6 @@
 """Recipes from YAML files and options: a registered model's fields first, then the file's, then the options."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,10 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from aft_lens.data import DataSource
+from aft_lens.errors import InputError
 from aft_lens.models import model_config
+from aft_lens.record import SECTIONS
+from aft_lens.text_files import read_yaml
 from aft_lens.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -53,10 +56,12 @@ def add_recipe(parser: ArgumentParser) -> None:
 
 def parse_recipe(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     """Parse words of which --recipe is a file; where they or the file name a model, its fields are the defaults."""
-    name = _model_name(words)
+    files = {file: _content(Path(file)) for file in _values(words, "--recipe")}
+    name = _model_name(words, list(files.values()))
     if name:
         parser.set_defaults({f"model.{field}": value for field, value in asdict(model_config(name)).items()})
-    return parser.parse_args(list(words))
+    texts = {file: yaml.safe_dump(content, sort_keys=False) for file, content in files.items()}
+    return parser.parse_args([_with_text(word, texts) for word in words])
 
 
 def recipe_of(parser: ArgumentParser, parsed: Namespace) -> Recipe:
@@ -69,24 +74,37 @@ def fitted(recipe: Recipe, data: DataSource, words: Sequence[str]) -> Recipe:
     """The recipe with the channels and classes of its data in its model, where neither words nor a file name others."""
     given = {option for option in OF_DATA if _values(words, f"--model.{option}")}
     for file in _values(words, "--recipe"):
-        model = _content(file).get("model")
+        model = _content(Path(file)).get("model")
         given |= set(OF_DATA) & set(model if isinstance(model, dict) else ())
     found = {"in_chans": data.in_chans, "num_classes": len(data.classes)}
     fields: dict[str, Any] = {name: value for name, value in found.items() if name not in given}
     return replace(recipe, model=replace(recipe.model, **fields))
 
 
-def _content(file: str) -> dict[str, Any]:
-    """A recipe's file as it stands."""
-    content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+def _content(file: Path) -> dict[str, Any]:
+    """The fields in a recipe's file; of a run's own config.yaml those of the recipe that it was trained by."""
+    found = read_yaml(file)
+    kept = found.get("recipe")
+    if not isinstance(kept, dict):
+        return found
+    if not isinstance(kept.get("model"), dict):
+        raise InputError(f"{file} is of a run without a recipe; give --recipe with one of: {', '.join(list_recipes())}")
+    return {name: kept[name] for name in (*SECTIONS, "seed") if name in kept}
 
 
-def _model_name(words: Sequence[str]) -> str:
+def _with_text(word: str, texts: Mapping[str, str]) -> str:
+    """A word that names a recipe's file, alone or behind --recipe=, with what is in the file instead."""
+    file = word.removeprefix("--recipe=")
+    if file not in texts:
+        return word
+    return texts[file] if word == file else f"--recipe={texts[file]}"
+
+
+def _model_name(words: Sequence[str], recipes: Sequence[Mapping[str, Any]]) -> str:
     """The registered model that the options name, or else the recipe's file; empty for none."""
     named = _values(words, "--model.name")
-    for file in reversed(_values(words, "--recipe")):
-        model = _content(file).get("model")
+    for content in reversed(recipes):
+        model = content.get("model")
         if isinstance(model, dict) and model.get("name"):
             named.insert(0, str(model["name"]))
     return named[-1] if named else ""

@@ -5,8 +5,10 @@ from typing import Literal
 
 import torch
 
-from aft_lens.checkpoint import CONFIG, checkpoint_folder, load_checkpoint
+from aft_lens.checkpoint import CONFIG, checkpoint_folder, load_checkpoint, read_config
+from aft_lens.data import load_data
 from aft_lens.extraction import AFTReader, AttentionReader, Preprocessing, image_batches, open_source
+from aft_lens.models import seeded_model
 from analyses.command import report, report_folder
 from analyses.explain.causal import own_labels
 from analyses.explain.explanation import Explanation
@@ -27,7 +29,10 @@ def open_reader(
         loaded = load_checkpoint(source, device)
         if loaded.config.traits.weights == "offset":
             way = Preprocessing.of_record(loaded.data)
-            return AFTReader(loaded.model, source, preprocessing=way, data=loaded.data["name"])
+            model = loaded.model
+            if not pretrained:
+                model = seeded_model(loaded.config, seed).to(model.head.weight.device).eval()
+            return AFTReader(model, source, preprocessing=way, data=loaded.data["name"])
     return open_source(source, pretrained=pretrained, device=device, seed=seed)
 
 
@@ -55,7 +60,7 @@ def command(
         source: A checkpoint folder (ViT or AFT-conv), timm:NAME, torchvision:NAME or hf:NAME_OR_PATH.
         data: Data set whose training images give maps and test images accuracies; the model's own if left out.
         images: Training images, and test images, at most.
-        pretrained: False takes another library's architecture with random weights, as a control.
+        pretrained: False takes the model's architecture with random weights, as a control.
         window: Side of the window-only replacement, odd, in patches; about half the grid's side if left out.
         layers: Layers whose heads are edited, e.g. [0,5,11]; all if left out.
         labels: data, or model for agreement with the intact model where the data has other classes.
@@ -68,7 +73,7 @@ def command(
         root: Folder of downloaded data; data/ if left out.
         device: cpu, cuda or cuda:N.
         seed: Of random weights.
-        out: Folder for explain.json, .png, .svg and .html; reports/NAME if left out.
+        out: Folder for explain.json, .png, .svg and .html; if left out reports/NAME, or reports/NAME-random.
     """
     reader = open_reader(source, pretrained=pretrained, device=device, seed=seed)
     name, way = data or reader.data, reader.preprocessing
@@ -76,6 +81,9 @@ def command(
         raise ValueError(
             f"{source} is of no known data set; give --data (and --labels model or --probe 1000 if its classes differ)"
         )
+    folder = checkpoint_folder(source)
+    if labels == "data" and not probe and (folder / CONFIG).is_file():
+        load_data(name, root=root).check_fits(read_config(folder).data)
     if probe and labels == "model":
         raise ValueError("probe needs the data's labels; leave out --labels model")
     if probe:
@@ -100,4 +108,5 @@ def command(
     )  # fmt: skip
     if labels == "model":
         calibration, test = list(own_labels(reader, calibration)), list(own_labels(reader, test))
-    report(explain(reader, calibration, test, plan=plan, progress=True), out or report_folder(source))
+    folder = out or report_folder(source, *([] if pretrained else ["random"]))
+    report(explain(reader, calibration, test, plan=plan, progress=True), folder)
