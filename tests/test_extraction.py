@@ -93,6 +93,19 @@ def test_extraction_verifies_itself(vit, monkeypatch):
         relative_attention(vit, [images])
 
 
+def test_nan_is_no_agreement(vit, monkeypatch):
+    whole = OwnReader.mix
+    for layer in range(2):
+
+        def mix(self, number, x, attention, layer=layer):
+            found = whole(self, number, x, attention)
+            return found * torch.nan if number == layer else found
+
+        monkeypatch.setattr(OwnReader, "mix", mix)
+        with pytest.raises(RuntimeError, match=f"layer {layer} recomputed from the weights differ by nan"):
+            OwnReader(vit).verify(torch.randn(1, 1, 8, 8))
+
+
 def test_bootstrap_samples_average_to_the_mean_and_spread(vit):
     sums = stream_relative(vit, torch.randn(24, 1, 8, 8).split(8), resamples=200)
     samples = sums.resampled_average()

@@ -132,3 +132,9 @@ def test_draws():
 def test_levels_agree():
     assert pytest.approx(Z, abs=1e-12) == statistics.Z
     assert pytest.approx((2.5, 97.5)) == statistics.TAILS
+
+
+def test_the_bootstraps_interval_holds_95_percent():
+    values = np.random.default_rng(1).normal(size=400)
+    low, high = bootstrap_interval(values, draws=20_000)
+    assert high - low == pytest.approx(2 * 1.959964 * values.std() / 20, rel=0.03)

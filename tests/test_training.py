@@ -135,8 +135,22 @@ def test_limits_on_the_command_line_are_numbers_or_shares_of_batches(word, expec
 
 
 def test_resident_data_needs_one_device_and_process():
-    with pytest.raises(ValueError, match=r"data\.resident needs repeats 1"):
-        DataRecipe(resident=True, repeats=3)
+    for words in ({"repeats": 3}, {"workers": 1}):
+        with pytest.raises(ValueError, match=r"data\.resident needs repeats 1 and workers 0"):
+            DataRecipe(resident=True, **words)
+
+
+def test_position_biases_have_no_decay_and_a_rate_of_their_own():
+    optim = OptimRecipe(lr=0.01, bias_lr_scale=7.0, weight_decay=0.3)
+    classifier = Classifier(tiny(optim=optim), load_data("digits"))
+    classifier.trainer = SimpleNamespace(world_size=1, scaler=None)
+    groups = classifier.configure_optimizers()["optimizer"].param_groups
+    found = {id(p): (group["weight_decay"], group["initial_lr"]) for group in groups for p in group["params"]}
+    for name, parameter in classifier.model.named_parameters():
+        decay, rate = found[id(parameter)]
+        own = ".position_bias." in name
+        assert rate == pytest.approx(0.07 if own else 0.01), name
+        assert decay == (0.0 if own or parameter.ndim < 2 else 0.3), name
 
 
 def test_ema_is_saved(tmp_path):
@@ -214,6 +228,12 @@ def test_evaluation_counts_by_class():
     assert result.accuracy == pytest.approx(share)
     assert result.by_class[3][2] == 1.0
     assert result.accuracy_interval[0] < share < result.accuracy_interval[1]
+    logits = torch.cat([model(data.test[i][0].unsqueeze(0)) for i in range(result.images)])
+    losses = torch.nn.functional.cross_entropy(
+        logits, torch.tensor([label for _, label in data.test]), reduction="none"
+    )
+    half = 1.959964 * float(losses.detach().std()) / result.images**0.5  # of the mean: over the root of the images
+    assert result.loss_interval[1] - result.loss_interval[0] == pytest.approx(2 * half, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("fashion")])

@@ -33,7 +33,7 @@ def progress() -> None:
     """Draw the run as its files are now."""
     with in_words():
         now, rows = describe(run.label, run.path), read_rows(run.path)
-        if not rows:
+        if not any(len(row) > 1 for row in rows):
             st.info("The first epoch has not ended yet: its numbers will appear here.")
             return
         done = int(rows[-1]["epoch"]) + 1
