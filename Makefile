@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 VISION := $(shell sed -n 's/^torchvision==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app docs results test check
+.PHONY: help setup demo app docs results test robustness mutants check
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,13 @@ results: setup ## Write docs/results.md from analyses/results/
 
 test: setup ## Run the tests
 	$(BIN)/pytest
+
+robustness: setup ## Attack with kills and mutated inputs (an hour), and publish what came of it
+	cd tests && ../$(BIN)/python -m robustness
+
+mutants: setup ## Change the core a line at a time and see whether the tests notice (hours)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt mutmut
+	$(BIN)/mutmut run
 
 check: setup ## Format, lint, types, import contracts and tests: what CI runs
 	$(BIN)/ruff format --check $(CHECKED)

@@ -11,7 +11,7 @@ from app.commands import COMMANDS, command_module, command_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand: 0 if it worked, 1 on stopped training or a defect, 2 (and a line on stderr) on bad input, 130 on Ctrl-C."""
+    """Run a subcommand and return its exit status, as `answered` has it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         _help()

@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
     data = recipe_data(recipe)
     recipe = fitted(recipe, data, arguments)
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
+    if Path(str(name)).name != str(name) or str(name) in (".", ".."):
+        raise ValueError(f"name must be that of a folder below --out, got {name!r}; choose the place with --out")
     resume = chosen.resume
     start = start_model(chosen.start, recipe.model, seed=recipe.seed) if chosen.start and not resume else None
     origin = str(chosen.start) if start else None

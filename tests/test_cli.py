@@ -128,3 +128,10 @@ def test_what_the_extras_have_is_asked_for_by_name(checkpoint, monkeypatch, caps
     monkeypatch.setattr("app.serve.find_spec", lambda name: None)
     assert main(["app"]) == 2
     assert "streamlit is not installed; run: pip install 'aft-lens[app]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", ".."])
+def test_a_runs_name_stays_below_its_folder(name, tmp_path, capsys):
+    assert main(["train", "--recipe", "digits-single", "--name", name, "--out", str(tmp_path / "runs")]) == 2
+    assert "name must be that of a folder below --out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from aft_lens.data import load_data
+from aft_lens.data import eval_transform, load_data
+from aft_lens.data.transforms import train_transform
 
 
 def folder_of(path, classes=("cat", "dog"), count=10, mode="RGB"):
@@ -121,3 +122,22 @@ def test_a_folder_is_named(tmp_path):
             load_data(name)
     with pytest.raises(FileNotFoundError, match="holds no folders; give a folder of images for each class"):
         load_data(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("augment", ["shift", "affine", "flip-crop"])
+def test_training_and_validation_show_the_same_part_of_a_wide_image(augment):
+    picture = Image.new("RGB", (64, 16))
+    picture.paste((255, 255, 255), (24, 0, 40, 16))  # the middle, which a centre crop shows alone
+    plain = eval_transform(16, [0.0] * 3, [1.0] * 3, crop=True)(picture)
+    torch.manual_seed(0)
+    drawn = torch.stack([train_transform(augment, 16, [0.0] * 3, [1.0] * 3, crop=True)(picture) for _ in range(20)])
+    assert plain.mean() > 0.95
+    assert drawn.mean() > 0.75
+
+
+def test_jfif_files_are_images(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.effect_noise((8, 8), 50).save(tmp_path / name / f"{number}.jfif", "JPEG")
+    assert len(load_data(f"folder:{tmp_path}").train) == 14

@@ -19,7 +19,7 @@ from aft_lens.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is decoded, by content: of files and of bytes alike."""
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Names of image files in a folder, in lower case."""
 MAX_BYTES = 20 * 2**20
 """Most bytes of an image that is handed over as bytes: it comes from somebody else."""

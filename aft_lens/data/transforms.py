@@ -16,8 +16,10 @@ CROP_AREA, CROP_RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
 """Of "resized-crop": the share of the picture that a crop has, and its width over its height."""
 
 
-def train_transform(augment: str, img_size: int, mean: Sequence[float], std: Sequence[float]) -> v2.Transform:
-    """Image to normalised float tensor `c y x` with random changes.
+def train_transform(
+    augment: str, img_size: int, mean: Sequence[float], std: Sequence[float], *, crop: bool = False
+) -> v2.Transform:
+    """Image to normalised float tensor `c y x` with random changes of what `eval_transform` shows of it.
 
     "shift" moves by up to 1/8 of the side; "affine" also rotates, scales and shears; "flip-crop" pads by 1/8, crops and
     flips; "resized-crop" takes a crop of any size from the picture as it is and flips; "deit" is RandAugment, random
@@ -35,7 +37,8 @@ def train_transform(augment: str, img_size: int, mean: Sequence[float], std: Seq
         steps += [v2.RandomHorizontalFlip(), v2.RandAugment(num_ops=2, magnitude=9, interpolation=bilinear)]
         after = [v2.RandomErasing(p=0.25)]
     else:
-        steps += [v2.Resize((img_size, img_size), antialias=True)]
+        kept = CENTRE if crop else 1.0
+        steps = [partial(fit, size=(img_size, img_size), channels=len(mean), crop=kept), v2.ToImage()]
     steps += [v2.ToDtype(torch.float32, scale=True)]
     if augment == "shift":
         steps += [v2.RandomAffine(0, translate=(0.125, 0.125), interpolation=bilinear)]

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
-from aft_lens.files import write_whole
+from aft_lens.files import locked, write_whole
 from aft_lens.models import VisionModel
 from analyses.command import run_module
 from analyses.pruning.criteria import score
@@ -37,7 +37,12 @@ def run_sweep(plan: Plan, out: Path, *, times: Times = "missing") -> list[RungRo
     same offsets are measured once. Latencies are taken at the end, all in one go: those that are "missing", "all"
     again, or "none" for now.
     """
-    out = Path(out)
+    with locked(out, "wait until it ends, or choose another --out"):
+        return _run(plan, Path(out), times)
+
+
+def _run(plan: Plan, out: Path, times: Times) -> list[RungRow]:
+    """`run_sweep`, once the folder is this process's alone."""
     store, marked = Store(out / "rungs"), marks(plan)
     write_whole(out / "plan.yaml", yaml.safe_dump(plan.record(), sort_keys=False))
     rows: list[RungRow] = []

@@ -1,0 +1,1 @@
+"""Attacks of many thousand inputs and kills: a short run in the tests, the long one by `make robustness`."""
