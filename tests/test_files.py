@@ -36,6 +36,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monk
     assert [file.name for file in path.parent.iterdir()] == ["x.txt"]
 
 
+def test_bytes_stay_bytes_and_a_longer_name_is_found_too(tmp_path):
+    assert write_whole(tmp_path / "x", b"\xff\x00").read_bytes() == b"\xff\x00"
+    (tmp_path / ".experiment.old").mkdir()
+    assert files.recovered_of(tmp_path / ".experiment.old") == tmp_path / "experiment"
+    assert files.recovered_of(tmp_path / "plain.old") == tmp_path / "plain.old"
+    (tmp_path / "experiment").mkdir()
+    assert files.recovered_of(tmp_path / ".experiment.old") == tmp_path / ".experiment.old"
+
+
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
     filled(tmp_path / "run", "old")
     whole, calls = type(tmp_path).rename, []

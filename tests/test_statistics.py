@@ -138,3 +138,11 @@ def test_the_bootstraps_interval_holds_95_percent():
     values = np.random.default_rng(1).normal(size=400)
     low, high = bootstrap_interval(values, draws=20_000)
     assert high - low == pytest.approx(2 * 1.959964 * values.std() / 20, rel=0.03)
+
+
+def test_the_edges_of_intervals():
+    assert paired_proportions(np.array([True]), np.array([False]))[0] >= -1
+    assert bootstrap_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
+    first, second = [0.0, 10.0], [0.0, 0.1]  # a pair's own deviation counts where it is the larger one
+    low, high = unpaired_interval(first, second, (0.1, 10))
+    assert high - low > 20
