@@ -1,4 +1,4 @@
-"""The last border of a command: what it raises becomes a line and an exit status. Light, as every command imports it."""
+"""The last border of a command: what it raises becomes a line and an exit status. Light: every command imports it."""
 
 import io
 import os
@@ -12,9 +12,9 @@ from aft_lens.errors import Stopped, answer, printable, report_defect
 
 
 def answered(program: str, call: Callable[[], int | None]) -> int:
-    """Exit status of a call, whatever it raises: its own or 0; 2 and a line on stderr on bad input; 1 on a stop or a defect.
+    """Exit status of a call, whatever it raises: its own or 0; 2 and a line on stderr on bad input; 1 on a stop.
 
-    A defect is said to be one, with the file that its traceback is kept in.
+    A defect ends in 1, too; it is said to be one, with the file that its traceback is kept in.
     """
     for stream in (sys.stdout, sys.stderr):  # a terminal may know fewer characters than we write
         if isinstance(stream, io.TextIOWrapper):
@@ -49,7 +49,7 @@ def missing_module(error: ModuleNotFoundError) -> str:
             extra = re.search(r"extra == [\"']([^\"']+)", marker)
             if extra and re.match(r"[A-Za-z0-9._-]+", need.strip())[0].replace("_", "-").lower() == wanted:  # type: ignore[index]
                 return f"{name} is not installed; run: pip install 'aft-lens[{extra[1]}]'"
-    return f"{name} is not installed; run: pip install {wanted}"
+    return f"{name} is not installed; run: pip install 'aft-lens[analyses]'"  # as most of what the core does without
 
 
 def _said(program: str, words: str, status: int) -> int:

@@ -112,7 +112,7 @@ def in_words() -> Iterator[None]:
     """Show a failure as a sentence; of a defect the traceback is kept beside the server, not shown."""
     try:
         yield
-    except Exception as error:  # the last border, as in `analyses.command.answered`
+    except Exception as error:  # the last border, as in `analyses.answered.answered`
         words = answer(error)
         if not words:
             words = report_defect(error)

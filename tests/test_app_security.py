@@ -15,10 +15,10 @@ from streamlit.testing.v1 import AppTest
 
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
+from aft_lens.data.batches import MOST_BYTES, batches
 from aft_lens.errors import InputError
 from aft_lens.models import create_model
 from app import loaders, serve
-from app.batches import MOST_BYTES, batches
 from app.runs import find_runs, read_rows
 from app.widgets import plain
 
