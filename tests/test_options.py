@@ -21,7 +21,7 @@ from aft_lens.models import ModelConfig, create_model
 from aft_lens.progress import PATIENCE, Passes
 from aft_lens.training import DataRecipe, OptimRecipe, Recipe, SparsityRecipe, TrainerRecipe, TrainingStopped
 from analyses.command import _parser
-from app.cli import STOPPED, main
+from app.cli import main
 from app.commands import COMMANDS, command_module
 from app.train import train_parser
 
@@ -183,8 +183,8 @@ def test_ctrl_c_ends_every_command_in_one_line(name, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("app.cli.command_module", lambda _: Namespace(main=interrupted))
-    assert main([name]) == STOPPED
-    assert capsys.readouterr().err == f"\naft-lens {name}: stopped\n"
+    assert main([name]) == 130  # as shells say of SIGINT
+    assert capsys.readouterr().err.strip() == f"aft-lens {name}: stopped by Ctrl-C"
 
 
 def test_training_that_is_stopped_ends_every_command_in_one_line(monkeypatch, capsys):
