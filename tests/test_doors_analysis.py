@@ -44,7 +44,7 @@ def test_it_is_a_command(installed, checkpoint, tmp_path, capsys):
 @pytest.mark.filterwarnings("default")
 def test_it_has_a_page(installed, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
-    assert commands.pages() == ["locality", "mirror"]
+    assert commands.pages() == ["locality", "knockout", "mirror"]
     test = AppTest.from_file(str(SCREEN), default_timeout=120)
     test.query_params["analysis"] = "mirror"
     test.run()
