@@ -32,7 +32,7 @@ def cells(folder, *numbers):
     return [Cell(f"n{number}", f"mark{number}", partial(doubled, number, folder)) for number in numbers]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_finished_cell_is_never_done_again(tmp_path, workers):
     store, seen = Store(tmp_path / "rows"), []
     first = run_cells(cells(tmp_path, 1, 2), store, workers=workers)
@@ -64,7 +64,7 @@ def test_a_killed_process_is_replaced(tmp_path):
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize(("life", "processes"), [(0, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize(("life", "processes"), [(0, 1), (2, 2)])
 def test_a_cell_waits_for_what_it_needs_and_processes_are_replaced(tmp_path, life, processes):
     todo = [Cell("late", "m", partial(doubled, 5, tmp_path), after="n2"), *cells(tmp_path, 1, 2)]
     found = run_cells(todo, Store(tmp_path / "rows"), workers=1, life=life)
