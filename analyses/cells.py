@@ -4,7 +4,6 @@ A cell runs in a process of its own kind, which takes one after another; one tha
 all end with the command, however that ends.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,13 +13,12 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from analyses.processes import end_with
 from analyses.provenance import visible_gpu
 from analyses.store import Store
 
 RESERVE = 1.15
 """Share of its expected time that a cell must have left to be started."""
-DEATH_SIGNAL = 1
-"""Linux's PR_SET_PDEATHSIG."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,11 @@ class Outcome:
     rows: dict[str, Any] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """ValueError, with every reason, if a cell failed."""
+        if self.failed:
+            raise ValueError("runs failed:\n  " + "\n  ".join(f"{name}: {why}" for name, why in self.failed.items()))
 
 
 def run_cells(
@@ -184,8 +187,9 @@ def _serve(pipe: Connection, gpu: str | None) -> None:
     """Do what comes through the pipe until it closes, on one GPU; end with the process that sends it, even killed."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    if os.name == "posix" and hasattr(ctypes.CDLL(None), "prctl"):
-        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+    sender = multiprocessing.parent_process()
+    if sender is not None and sender.pid is not None:
+        end_with(sender.pid, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sender's, who ends this one
     while True:
         try:

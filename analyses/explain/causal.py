@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from aft_lens.extraction import AFTReader, AttentionReader
@@ -30,6 +30,12 @@ class Outcome(Shown):
     right: Bool[np.ndarray, "image"]
     loss: Float[np.ndarray, "image"]
     """Cross entropy in nats."""
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "image classes"], labels: Int[Tensor, "image"]) -> "Outcome":
+        """What these logits make of the labels, both on the CPU."""
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        return cls((logits.argmax(1) == labels).numpy(), loss.double().numpy())
 
     @property
     def accuracy(self) -> float:
@@ -62,13 +68,17 @@ class Effect(Shown):
     loss_interval: tuple[float, float]
     """Mean plus and minus 1.96 standard errors of the images' changes; NaN for one image."""
 
+    @property
+    def points(self) -> str:
+        """Change of the accuracy in points with its interval, as text."""
+        low, high = self.interval
+        return f"{100 * self.change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
     def table(self) -> Table:
         """Both changes with their intervals."""
-        low, high = self.interval
-        accuracy = f"{100 * self.change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
         loss = f"{self.loss:+.4f} [{self.loss_interval[0]:+.4f}, {self.loss_interval[1]:+.4f}]"
         columns = ["accuracy, %", "change (points) [95 %]", "change of loss (nats) [95 %]"]
-        return Table(columns, [[f"{100 * self.accuracy:.2f}", accuracy, loss]])
+        return Table(columns, [[f"{100 * self.accuracy:.2f}", self.points, loss]])
 
 
 def compare(intact: Outcome, edited: Outcome) -> Effect:
@@ -83,7 +93,7 @@ def compare(intact: Outcome, edited: Outcome) -> Effect:
 
 
 @torch.no_grad()
-def outcome(model: AttentionReader | nn.Module, batches: Batches) -> Outcome:
+def outcome(model: AttentionReader | nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Outcome:
     """Classify fixed images by a model, or the one that a reader reads.
 
     Raises ValueError if the model's outputs cannot hold their labels.
@@ -93,18 +103,18 @@ def outcome(model: AttentionReader | nn.Module, batches: Batches) -> Outcome:
     run: Any = model if reader is None else reader.logits
     module: Any = model if reader is None else reader.model
     device = next(module.parameters()).device
-    right, loss = [], []
-    for images, labels in batches:
-        logits = run(images.to(device)).float().cpu()
+    found, given = [], []
+    for images, of in batches:
+        logits, labels = run(images.to(device)).float().cpu(), of.cpu()
         if logits.ndim != 2 or logits.shape[1] <= int(labels.max()):
             raise ValueError(
                 f"{name} gives {tuple(logits.shape[1:])} outputs, the labels go to {int(labels.max())}; "
                 "choose data with its classes, --probe 1000 to fit a linear probe, or --labels model to measure "
                 "agreement with the intact model"
             )
-        right.append(logits.argmax(1) == labels)
-        loss.append(F.cross_entropy(logits, labels, reduction="none"))
-    return Outcome(torch.cat(right).numpy(), torch.cat(loss).double().numpy())
+        found.append(logits)
+        given.append(labels)
+    return Outcome.of(torch.cat(found), torch.cat(given))
 
 
 @torch.no_grad()

@@ -105,9 +105,7 @@ class Explanation(Result):
                 which = f"all {count} heads" if last and count == len(self.plan.heads) else f"{count} heads"
                 lines.append(f"{which} at once, change of accuracy (points):")
                 for edit, row in self.cumulative.items():
-                    low, high = row[i].interval
-                    change = f"{100 * row[i].change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
-                    lines.append(f"  {WORDS[edit]:<24} {change}")
+                    lines.append(f"  {WORDS[edit]:<24} {row[i].points}")
         return lines
 
     def _worst(self, edit: str, layer: int) -> str:

@@ -7,13 +7,12 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 from tqdm import tqdm
 
 from aft_lens.checkpoint import load_checkpoint
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, position_biases
 from analyses.command import report, report_folder
 from analyses.explain.causal import Effect, Outcome, compare
 from analyses.knockout.edits import EDITS, edited
@@ -73,7 +72,7 @@ class Knockout(Result):
     def table(self) -> Table:
         """An edit a row."""
         rows = [
-            [knock.edit, _where(knock), f"{100 * knock.effect.accuracy:.2f}", _points(knock.effect),
+            [knock.edit, _where(knock), f"{100 * knock.effect.accuracy:.2f}", knock.effect.points,
              f"{knock.effect.loss:+.4f}", f"{knock.largest:.3g}"]
             for knock in self.knocks
         ]  # fmt: skip
@@ -107,7 +106,7 @@ class Knockout(Result):
             go.Scatter(
                 x=changes, y=[f"{knock.edit}, {_where(knock)}" for knock in self.knocks], mode="markers",
                 error_x={"array": [end - change for end, change in zip(ends, changes, strict=True)]},
-                customdata=[_points(knock.effect) for knock in self.knocks], hovertemplate="%{y}: %{customdata} points",
+                customdata=[knock.effect.points for knock in self.knocks], hovertemplate="%{y}: %{customdata} points",
             )
         )  # fmt: skip
         figure.update_yaxes(autorange="reversed")
@@ -127,11 +126,9 @@ def knock_out(
         raise ValueError(f"model mixes with {model.config.mixer}, which has no position biases by offset to knock out")
     if by not in ("model", "layer", "head"):
         raise ValueError(f"by must be model, layer or head, got {by!r}")
-    sides = (model.config.window_size,) * 2
-    mixers: list[Any] = [block.mixer for block in model.blocks]
-    w = [mixer.position_bias.dense(sides).detach() for mixer in mixers]
+    w = [each.detach() for each in position_biases(model)]
     intact, labels = predict(model, batches)
-    before = _outcome(intact, labels)
+    before = Outcome.of(intact, labels)
     generator = torch.Generator().manual_seed(seed)
     todo: list[tuple[str, int | None, int | None]] = [(name, None, None) for name in EDITS]
     if by != "model":
@@ -149,7 +146,7 @@ def knock_out(
         with edited(model, biases):
             logits, _ = predict(model, batches)
         largest = float((logits - intact).abs().max())
-        knocks.append(Knock(name, layer, head, compare(before, _outcome(logits, labels)), largest))
+        knocks.append(Knock(name, layer, head, compare(before, Outcome.of(logits, labels)), largest))
     return Knockout(source, data, len(labels), before.accuracy, before.interval, tuple(knocks), seed)
 
 
@@ -195,18 +192,8 @@ def _only(head: int, w: Tensor) -> Tensor:
     return (torch.arange(len(w), device=w.device) == head).reshape(-1, 1, 1)
 
 
-def _outcome(logits: Tensor, labels: Tensor) -> Outcome:
-    loss = F.cross_entropy(logits, labels, reduction="none")
-    return Outcome((logits.argmax(1) == labels).numpy(), loss.double().numpy())
-
-
 def _where(knock: Knock) -> str:
     """The heads in words."""
     if knock.layer is None:
         return "all"
     return f"layer {knock.layer}" if knock.head is None else f"{knock.layer}.{knock.head}"
-
-
-def _points(effect: Effect) -> str:
-    low, high = effect.interval
-    return f"{100 * effect.change:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aft_lens.layers.position_bias import Free
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, position_biases
 from analyses.maps.frame import offsets
 
 NEAR = 1.5
@@ -40,6 +40,11 @@ EDITS: Mapping[str, tuple[str, Callable[[Tensor, torch.Generator], Tensor]]] = {
     "far": (f"kept beyond {NEAR:g} patches alone", lambda w, generator: w - _near(w)),
 }
 """By name: in words, and what becomes of w, `h y x`; places that are left out have w = 0, the pooled weight."""
+
+
+def no_biases(model: VisionModel) -> dict[int, Float[Tensor, "h y x"]]:
+    """w = 0 for every AFT-conv layer, to compute with while `edited`."""
+    return {layer: torch.zeros_like(w) for layer, w in enumerate(position_biases(model))}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from aft_lens.models import position_biases
 from aft_lens.statistics import Interval, percentile_interval, permutation_p
 from analyses.bias import position_bias_maps
 from analyses.command import run_module
-from analyses.learned.measure import MOSTLY, learned
+from analyses.learned.measure import FIRST_LAYERS, MOSTLY, learned
 from analyses.learned.starts import check_starts
 from analyses.maps.frame import offsets
 from analyses.provenance import RESULTS
@@ -28,8 +28,6 @@ from analyses.pruning.evidence.agreement import NULLS, Agreement, agreement
 from analyses.result import Result, Table, published
 from analyses.theme import axes, layout
 
-FIRST_LAYERS = 2
-"""Whose biases are asked whether they are near."""
 DRAWS = 500
 """Of shuffled maps."""
 

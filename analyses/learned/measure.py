@@ -15,6 +15,8 @@ from analyses.result import mean_cell
 
 MOSTLY = 0.5
 """Mean |correlation| with the start from which a map is called its start rather than learned."""
+FIRST_LAYERS = 2
+"""Whose biases are asked whether they are near."""
 FLAT = 1e-9
 """Deviation of a map below which nothing correlates with it."""
 

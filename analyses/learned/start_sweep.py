@@ -23,6 +23,7 @@ from aft_lens.training import evaluate, quiet_lightning, read_recipe, train
 from aft_lens.training.run import remove_run, state_folder
 from analyses.cells import Cell, run_cells
 from analyses.command import run_module
+from analyses.knockout.edits import edited, no_biases
 from analyses.learned.measure import learned, nearness
 from analyses.provenance import RESULTS, made_by
 from analyses.result import dump
@@ -120,10 +121,8 @@ def run(start: Start, root: str, out: Path, accelerator: str) -> Row:
     device = "cuda" if accelerator == "gpu" else "cpu"
     data = load_data(start.data, root=root, img_size=loaded.config.img_size)
     batches = ResidentBatches(data, "val", 500, device=device)
-    for block in loaded.model.blocks:
-        bias: Any = block.get_submodule("mixer.position_bias")
-        bias.assign(torch.zeros_like(bias.direction()))
-    without = evaluate(loaded.model, batches, data.classes, device=device).accuracy
+    with edited(loaded.model, no_biases(loaded.model)):
+        without = evaluate(loaded.model, batches, data.classes, device=device).accuracy
     shutil.rmtree(state_folder(path))
     return Row(
         **asdict(start), val_accuracy=100 * rows[-1]["val_accuracy"], without=100 * without,
@@ -184,8 +183,7 @@ def command(
         "method": METHOD, "rows": [found.rows[cell.name] for cell in todo if cell.name in found.rows],
     }  # fmt: skip
     write_whole(result, dump(record))
-    if found.failed:
-        raise ValueError("runs failed:\n  " + "\n  ".join(f"{name}: {why}" for name, why in found.failed.items()))
+    found.check()
     print(f"{len(found.rows)} of {len(todo)} cells in {result}")
 
 

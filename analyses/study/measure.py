@@ -1,19 +1,17 @@
 """What is measured on a trained model: accuracy, also at another size or pruned, and where it looks."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool
 
 from aft_lens.data import DataSource, ResidentBatches, load_data
 from aft_lens.extraction import stream_relative
-from aft_lens.layers.position_bias import Free
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, position_biases
 from analyses.bias import position_bias_maps
+from analyses.explain.causal import Outcome, outcome
+from analyses.knockout.edits import edited, no_biases
 from analyses.learned.measure import Learned, nearness
 from analyses.maps.frame import framed, mean_distance
 from analyses.pruning.criteria import score
@@ -26,21 +24,14 @@ ATTENTION_IMAGES = 256
 BATCH = 500
 
 
-@torch.no_grad()
-def scores(model: VisionModel, data: DataSource, device: torch.device) -> tuple[Bool[np.ndarray, "images"], float]:
-    """Whether each test image is classified right, and the mean loss in nats."""
-    model.to(device).eval()
-    right, losses = [], []
-    for images, labels in ResidentBatches(data, "test", BATCH, device=device):
-        logits = model(images).float()
-        right.append((logits.argmax(1) == labels).cpu())
-        losses.append(F.cross_entropy(logits, labels, reduction="none").cpu())
-    return torch.cat(right).numpy(), float(torch.cat(losses).mean())
+def scores(model: VisionModel, data: DataSource, device: torch.device) -> Outcome:
+    """What a model makes of each test image."""
+    return outcome(model.to(device).eval(), ResidentBatches(data, "test", BATCH, device=device))
 
 
 def accuracy(model: VisionModel, data: DataSource, device: torch.device) -> float:
     """Percent of the test images."""
-    return 100 * float(scores(model, data, device)[0].mean())
+    return 100 * scores(model, data, device).accuracy
 
 
 def accuracy_at(model: VisionModel, name: str, root: str | None, device: torch.device) -> dict[str, float]:
@@ -58,22 +49,6 @@ def accuracy_pruned(
         return {}
     ranks = score(model, "magnitude")
     return {str(keep): accuracy(masked_model(model, select(ranks, keep)), data, device) for keep in keeps}
-
-
-@contextmanager
-def without_biases(model: VisionModel) -> Iterator[None]:
-    """Inside, w = 0 in every AFT-conv layer."""
-    side = model.config.window_size
-    mixers: list[Any] = [block.mixer for block in model.blocks]
-    kept = [mixer.position_bias for mixer in mixers]
-    for mixer in mixers:
-        mixer.position_bias = Free(mixer.num_heads, side, side)
-        mixer.position_bias.assign(torch.zeros(mixer.num_heads, side, side))
-    try:
-        yield
-    finally:
-        for mixer, bias in zip(mixers, kept, strict=True):
-            mixer.position_bias = bias
 
 
 def places(model: VisionModel, data: DataSource, device: torch.device, found: Learned | None = None) -> Places | None:
@@ -98,8 +73,8 @@ def places(model: VisionModel, data: DataSource, device: torch.device, found: Le
     sides = (model.config.window_size,) * 2
     mixers: list[Any] = [block.mixer for block in model.blocks]
     counts = [mixer.position_bias.places(sides).flatten(1).sum(1).float().mean() for mixer in mixers]
-    near = nearness([mixer.position_bias.dense(sides) for mixer in mixers])
-    with without_biases(model):
+    near = nearness(position_biases(model))
+    with edited(model, no_biases(model)):
         without = accuracy(model, data, device)
     return Places(
         _rounded(maps), _distance(maps), flat, float(bias.entropy.mean()),

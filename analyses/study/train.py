@@ -1,7 +1,7 @@
 """Training what is not trained yet, several runs at a time, within a budget of seconds: `aft-lens study train`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     """
     begun, todo = time.monotonic(), tasks(study)
     load_data(todo[0].recipe.data.name, root=study.root)  # decoded or downloaded once, before processes start
-    finished = len(read_runs(study))
+    finished = len(_finished(todo))
     print(f"{finished} of {len(todo)} runs finished before; {workers or 1} at a time", flush=True)
 
     def told(cell: Cell, row: Mapping[str, Any]) -> None:
@@ -42,20 +42,20 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     )  # fmt: skip
     if found.left:
         print(f"{len(found.left)} runs left ({', '.join(found.left)}); the same command goes on with them")
-    if found.failed:
-        raise ValueError("runs failed:\n  " + "\n  ".join(f"{name}: {why}" for name, why in found.failed.items()))
+    found.check()
 
 
 def read_runs(study: Study) -> list[Run]:
     """The study's finished runs in its order; none where its folder has no run of the plan and family."""
     if not any(study.runs.glob(f"{study.family}-{study.plan}-*.json")):
         return []
-    store, runs = Store(study.runs), []
-    for task in tasks(study):
-        row = store.get(task.name, _mark(task))
-        if row is not None:
-            runs.append(Run.read(row))
-    return runs
+    return _finished(tasks(study))
+
+
+def _finished(todo: Sequence[Task]) -> list[Run]:
+    """The runs of these tasks that have a row."""
+    rows = [task.store.get(task.name, _mark(task)) for task in todo]
+    return [Run.read(row) for row in rows if row is not None]
 
 
 def _cell(task: Task) -> Cell:

@@ -17,6 +17,7 @@ from aft_lens.statistics import (
     student_interval,
     two_way_draws,
 )
+from analyses.learned.measure import FIRST_LAYERS
 from analyses.study.claims import Claim
 from analyses.study.record import Run, by_configuration
 
@@ -25,7 +26,6 @@ LEVEL = 0.05
 """Of the adjusted p-values."""
 DRAWS = 4000
 """Of the two-way bootstrap; p-values cannot be below 1 / 4,001."""
-NEAR_LAYERS = 2
 Runs = dict[str, dict[int, Run]]
 """By configuration and seed."""
 Pairs = list[tuple[float, float]]
@@ -164,7 +164,7 @@ def _near(claim: Claim, table: Runs) -> Pairs:
 def _first_layers(run: Run) -> float | None:
     """Mean nearness of the first layers' heads."""
     near = (run.places and run.places.nearness) or []
-    kept = [value for value in near[:NEAR_LAYERS] if value is not None]
+    kept = [value for value in near[:FIRST_LAYERS] if value is not None]
     return fmean(kept) if kept else None
 
 

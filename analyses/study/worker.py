@@ -52,16 +52,16 @@ def _execute(task: Task) -> dict[str, Any]:
     model = load_checkpoint(task.path, device).model
     name, root = task.recipe.data.name, task.recipe.data.root
     data = load_data(name, root=root, img_size=task.recipe.model.img_size)
-    right, loss = scores(model, data, device)
+    found = scores(model, data, device)
     rows = read_metrics(task.path)
     rates = [row["images_per_second"] for row in rows[1:] or rows]
     run = Run(
         **task.identity(),
         seed=task.recipe.seed,
-        accuracy=100 * float(right.mean()),
-        loss=loss,
-        right=packed(right),
-        images=len(right),
+        accuracy=100 * found.accuracy,
+        loss=float(found.loss.mean()),
+        right=packed(found.right),
+        images=len(found.right),
         sizes=accuracy_at(model, name, root, device) if task.configuration.crops else {},
         pruned=accuracy_pruned(model, data, device, task.configuration.keeps),
         places=places(model, data, device, learned(model, read_first(task.path))),
