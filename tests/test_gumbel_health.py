@@ -91,12 +91,13 @@ class Module(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def run(model, labels, tmp_path, callback):
+def run(model, labels, tmp_path, callback, precision="32-true"):
     images = torch.randn(len(labels), 1, 8, 8, generator=torch.Generator().manual_seed(0))
     data = DataLoader(TensorDataset(images, labels), batch_size=8)
     trainer = pl.Trainer(
         max_epochs=2,
         accelerator="cpu",
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -138,3 +139,12 @@ def test_callback_is_silent_on_healthy_and_on_other_models(tmp_path):
     run(model_with(gamma=30.0), torch.randint(0, 10, (16,)), tmp_path, GumbelHealth())
     trainer = run(create_model("vit_digits", depth=1), torch.randint(0, 10, (16,)), tmp_path, GumbelHealth())
     assert not any(name.startswith("gumbel/") for name in trainer.callback_metrics)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
+def test_the_gap_is_measured_in_the_precision_of_validation(tmp_path):
+    model = model_with(gamma=30.0)
+    found = set()
+    model.head.register_forward_hook(lambda _module, _inputs, output: found.add(output.dtype))
+    run(model, torch.randint(0, 10, (16,)), tmp_path, GumbelHealth(), precision="bf16-mixed")
+    assert found == {torch.bfloat16}

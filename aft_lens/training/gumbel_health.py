@@ -155,7 +155,8 @@ class GumbelHealth(pl.Callback):
         loader = loader[0] if isinstance(loader, list) else loader
         batches = itertools.islice(loader, self.batches) if loader is not None else []
         counted = [(images[labels != UNCOUNTED], labels[labels != UNCOUNTED]) for images, labels in batches]
-        soft, hard = hardening_gap(pl_module, counted, samples=self.samples)
+        with trainer.precision_plugin.val_step_context():  # 16-bit where validation is
+            soft, hard = hardening_gap(pl_module, counted, samples=self.samples)
         scalars = {**health.scalars(), "soft_accuracy": soft, "hard_accuracy": hard, "gap": soft - hard}
         if self._before is not None:
             scalars["switches"] = float(health.switches(self._before))
