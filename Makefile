@@ -45,8 +45,8 @@ docs: setup ## Build guide and reference into build/docs; a warning is an error
 results: setup ## Write docs/results.md from analyses/results/
 	$(BIN)/python -m analyses.published
 
-test: setup ## Run the tests
-	$(BIN)/pytest
+test: setup ## Run the tests, a process a processor
+	$(BIN)/pytest -n auto --dist loadfile
 
 robustness: setup ## Attack with kills and mutated inputs (an hour), and publish what came of it
 	cd tests && ../$(BIN)/python -m robustness

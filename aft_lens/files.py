@@ -27,9 +27,16 @@ def write_whole(path: Path | str, content: str | bytes) -> Path:
 
 @contextmanager
 def whole_file(path: Path | str) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` at the end of the block, or leaves it as it was on an error."""
-    path = Path(path)
+    """A new file that takes the place of `path` at the end of the block, or leaves it as it was on an error.
+
+    Links are followed. What is there and no file, such as a device or a pipe, is written to and never replaced.
+    """
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
     fresh = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
         with fresh.open("wb") as file:
@@ -48,9 +55,12 @@ def whole_file(path: Path | str) -> Iterator[BinaryIO]:
 def whole_folder(path: Path | str) -> Iterator[Path]:
     """A new empty folder that takes the place of `path` at the end of the block, or leaves it as it was on an error.
 
-    Between its two renames a killed process leaves the old folder beside it: `recovered` finds it.
+    Between its two renames a killed process leaves the old folder beside it: `recovered` finds it. Raises InputError
+    where something else than a folder is in its place.
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is not a folder; choose another name")
     fresh, old = path.with_name(f".{path.name}.writing"), _old(path)
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

@@ -115,3 +115,25 @@ def test_a_lock_ends_with_its_process(tmp_path):
     with locked(tmp_path / "x", ""):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_links_are_followed_and_what_is_no_file_is_written_to_and_stays(tmp_path):
+    target = write_whole(tmp_path / "target", "old")
+    (tmp_path / "link").symlink_to(target)
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert target.read_text() == "new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
+    reader.start()
+    write_whole(pipe, "into the pipe")
+    reader.join()
+    assert found == ["into the pipe"]
+    assert pipe.is_fifo()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path, "x")
+    with pytest.raises(InputError, match="target is not a folder"):
+        filled(target, "x")
+    assert target.read_text() == "new"
