@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 import torch
 
-from aft_lens.data import model_input
+from aft_lens.data import UNCOUNTED, model_input
 from app import loaders
 from app.loaders import Entry
 from app.uploads import MAX_BYTES, UploadError, read_image
@@ -73,7 +73,7 @@ def for_model(chosen: Chosen, entry: Entry) -> tuple[np.ndarray, np.ndarray, int
     if chosen.data is None:
         test: Any = loaders.data_of(str(entry.path), entry.revision).test
         image, label = test[chosen.index]
-        truth: int | None = int(label)
+        truth: int | None = None if int(label) == UNCOUNTED else int(label)
     else:
         image, truth = model_input(read_image(chosen.data), record, invert=chosen.invert), None
     pixels = image * torch.tensor(record["std"]).view(-1, 1, 1) + torch.tensor(record["mean"]).view(-1, 1, 1)

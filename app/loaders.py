@@ -25,10 +25,10 @@ from aft_lens.checkpoint import (
     read_snapshots,
     revision,
 )
-from aft_lens.data import DATASETS, DataSource, load_data, load_samples, offline
+from aft_lens.data import DATASETS, UNCOUNTED, DataSource, load_data, load_samples, offline
 from aft_lens.data.batches import BATCH, batches
 from aft_lens.data.samples import FOLDER
-from aft_lens.errors import answer, markless
+from aft_lens.errors import InputError, answer, markless
 from aft_lens.layers.mixer import MIXERS, Mixer
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
@@ -162,6 +162,10 @@ def pruned(path: str, revision: str, keep: int, criterion: str) -> PruneLadder:
     """The ladder of a checkpoint at `keep` offsets a head, chosen on validation and measured on test images."""
     loaded = checkpoint(path, revision)
     source = data_of(path, revision)
+    if bool((source.test.labels == UNCOUNTED).all()):
+        raise InputError(
+            f"{source.name} is not here, and accuracy needs its classes: `aft-lens evaluate {path}` fetches it"
+        )
     with _LOCKS[path, revision]:
         return prune_to_indexing(
             loaded.model,

@@ -45,7 +45,7 @@ def compare(first: Entry, second: Entry) -> None:
         scale = st.segmented_control(
             "Colour scale",
             [SHARED, EACH_MODEL, EACH_HEAD],
-            default=SHARED,
+            default=EACH_HEAD,
             required=True,
             key="scale",
             bind="query-params",

@@ -82,8 +82,14 @@ def test_no_page_fails_on_a_shipped_checkpoint(name, monkeypatch):
     monkeypatch.setattr(loaders, "BATCH", 4)
     for test in (page("compare", a=name, b=name), page("training", run=name)):
         assert_well(test)
-    for where, key in (("keys", "ka"), ("attention", "vit"), ("pruning", "model")):
+    for where, key in (("keys", "ka"), ("attention", "vit")):
         assert_well(page(where, **{key: name}))
+    pruning = page("pruning", model=name)
+    if pruning.error and not (Path.cwd() / "data" / "cifar10").exists():  # only its photographs are
+        assert "cifar10 is not here" in pruning.error[0].value
+        pruning.session_state["model"] = "digits-single"
+        pruning.run()
+    assert_well(pruning)
 
 
 @pytest.mark.parametrize("name", ["conv", "single", "vit", "full", "local"])
@@ -232,26 +238,26 @@ def test_a_cell_outside_the_frame_is_not_taken(tiny):
 
 def test_images_are_numbered_by_the_smaller_data_set(monkeypatch):
     monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
-    test = page("keys", ka="fashion-conv", kb="digits-single", i="31")
+    test = page("keys", ka="cifar10-conv", kb="digits-single", i="31")
     assert_well(test)
     assert test.slider[0].max <= 359
 
 
 def test_pages_open_on_the_shipped_models_where_runs_have_their_names_too(monkeypatch, tmp_path):
-    shutil.copytree(SHIPPED / "digits-vit", tmp_path / "fashion-vit")
+    shutil.copytree(SHIPPED / "digits-vit", tmp_path / "cifar10-vit")
     monkeypatch.setenv(ROOTS_VARIABLE, os.pathsep.join([str(SHIPPED), str(tmp_path)]))
     test = page("compare")
-    assert [box.value for box in test.selectbox][:2] == ["fashion-conv", "checkpoints/fashion-vit"]
-    assert len({entry.path.parent for entry in loaders.catalogue().values() if entry.path.name == "fashion-vit"}) == 2
+    assert [box.value for box in test.selectbox][:2] == ["cifar10-conv", "checkpoints/cifar10-vit"]
+    assert len({entry.path.parent for entry in loaders.catalogue().values() if entry.path.name == "cifar10-vit"}) == 2
 
 
 def test_a_model_too_pale_for_the_shared_scale_is_named(monkeypatch):
     monkeypatch.setenv(ROOTS_VARIABLE, str(SHIPPED))
     shared, each = (
-        page("compare", a="fashion-conv", b="fashion-vit", scale=scale) for scale in ("Shared", "Each model")
+        page("compare", a="cifar10-conv", b="cifar10-vit", scale=scale) for scale in ("Shared", "Each model")
     )
     told = [
-        [caption.value for caption in test.caption if "fashion-vit is pale" in caption.value] for test in (shared, each)
+        [caption.value for caption in test.caption if "cifar10-vit is pale" in caption.value] for test in (shared, each)
     ]
     assert [len(captions) for captions in told] == [1, 0]
 
@@ -275,11 +281,11 @@ def test_samples_stand_for_data_that_is_not_to_be_had(tmp_path, monkeypatch):
     def offline(name, **_):
         raise FileNotFoundError(f"data set {name} is not here")
 
-    shutil.copytree(SHIPPED / "fashion-single-indexed", tmp_path / "indexed")
+    shutil.copytree(SHIPPED / "cifar10-single-96-indexed", tmp_path / "indexed")
     monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path))
     monkeypatch.setattr(loaders, "load_data", offline)
     loaders.data.clear()
     test = page("keys", ka="indexed", i="31")
     assert_well(test)
-    assert any("32 test images kept beside the checkpoint" in caption.value for caption in test.caption)
+    assert any("32 photographs without classes are kept beside the checkpoint" in caption.value for caption in test.caption)
     loaders.data.clear()

@@ -104,6 +104,12 @@ def test_samples_beside_a_checkpoint_stand_for_its_data(tmp_path):
         assert label == data.test[i][1]
     with pytest.raises(FileNotFoundError, match="get the data set 'digits'"):
         load_samples(data.record(), tmp_path / "elsewhere")
+    for file in (tmp_path / "samples").iterdir():
+        file.rename(file.with_name(file.name.replace("-", "_").partition("_")[0] + ".png"))
+    without = load_samples(data.record(), tmp_path)
+    assert without.test.labels.tolist() == [UNCOUNTED] * 32
+    assert "32 photographs without classes" in without.split
+    torch.testing.assert_close(without.test[31][0], data.test[31][0])
 
 
 def drawn(rank=0, processes=1, repeats=3, seed=1):

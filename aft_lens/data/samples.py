@@ -1,4 +1,4 @@
-"""A few test images kept beside a checkpoint, so that it can be looked at where its data set is not."""
+"""A few images kept beside a checkpoint, so that it can be looked at where its data set is not."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
 from aft_lens.data.image import read_image, to_pixels
-from aft_lens.data.source import DataSource, Images
+from aft_lens.data.source import UNCOUNTED, DataSource, Images
 from aft_lens.data.transforms import eval_transform
 
 FOLDER = "samples"
@@ -27,12 +27,16 @@ def save_samples(data: DataSource, checkpoint: Path) -> None:
 
 
 def load_samples(record: Mapping[str, Any], checkpoint: Path) -> DataSource:
-    """A checkpoint's data (`record`) with its sample images as every split; FileNotFoundError if it has none."""
-    files = sorted((checkpoint / FOLDER).glob("*-*.png"))
+    """A checkpoint's data (`record`) with its sample images as every split; FileNotFoundError if it has none.
+
+    A file is named by its number and class index, as 07-3.png, or by its number alone: then its class does not count.
+    """
+    files = sorted((checkpoint / FOLDER).glob("*.png"))
     if not files:
         raise FileNotFoundError(f"{checkpoint / FOLDER} holds no sample images; get the data set {record['name']!r}")
     images = torch.stack([to_pixels(read_image(file), record["in_chans"]) for file in files])
-    labels = torch.tensor([int(file.stem.split("-")[1]) for file in files])
+    labels = torch.tensor([int(file.stem.partition("-")[2] or UNCOUNTED) for file in files])
     kept = Images(images, labels, eval_transform(record["img_size"], record["mean"], record["std"]))
-    words = f"{len(files)} test images kept beside the checkpoint, as every split"
+    kind = "photographs without classes are" if bool((labels == UNCOUNTED).all()) else "test images are"
+    words = f"{len(files)} {kind} kept beside the checkpoint, as every split"
     return DataSource(**record, train=kept, val=kept, test=kept, split=words)

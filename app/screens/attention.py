@@ -13,7 +13,7 @@ heading(
 entries = entries_or_stop("attention")
 left, middle, right = st.columns([2, 1, 1], gap="medium")
 with left:
-    entry = pick("Model", "vit", entries, prefer=("fashion-vit", "digits-vit"))
+    entry = pick("Model", "vit", entries, prefer=("cifar10-vit", "digits-vit"))
 with middle:
     images = st.selectbox("Test images", [64, 256, 1024], index=1, key="images", bind="query-params")
 with right:

@@ -13,8 +13,8 @@ heading(
 entries = entries_or_stop()
 left, right = st.columns(2, gap="medium")
 with left:
-    first = pick("Left", "a", entries, prefer=("fashion-conv", "digits-single"))
+    first = pick("Left", "a", entries, prefer=("cifar10-conv", "digits-single"))
 with right:
-    second = pick("Right", "b", entries, prefer=("fashion-vit", "digits-vit", "digits-entropy"))
+    second = pick("Right", "b", entries, prefer=("cifar10-vit", "digits-vit", "digits-entropy"))
 with in_words():
     panels.compare(first, second)

@@ -12,9 +12,9 @@ heading(
 entries = entries_or_stop("offset")
 left, right = st.columns(2, gap="medium")
 with left:
-    first = pick("Left", "ka", entries, prefer=("fashion-conv", "digits-single"))
+    first = pick("Left", "ka", entries, prefer=("cifar10-conv", "digits-single"))
 with right:
-    second = pick("Right", "kb", entries, prefer=("fashion-entropy", "digits-entropy", "digits-conv"))
+    second = pick("Right", "kb", entries, prefer=("cifar10-entropy", "digits-entropy", "digits-conv"))
 with in_words():
     picture = images.choose(first, second)
     if picture is not None:
