@@ -9,7 +9,9 @@ def test_mutated_inputs_are_read_or_answered(tmp_path):
         assert not any(found[fault] for fault in ("traceback", "hang", "allocation")), (kind, found)
 
 
-def test_killed_runs_go_on_to_the_same_end(tmp_path):
-    found = kills.attack(2, tmp_path)
-    assert found["resumed"] + found["anew"] == 2
-    assert not any(found[fault] for fault in ("unreadable", "traceback", "other weights")), found
+def test_killed_jobs_go_on_to_the_same_end(tmp_path):
+    for name, found in kills.attack(1, tmp_path, names=("save", "prune")).items():
+        assert found.pop("kills") == 1, name
+        assert found.pop("ended alike") >= 1, name
+        assert found.pop("while saving") or name == "prune"
+        assert not any(found.values()), (name, found)
