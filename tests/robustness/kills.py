@@ -41,18 +41,20 @@ def _attack(name: str, kills: int, folder: Path, draw: random.Random) -> dict[st
     expected, kept, ended = job.outcome(whole), 0, False
     while found["kills"] < kills or not ended:
         before = _writing(broken)
-        process = _start(name, broken)
+        process, begun = _start(name, broken), time.monotonic()
         if found["kills"] < kills:
-            _wait(process, draw.uniform(0, length))
+            process.join(draw.uniform(0, length))
             if job.saving:
                 while process.exitcode is None and _writing(broken) <= before:
                     time.sleep(0.0005)
-                _wait(process, draw.uniform(0, 0.02))
+                process.join(draw.uniform(0, 0.02))
             process.kill()
             process.join()
         else:
             process.join(PATIENCE)
         ended = process.exitcode == 0
+        if ended:  # the machine may be busier or quieter than before; what is left of a job is shorter
+            length = max(time.monotonic() - begun, length / 2)
         if process.exitcode is None or process.exitcode > 0:
             found["failed"] += 1  # in words or in none, or it hangs
             print(f"{name}: {_said(broken)[-2000:]}")
@@ -96,10 +98,6 @@ def _end(process: BaseProcess, folder: Path) -> None:
     process.join(PATIENCE)
     if process.exitcode != 0:
         raise RuntimeError(f"without a kill it ended with {process.exitcode}: {_said(folder)[-2000:]}")
-
-
-def _wait(process: BaseProcess, seconds: float) -> None:
-    process.join(seconds)
 
 
 def _writing(folder: Path) -> set[tuple[Path, int]]:
