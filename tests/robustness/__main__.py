@@ -12,12 +12,15 @@ from aft_lens.checkpoint import commit
 from aft_lens.files import write_whole
 from analyses.provenance import RESULTS, commanded, environment
 from analyses.result import dump
-from robustness import inputs, jobs, kills
+from robustness import inputs, jobs, kills, limits, sessions
 
-FAULTS = {"other end", "lost", "unreadable", "failed", "traceback", "hang", "allocation"}
+FAULTS = {
+    "other end", "lost", "unreadable", "failed", "traceback", "hang", "allocation", "no words", "otherwise", "error",
+    "unanswered", "left open", "ran on",
+}  # fmt: skip
 """Outcomes that there should be none of."""
-Part = Literal["kills", "inputs"]
-PARTS: tuple[Part, ...] = ("kills", "inputs")
+Part = Literal["kills", "inputs", "limits", "sessions"]
+PARTS: tuple[Part, ...] = ("kills", "inputs", "limits", "sessions")
 Found = Iterator[tuple[str, int, dict[str, Any]]]
 """What was attacked, how often, and what came of it."""
 
@@ -33,8 +36,23 @@ def _inputs(count: int, folder: Path, seed: int) -> Found:
         yield f"mutated {kind}", found["read"] + found["answered"] + found["traceback"], found
 
 
+def _limits(folder: Path) -> Found:
+    for name in limits.LIMITS:
+        found = limits.attack(folder / "limits", (name,))[name]
+        yield name, int("untried" not in found), found
+
+
+def _sessions(visitors: int, steps: int, seed: int) -> Found:
+    found = sessions.attack(visitors, steps, seed)
+    yield f"{visitors} visitors at once", found.pop("steps"), found
+    yield "half-open connections", 300, sessions.half_open(300)
+    yield "a job whose visitor left", 1, sessions.vanished()
+    yield "prunes in the app", 6, sessions.prunes(6)
+
+
 def command(
-    parts: Sequence[Part] = PARTS, kills_of: int = 200, inputs_of: int = 10_000, seed: int = 0,
+    parts: Sequence[Part] = PARTS, kills_of: int = 200, inputs_of: int = 10_000, visitors: int = 20, steps: int = 200,
+    seed: int = 0,
     out: Path = RESULTS / "robustness.json",
 ) -> None:  # fmt: skip
     """Attack, and put what came of it into the record, whose other parts stay; each row has its own commit.
@@ -43,12 +61,16 @@ def command(
         parts: What is attacked.
         kills_of: Kills of all jobs together.
         inputs_of: Mutated inputs of all kinds together.
+        visitors: Sessions of the app at once.
+        steps: Pages that each of them asks for.
         seed: Of every draw.
         out: The record.
     """
     attacks: dict[Part, Callable[[Path], Found]] = {
         "kills": lambda folder: _kills(kills_of, folder, seed),
         "inputs": lambda folder: _inputs(inputs_of, folder, seed),
+        "limits": _limits,
+        "sessions": lambda folder: _sessions(visitors, steps, seed),
     }
     with tempfile.TemporaryDirectory() as folder, commanded("make", "robustness"):
         for part in parts:
