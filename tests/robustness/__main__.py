@@ -25,9 +25,9 @@ Found = Iterator[tuple[str, int, dict[str, Any]]]
 """What was attacked, how often, and what came of it."""
 
 
-def _kills(count: int, folder: Path, seed: int) -> Found:
-    for name in jobs.JOBS:
-        found = kills.attack(-(-count // len(jobs.JOBS)), folder / "kills", seed, (name,))[name]
+def _kills(names: Sequence[str], count: int, folder: Path, seed: int) -> Found:
+    for name in names:
+        found = kills.attack(-(-count // len(names)), folder / "kills", seed, (name,))[name]
         yield f"kill -9: {name}", found.pop("kills"), found
 
 
@@ -52,7 +52,7 @@ def _sessions(visitors: int, steps: int, seed: int) -> Found:
 
 def command(
     parts: Sequence[Part] = PARTS, kills_of: int = 200, inputs_of: int = 10_000, visitors: int = 20, steps: int = 200,
-    seed: int = 0,
+    killed: Sequence[str] = tuple(jobs.JOBS), seed: int = 0,
     out: Path = RESULTS / "robustness.json",
 ) -> None:  # fmt: skip
     """Attack, and put what came of it into the record, whose other parts stay; each row has its own commit.
@@ -63,11 +63,12 @@ def command(
         inputs_of: Mutated inputs of all kinds together.
         visitors: Sessions of the app at once.
         steps: Pages that each of them asks for.
+        killed: Jobs that are killed.
         seed: Of every draw.
         out: The record.
     """
     attacks: dict[Part, Callable[[Path], Found]] = {
-        "kills": lambda folder: _kills(kills_of, folder, seed),
+        "kills": lambda folder: _kills(killed, kills_of, folder, seed),
         "inputs": lambda folder: _inputs(inputs_of, folder, seed),
         "limits": _limits,
         "sessions": lambda folder: _sessions(visitors, steps, seed),
