@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -86,6 +87,22 @@ def test_what_is_read_while_it_is_replaced_is_of_one_version(tmp_path):
         reads += 1
     writer.join()
     assert reads > 10
+
+
+def test_a_folder_that_got_the_number_of_the_one_before_is_another(tmp_path):
+    filled(tmp_path / "run", "old")
+    calls = []
+
+    def read(folder):
+        """The first time, what is there is moved away and back: the same folder by its number."""
+        calls.append(folder)
+        if len(calls) == 1:
+            time.sleep(0.02)  # file systems count in steps of some milliseconds
+            folder.rename(tmp_path / "away").rename(folder)
+        return both(folder)
+
+    assert steady(tmp_path / "run", read) == ("old", "old")
+    assert len(calls) == 2
 
 
 def test_a_folder_that_never_rests_is_said_to_be(tmp_path):
