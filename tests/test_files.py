@@ -1,6 +1,7 @@
 """Whole files and folders: kills at every step, replacement while one reads, one writer at a time."""
 
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -35,6 +36,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monk
     monkeypatch.undo()
     assert path.read_text(encoding="utf-8") == "old Δ"
     assert [file.name for file in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_file_system_that_cannot_bring_folders_to_the_disk_is_written_to(tmp_path, monkeypatch):
+    whole = os.fsync
+
+    def files_alone(number):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(22, "Invalid argument")
+        whole(number)
+
+    monkeypatch.setattr(os, "fsync", files_alone)
+    assert write_whole(tmp_path / "x", "new").read_text() == "new"
+    filled(tmp_path / "run", "new")
+    assert both(tmp_path / "run") == ("new", "new")
 
 
 def test_bytes_stay_bytes_and_a_longer_name_is_found_too(tmp_path):
