@@ -25,6 +25,11 @@ Found = Iterator[tuple[str, int, dict[str, Any]]]
 """What was attacked, how often, and what came of it."""
 
 
+METHOD = (
+    "Each row is of the commit that it names, and may be run alone (`--parts`, `--killed`), as often as `tried` says."
+)
+
+
 def _kills(names: Sequence[str], count: int, folder: Path, seed: int) -> Found:
     for name in names:
         found = kills.attack(-(-count // len(names)), folder / "kills", seed, (name,))[name]
@@ -88,7 +93,7 @@ def _put(out: Path, row: dict[str, Any]) -> None:
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.is_file() else []
     places = [number for number, each in enumerate(rows) if each["attack"] == row["attack"]]
     rows[slice(places[0], places[0] + 1) if places else slice(len(rows), None)] = [row]
-    write_whole(out, dump({"command": "make robustness", **environment(), "rows": rows}))
+    write_whole(out, dump({"command": "make robustness", **environment(), "method": METHOD, "rows": rows}))
 
 
 if __name__ == "__main__":
