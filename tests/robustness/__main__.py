@@ -16,15 +16,13 @@ from robustness import inputs, jobs, kills, limits, sessions
 
 FAULTS = {
     "other end", "lost", "unreadable", "failed", "traceback", "hang", "allocation", "no words", "otherwise", "error",
-    "unanswered", "left open", "ran on",
+    "unanswered", "left open",
 }  # fmt: skip
 """Outcomes that there should be none of."""
 Part = Literal["kills", "inputs", "limits", "sessions"]
 PARTS: tuple[Part, ...] = ("kills", "inputs", "limits", "sessions")
 Found = Iterator[tuple[str, int, dict[str, Any]]]
 """What was attacked, how often, and what came of it."""
-
-
 METHOD = (
     "Each row is of the commit that it names, and may be run alone (`--parts`, `--killed`), as often as `tried` says."
 )
@@ -51,7 +49,6 @@ def _sessions(visitors: int, steps: int, seed: int) -> Found:
     found = sessions.attack(visitors, steps, seed)
     yield f"{visitors} visitors at once", found.pop("steps"), found
     yield "half-open connections", 300, sessions.half_open(300)
-    yield "a job whose visitor left", 1, sessions.vanished()
     yield "prunes in the app", 6, sessions.prunes(6)
 
 

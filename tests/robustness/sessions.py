@@ -59,11 +59,6 @@ class Server:
         """The server's open files and connections."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def seconds(self) -> float:
-        """Processor time that the server has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def _status(self, key: str) -> str:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(line.split()[1] for line in lines if line.startswith(f"{key}:"))
@@ -175,25 +170,6 @@ def half_open(count: int) -> dict[str, int]:
         for each in held:
             each.close()
     return {"held": at_most, "unanswered": int(not answered), "left open": left}
-
-
-def vanished() -> dict[str, int]:
-    """A visitor starts a job of minutes and leaves: does it end?"""
-    with Server() as server:
-        with server.visit() as visitor:
-            ask(visitor, "analyses", analysis="locality", of="digits-vit")
-            answer(visitor)
-        visitor = server.visit()
-        ask(visitor, "attention", vit="digits-vit", images=1024)
-        time.sleep(1.0)
-        visitor.close()
-        end = time.monotonic() + 60
-        quiet = 0
-        while quiet < 4 and time.monotonic() < end:
-            used = server.seconds()
-            time.sleep(1.0)
-            quiet = quiet + 1 if server.seconds() - used < 0.2 else 0
-    return {"ran on": int(quiet < 4)}
 
 
 def prunes(count: int = 6) -> dict[str, Any]:
