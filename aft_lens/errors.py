@@ -66,6 +66,8 @@ def answer(error: BaseException) -> str:
         return f"{place}{error.strerror}" + (f"; {step}" if step else "")
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(str(error))):
         return "there is not enough memory for this; ask for less at once (images, batch size, model), or free some"
+    if isinstance(error, Warning):
+        return f"{error} (a warning, which Python was told to take for an error)"
     if isinstance(error, SPOKEN) and not isinstance(error, UNSPOKEN) and _raised_here(error):
         return str(error)
     return ""

@@ -122,7 +122,7 @@ def locked(path: Path | str, words: str) -> Iterator[None]:
     with file.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = _identity(file) == (os.fstat(handle.fileno()).st_dev, os.fstat(handle.fileno()).st_ino)
+            ours = _identity(file) == _identity(handle.fileno())
         except BlockingIOError:
             ours = False
         if not ours:
@@ -133,13 +133,16 @@ def locked(path: Path | str, words: str) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file or folder from another one that took its place; None where there is none."""
+def _identity(path: Path | int) -> tuple[int, int, int] | None:
+    """What tells a file or folder from another one that took its place; None where there is none.
+
+    Its number alone does not: that of a removed folder is given to the next one.
+    """
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _old(path: Path) -> Path:

@@ -1,10 +1,14 @@
-"""A bar for what takes long."""
+"""What is said on stderr while work goes on: a bar for what takes long, a line on what was left out."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from aft_lens.errors import printable
 
 T = TypeVar("T")
 PATIENCE = 3.0
@@ -14,6 +18,13 @@ PATIENCE = 3.0
 def progress(items: Iterable[T], words: str, *, shown: bool = True) -> Iterable[T]:
     """The items, with a bar on stderr if going through them takes longer than `PATIENCE`."""
     return tqdm(items, words, delay=PATIENCE, leave=False, file=sys.stderr, disable=not shown)
+
+
+@cache
+def note(words: str) -> None:
+    """Say something on stderr, once a process."""
+    with suppress(OSError):  # nobody may listen
+        print(printable(words), file=sys.stderr)
 
 
 class Passes(Sequence[T]):

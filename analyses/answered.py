@@ -4,8 +4,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, requires
 
 from aft_lens.errors import Stopped, answer, printable, report_defect
@@ -14,8 +15,32 @@ from aft_lens.errors import Stopped, answer, printable, report_defect
 def answered(program: str, call: Callable[[], int | None]) -> int:
     """Exit status of a call, whatever it raises: its own or 0; 2 and a line on stderr on bad input; 1 on a stop.
 
-    A defect ends in 1, too; it is said to be one, with the file that its traceback is kept in.
+    A defect ends in 1, too; it is said to be one, with the file that its traceback is kept in. What a thread beside the
+    call raised is said where the call itself came through: one that fails by the same cause is a line, not two.
     """
+    with _threads_errors() as errors:
+        status = _answered(program, call)
+    return _failed(program, errors[0]) if errors and not status else status
+
+
+@contextmanager
+def _threads_errors() -> Iterator[list[BaseException]]:
+    """What threads raise inside the block, in place of their tracebacks on stderr."""
+    found: list[BaseException] = []
+
+    def keep(thread: threading.ExceptHookArgs) -> None:
+        if thread.exc_value is not None:
+            found.append(thread.exc_value)
+
+    before, threading.excepthook = threading.excepthook, keep
+    try:
+        yield found
+    finally:
+        threading.excepthook = before
+
+
+def _answered(program: str, call: Callable[[], int | None]) -> int:
+    """`answered`, of what this thread raises."""
     for stream in (sys.stdout, sys.stderr):  # a terminal may know fewer characters than we write
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -32,9 +57,14 @@ def answered(program: str, call: Callable[[], int | None]) -> int:
     except Stopped as stopped:
         return _said(program, str(stopped), 1)
     except Exception as error:  # the last border: whatever else there is, nobody is shown a traceback
-        words = answer(error)
-        return _said(program, words, 2) if words else _said(program, report_defect(error), 1)
+        return _failed(program, error)
     return 0
+
+
+def _failed(program: str, error: BaseException) -> int:
+    """The exit status of an error, its words or those of a defect being said."""
+    words = answer(error)
+    return _said(program, words, 2) if words else _said(program, report_defect(error), 1)
 
 
 def missing_module(error: ModuleNotFoundError) -> str:

@@ -5,12 +5,15 @@ import math
 import os
 import threading
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 import torch
+from streamlit import runtime
+from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
 from torch import Tensor
 
 from aft_lens.checkpoint import (
@@ -38,12 +41,40 @@ from analyses.result import Result
 from app.commands import command_module
 from app.serve import DATA_VARIABLE, ROOTS_VARIABLE
 
+T = TypeVar("T")
 CALIBRATION = 512
 """Validation images that a measured pruning criterion is computed on."""
 MEASURED = 360
 """Test images that a rung is measured on, for an answer while one waits: all of digits."""
 _LOCKS: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
-"""By path and revision: hooks are set on a shared model while it runs, so two sessions must not run one at once."""
+"""By path and revision: hooks are set on a shared model while it runs, so two sessions must not run one at once.
+
+What takes seconds loads a model of its own instead, and nobody waits for another's.
+"""
+
+
+class Attended(Sequence[T]):
+    """Items that a job goes through while its visitor is there; where he has left, the job ends at the next one."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.items[place]
+
+    def __iter__(self) -> Iterator[T]:
+        for item in self.items:
+            visit = get_script_run_ctx(suppress_warning=True)
+            if (
+                visit is not None
+                and runtime.exists()
+                and not runtime.get_instance().is_active_session(visit.session_id)
+            ):
+                raise StopException
+            yield item
 
 
 @dataclass(frozen=True)
@@ -144,10 +175,7 @@ def bias_maps(path: str, revision: str) -> BiasMaps:
 @st.cache_data(max_entries=16, show_spinner="Averaging attention over the images …")
 def relative_maps(path: str, revision: str, images: int) -> AttentionMaps:
     """Relative attention of a ViT over test images of its data."""
-    loaded = checkpoint(path, revision)
-    source = data_of(path, revision)
-    with _LOCKS[path, revision]:
-        return attention_maps(loaded.model, batches(source, images))
+    return attention_maps(load_checkpoint(path).model, Attended(batches(data_of(path, revision), images)))
 
 
 @st.cache_data(max_entries=64, show_spinner="Reading the keys …")
@@ -160,28 +188,25 @@ def keys_of(path: str, revision: str, image: Any) -> KeyMaps:
 @st.cache_resource(max_entries=16, show_spinner="Pruning and measuring (up to half a minute for the larger models) …")
 def pruned(path: str, revision: str, keep: int, criterion: str) -> PruneLadder:
     """The ladder of a checkpoint at `keep` offsets a head, chosen on validation and measured on test images."""
-    loaded = checkpoint(path, revision)
     source = data_of(path, revision)
     if bool((source.test.labels == UNCOUNTED).all()):
         raise InputError(
             f"{source.name} is not here, and accuracy needs its classes: `aft-lens evaluate {path}` fetches it"
         )
-    with _LOCKS[path, revision]:
-        return prune_to_indexing(
-            loaded.model,
-            batches(source, MEASURED),
-            keep,
-            criterion=criterion,
-            calibration=batches(source, CALIBRATION, "val"),
-            batch_sizes=(BATCH,),
-        )
+    return prune_to_indexing(
+        load_checkpoint(path).model,
+        Attended(batches(source, MEASURED)),
+        keep,
+        criterion=criterion,
+        calibration=Attended(batches(source, CALIBRATION, "val")),
+        batch_sizes=(BATCH,),
+    )
 
 
 @st.cache_resource(max_entries=16, show_spinner="Analysing …")
 def shown(name: str, path: str, revision: str) -> Result:
     """What an analysis shows of a checkpoint; errors as the analysis raises."""
-    with _LOCKS[path, revision]:
-        return command_module(name).show(Path(path))
+    return command_module(name).show(Path(path))
 
 
 @st.cache_data(max_entries=4, show_spinner=False)

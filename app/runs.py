@@ -60,12 +60,15 @@ def describe(label: str, path: Path) -> Run:
     A run's folder is a whole checkpoint after every epoch; its logs between epochs are in `NAME.state` beside it.
     """
     files = [path / METRICS, *path.with_name(f"{path.name}.state").rglob("*")]
-    latest = max((_written(file) for file in files if file.is_file()), default=0.0)
+    times = [_written(file) for file in files if file.is_file()]
+    lately = any(
+        abs(time.time() - each) < STALE_SECONDS for each in times
+    )  # not the future, after a clock was set back
     rows, record = read_rows(path), _record(path)
     epochs, model = _find_epochs(record), record.get("model")
     single = isinstance(model, dict) and model.get("position_bias") == "single"
     missing = epochs is not None and (not rows or rows[-1]["epoch"] + 1 < epochs)
-    return Run(label, path, missing and time.time() - latest < STALE_SECONDS, epochs, single, latest)
+    return Run(label, path, missing and lately, epochs, single, max(times, default=0.0))
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

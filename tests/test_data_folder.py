@@ -141,3 +141,20 @@ def test_jfif_files_are_images(tmp_path):
         for number in range(10):
             Image.effect_noise((8, 8), 50).save(tmp_path / name / f"{number}.jfif", "JPEG")
     assert len(load_data(f"folder:{tmp_path}").train) == 14
+
+
+def test_what_is_left_out_is_named_with_why(tmp_path, capsys):
+    for split in ("train", "val"):
+        folder_of(tmp_path / split)
+    load_data(f"folder:{tmp_path}")
+    assert capsys.readouterr().err == ""
+    for file in ("train/cat/a.avif", "train/cat/b.AVIF", "val/dog/notes.txt", "train/dog/._0.png", "0.png", "README"):
+        (tmp_path / file).write_bytes(b"x")
+    (tmp_path / "masks").mkdir()
+    load_data(f"folder:{tmp_path}")
+    assert (
+        "left out 2 .avif, 1 .txt, 1 folder beside the splits (masks), 1 hidden, 1 outside the classes' folders, "
+        "1 without a suffix; image files end in .png"
+    ) in capsys.readouterr().err
+    load_data(f"images:{tmp_path}", labelled=False)
+    assert "left out 2 .avif, 1 .txt, 1 hidden, 1 without a suffix; image" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def test_words_of_ours_and_of_the_system_are_answers_and_a_librarys_are_none():
     )
     assert "not enough memory" in answer(raised(lambda: torch.empty(2**50)))
     assert answer(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")) == ""
+    assert answer(FutureWarning("x is old")) == "x is old (a warning, which Python was told to take for an error)"
 
 
 def status(error, capsys):
@@ -57,6 +59,24 @@ def test_commands_end_in_a_line_whatever_is_raised(capsys, tmp_path, monkeypatch
     (kept,) = tmp_path.glob("aft-lens-defect-*.txt")
     assert str(kept) in said
     assert "Traceback (most recent call last)" in kept.read_text()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_a_thread_raises_is_a_line_and_said_once(fails, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def call():
+        thread = threading.Thread(target=full)
+        thread.start()
+        thread.join()
+        if fails:
+            full()
+
+    before = threading.excepthook
+    assert answered("aft-lens x", call) == 2
+    assert capsys.readouterr().err == "aft-lens x: No space left on device; free some space, or write elsewhere\n"
+    assert threading.excepthook is before
 
 
 @pytest.mark.parametrize(

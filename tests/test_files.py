@@ -1,9 +1,11 @@
 """Whole files and folders: kills at every step, replacement while one reads, one writer at a time."""
 
 import os
+import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -34,6 +36,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monk
     monkeypatch.undo()
     assert path.read_text(encoding="utf-8") == "old Δ"
     assert [file.name for file in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_file_system_that_cannot_bring_folders_to_the_disk_is_written_to(tmp_path, monkeypatch):
+    whole = os.fsync
+
+    def files_alone(number):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(22, "Invalid argument")
+        whole(number)
+
+    monkeypatch.setattr(os, "fsync", files_alone)
+    assert write_whole(tmp_path / "x", "new").read_text() == "new"
+    filled(tmp_path / "run", "new")
+    assert both(tmp_path / "run") == ("new", "new")
 
 
 def test_bytes_stay_bytes_and_a_longer_name_is_found_too(tmp_path):
@@ -86,6 +102,22 @@ def test_what_is_read_while_it_is_replaced_is_of_one_version(tmp_path):
         reads += 1
     writer.join()
     assert reads > 10
+
+
+def test_a_folder_that_got_the_number_of_the_one_before_is_another(tmp_path):
+    filled(tmp_path / "run", "old")
+    calls = []
+
+    def read(folder):
+        """The first time, what is there is moved away and back: the same folder by its number."""
+        calls.append(folder)
+        if len(calls) == 1:
+            time.sleep(0.02)  # file systems count in steps of some milliseconds
+            folder.rename(tmp_path / "away").rename(folder)
+        return both(folder)
+
+    assert steady(tmp_path / "run", read) == ("old", "old")
+    assert len(calls) == 2
 
 
 def test_a_folder_that_never_rests_is_said_to_be(tmp_path):

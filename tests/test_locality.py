@@ -173,7 +173,7 @@ def test_full_is_averaged_by_offset():
         bias_offsets(small("vit_digits"), "vit")
 
 
-def test_the_command_measures_every_kind(tmp_path, capsys):
+def test_the_command_measures_every_kind(tmp_path, capsys, monkeypatch):
     vit, conv = saved(tmp_path, "vit_digits"), saved(tmp_path, "aft_conv_digits", position_bias="single")
     out = tmp_path / "out"
     line = ["locality", str(vit), str(conv), "--images", "8", "--resamples", "5", "--out", str(out)]
@@ -189,8 +189,10 @@ def test_the_command_measures_every_kind(tmp_path, capsys):
     assert record["command"].startswith(f"aft-lens locality {vit} {conv} --images 8")
     for kind in ("png", "svg", "html"):
         assert (out / f"locality.{kind}").stat().st_size > 500
-    assert main(["locality", str(conv), "--pretrained", "false", "--heads", "true", "--out", str(out)]) == 0
-    assert [source["control"] for source in json.loads((out / "locality.json").read_text())["sources"]] == [True]
+    monkeypatch.chdir(tmp_path)
+    assert main(["locality", str(conv), "--pretrained", "false", "--heads", "true"]) == 0
+    record = json.loads((tmp_path / "reports/locality-random/locality.json").read_text())
+    assert [source["control"] for source in record["sources"]] == [True]
     assert "head" in capsys.readouterr().out
     assert main(["locality", str(tmp_path / "none"), "--out", str(out)]) == 2
 

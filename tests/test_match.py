@@ -161,7 +161,7 @@ def test_the_atlas_finds_the_parts_and_the_kinds():
     assert found.silhouette > 0.8
 
 
-def test_the_command_writes_pairs_and_atlas(tmp_path, capsys):
+def test_the_command_writes_pairs_and_atlas(tmp_path, capsys, monkeypatch):
     paths = []
     for name in ("vit_digits", "aft_conv_digits"):
         torch.manual_seed(0)
@@ -186,9 +186,10 @@ def test_the_command_writes_pairs_and_atlas(tmp_path, capsys):
         for kind in ("png", "svg", "html"):
             assert (out / f"{name}.{kind}").stat().st_size > 500
             assert f"{name}.{kind}" in printed
-    control = tmp_path / "control"
-    assert main(["match", *map(str, paths), *options[:-1], str(control), "--no-pretrained"]) == 0
-    drawn = json.loads((control / "match.json").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert main(["match", *map(str, paths), *options[:-2], "--no-pretrained"]) == 0
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["match-random"]
+    drawn = json.loads((tmp_path / "reports/match-random/match.json").read_text())
     assert drawn["matchings"][0]["pairs"] != record["matchings"][0]["pairs"]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pruning_cases import trained_like, two_batches
 from torch.utils.data import TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
 from aft_lens.models import VisionModel, create_model
@@ -24,6 +25,7 @@ from analyses.pruning import (
     select,
 )
 from analyses.pruning.cutting.compact import conv_mixers, dense_biases, layer_forms
+from analyses.pruning.measuring.cost import operations
 from analyses.pruning.measuring.rung import AGREEMENT, check_agreement
 
 
@@ -266,3 +268,14 @@ def test_zero_biases_are_kept_by_no_criterion(batches):
     model = trained_like("single")
     for criterion in CRITERIA:
         assert all((s != 0).flatten(1).sum(1).max() <= 1 for s in score(model, criterion, batches))
+
+
+def test_counting_operations_touches_no_other_forward_pass():
+    model, hooks = trained_like("free"), []
+    image = torch.zeros(1, model.config.in_chans, model.config.img_size, model.config.img_size)
+    with FlopCounterMode(display=False) as expected, torch.no_grad():
+        model(image)
+    seen = torch.nn.modules.module._global_forward_pre_hooks
+    model.blocks[0].register_forward_pre_hook(lambda *_: hooks.append(len(seen)))
+    assert operations(model, image) == expected.get_total_flops() > 0
+    assert hooks == [0]

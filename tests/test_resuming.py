@@ -1,5 +1,6 @@
 """Going on: the same weights as without a break, damaged and foreign resume files, what may change, one at a time."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -122,16 +123,31 @@ class Trap:
         return os.system, ("touch trapped",)
 
 
+def archived(content):
+    """The bytes that `torch.save` makes of it."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "cannot be read"),
         (pickle.dumps(Trap()), "cannot be read"),
+        (archived({"epoch": Trap()}), "cannot be read"),
         ({"model": 1}, "is not of this program: it has no epoch"),
         ({"state_dict": {"model.head.weight": torch.zeros(2, 2)}}, "is of another model"),
         ({"global_step": "many"}, "does not count"),
     ],
-    ids=["empty", "pickled code", "another library's", "another model's", "without counts"],
+    ids=[
+        "empty",
+        "pickled code",
+        "pickled code in an archive",
+        "another library's",
+        "another model's",
+        "without counts",
+    ],
 )
 def test_resume_files_that_cannot_be_used_are_named_with_the_next_step(tmp_path, monkeypatch, content, words):
     monkeypatch.chdir(tmp_path)

@@ -140,6 +140,13 @@ def test_the_bootstraps_interval_holds_95_percent():
     assert high - low == pytest.approx(2 * 1.959964 * values.std() / 20, rel=0.03)
 
 
+def test_two_values_and_one_degree_of_freedom_have_intervals():
+    assert normal_interval(np.array([0.0, 2.0])) == pytest.approx((1 - Z, 1 + Z))
+    assert unpaired_interval([3.0], [1.0], (2.0, 1)) == pytest.approx(
+        (2 - 12.7062 * math.sqrt(8), 2 + 12.7062 * math.sqrt(8)), rel=1e-5
+    )
+
+
 def test_the_edges_of_intervals():
     assert paired_proportions(np.array([True]), np.array([False]))[0] >= -1
     assert bootstrap_interval(np.array([0.0, 1.0])) == (0.0, 1.0)

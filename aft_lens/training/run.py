@@ -19,6 +19,7 @@ from aft_lens.training.classifier import Classifier
 from aft_lens.training.graphs import CudaGraphs
 from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.moving_average import MovingAverage
+from aft_lens.training.quiet import without_advice
 from aft_lens.training.recipe import Recipe
 from aft_lens.training.resuming import ResumeFiles, WholeFiles, resume_file, resume_files
 from aft_lens.training.stopping import StopTogether
@@ -75,8 +76,9 @@ def train(
     data = recipe_data(recipe) if data is None else data
     _check(recipe, data)
     if getattr(rank_zero_only, "rank", 0):  # a process that the first one started, which has the lock
-        return _train(recipe, path, data, resume, progress, start, origin)
-    with locked(path, "wait until it ends, or choose another --name"):
+        with without_advice():
+            return _train(recipe, path, data, resume, progress, start, origin)
+    with locked(path, "wait until it ends, or choose another --name"), without_advice():
         return _train(recipe, path, data, resume, progress, start, origin)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
-from analyses.command import save
+from analyses.command import report_folder, save
 from analyses.locality.figure import SIZE, draw, interactive
 from analyses.locality.metrics import METRICS, SCALARS, HeadLocality, Values, head_locality, layer_means
 from analyses.offset_maps import Remainder, read_offset_maps
@@ -114,7 +114,7 @@ def command(
     heads: bool = False,
     seed: int = 0,
     device: str = "cpu",
-    out: Path = Path("reports/locality"),
+    out: Path | None = None,
 ) -> None:
     """Measure how local the heads of models are, each beside its random-weight control, and draw them by layer.
 
@@ -134,7 +134,7 @@ def command(
         heads: Print every head instead of the means by layer.
         seed: Of the random weights and the bootstrap.
         device: Where a ViT runs: cpu, cuda or cuda:N.
-        out: Folder for locality.json, .png, .svg and .html.
+        out: Folder for locality.json, .png, .svg and .html; if left out reports/locality, or reports/locality-random.
     """
     if resamples < 0:
         raise ValueError(f"resamples must be 0 or more, got {resamples}")
@@ -149,7 +149,8 @@ def command(
             )  # fmt: skip
             found.append(head_locality(maps, radius=radius, window=window, remainder=remainder, plain=plain))
             print(f"\n{layer_table(found[-1], by_head=heads).text()}")
-    save(Locality(tuple(found), radius, remainder, plain, resamples, seed), out)
+    folder = out or report_folder("locality", *([] if pretrained else ["random"]))
+    save(Locality(tuple(found), radius, remainder, plain, resamples, seed), folder)
 
 
 def _column(key: str) -> str:

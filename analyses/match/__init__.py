@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
-from analyses.command import save
+from analyses.command import report_folder, save
 from analyses.learned.starts import check_starts
 from analyses.match.atlas import atlas
 from analyses.match.figure import draw, interactive, size
@@ -119,7 +119,7 @@ def command(
     shared_start: bool = False,
     seed: int = 0,
     device: str = "cpu",
-    out: Path = Path("reports/match"),
+    out: Path | None = None,
 ) -> None:
     """Pair the heads of two models by where they look, test the pairs against chance, and draw an atlas of both.
 
@@ -137,7 +137,8 @@ def command(
         shared_start: Pair models whose heads started from one draw too, which is refused otherwise, and say so.
         seed: Of the baselines, the NMF and random weights; the second model's random weights have the next one.
         device: Where a ViT runs: cpu, cuda or cuda:N.
-        out: Folder for match and atlas, each as .json, .png, .svg and .html.
+        out: Folder for match and atlas, each as .json, .png, .svg and .html; if left out reports/match, or
+            reports/match-random.
     """
     words = check_starts([first, second], allowed=shared_start) if pretrained else ""
     maps = [
@@ -160,5 +161,6 @@ def command(
     )
     both = atlas((a, b), components=components, clusters=clusters, seed=seed)
     print(found, both, sep="\n")
+    folder = out or report_folder("match", *([] if pretrained else ["random"]))
     for result in (found, both):
-        save(result, out)
+        save(result, folder)

@@ -54,6 +54,10 @@ SECTIONS = {
         figures=[("../analyses/results/gpu_h100.png", "Operators, time per token and ratios")],
     ),
     "attention_cost": Section("Reading relative attention", contents.attention_cost),
+    "robustness": Section(
+        "Attacks", contents.rows_of,
+        "Kills, damaged files, little room and many visitors at once: how often each was tried, and what was wrong.",
+    ),
 }  # fmt: skip
 """By the record's name, in the order of the page. A new file needs a line here only to be shown otherwise than by its
 rows."""

@@ -1,80 +1,113 @@
-"""Kill -9 at random moments of training: no run is lost, and the end is that of a run without a break, bit for bit.
+"""Kill -9 at random moments of long jobs: nothing that was finished is lost, all that is there can be read, and the end
+is that of a job without a break, bit for bit.
 
-Each round starts a small run, kills it after a random time, and goes on with the same command until it has ended.
+A round starts a job, kills it after a random time, and goes on with the same command until it has ended.
 """
 
+import multiprocessing
+import os
 import random
 import shutil
-import subprocess
 import sys
 import time
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-import torch
+from robustness import jobs
 
-from aft_lens.checkpoint import load_checkpoint, read_metrics
-
-OPTIONS = (
-    "--recipe=digits-single", "--model.depth=1", "--model.embed_dim=16", "--trainer.epochs=6",
-    "--trainer.limit_batches=4", "--trainer.accelerator=cpu", "--data.workers=1",
-)  # fmt: skip
+CONTEXT = multiprocessing.get_context("forkserver")
+PATIENCE = 120.0
+"""Seconds after which a job that should have ended counts as one that hangs."""
 
 
-def train(folder: Path, *more: str) -> subprocess.Popen[str]:
-    """Start the run, or go on with it; the lock of a killed one is gone, so that the next can be waited for."""
-    (folder / ".run.lock").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "app.cli", "train", *OPTIONS, "--name=run", f"--out={folder}", *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def attack(kills: int, folder: Path, seed: int = 0, names: tuple[str, ...] = tuple(jobs.JOBS)) -> dict[str, Any]:
+    """Kill each of the jobs so often, and count outcomes by job; `ended alike` are ends that came after kills."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # the server looks nowhere else
+    CONTEXT.set_forkserver_preload(["robustness.jobs"])
+    return {name: _attack(name, kills, folder / str(i), random.Random(seed + i)) for i, name in enumerate(names)}
 
 
-def attack(kills: int, folder: Path, seed: int = 0) -> dict[str, int]:
-    """Kill runs so often and count outcomes; `ended alike` are runs that came to their end after kills."""
-    draw, outcomes = (
-        random.Random(seed),
-        {"resumed": 0, "anew": 0, "ended alike": 0, "unreadable": 0, "traceback": 0, "other weights": 0},
-    )
-    whole = train(folder / "whole")
-    _until_training(whole, folder / "whole")
-    begun = time.monotonic()
-    whole.communicate()
-    length = time.monotonic() - begun
-    expected = load_checkpoint(folder / "whole/run").model.state_dict()
-    done, more = 0, ()
-    broken = folder / "broken"
-    while done < kills:
-        process = train(broken, *more)
-        _until_training(process, broken)
-        try:
-            said = process.communicate(timeout=draw.uniform(0, length))[1]
-        except subprocess.TimeoutExpired:
+def _attack(name: str, kills: int, folder: Path, draw: random.Random) -> dict[str, int]:
+    job, whole, broken = jobs.JOBS[name], folder / "whole", folder / "broken"
+    found = {"kills": 0, "while saving": 0, "ended alike": 0, "other end": 0, "lost": 0, "unreadable": 0, "failed": 0}
+    length = 0.0
+    for _ in range(2):  # the first one imports what only it needs
+        shutil.rmtree(whole, ignore_errors=True)
+        process, begun = _start(name, whole), time.monotonic()
+        _end(process, whole)
+        length = time.monotonic() - begun
+    expected, kept, ended = job.outcome(whole), 0, False
+    while found["kills"] < kills or not ended:
+        before = _writing(broken)
+        process, begun = _start(name, broken), time.monotonic()
+        if found["kills"] < kills:
+            process.join(draw.uniform(0, length))
+            if job.saving:
+                while process.exitcode is None and _writing(broken) <= before:
+                    time.sleep(0.0005)
+                process.join(draw.uniform(0, 0.02))
             process.kill()
-            process.communicate()
-            done += 1
-            if (broken / "run").exists() or (broken / ".run.old").exists():
-                outcomes["resumed"] += 1
-                more = ("--resume",)
-                try:
-                    load_checkpoint(broken / "run")
-                    read_metrics(broken / "run")
-                except (ValueError, OSError):
-                    outcomes["unreadable"] += 1
-            else:
-                outcomes["anew"] += 1
-                shutil.rmtree(broken, ignore_errors=True)
-            continue
-        outcomes["traceback"] += "Traceback" in said
-        if process.returncode:
-            outcomes["unreadable"] += 1
+            process.join()
         else:
-            found = load_checkpoint(broken / "run").model.state_dict()
-            alike = all(torch.equal(expected[name], found[name]) for name in expected)
-            outcomes["ended alike" if alike else "other weights"] += 1
-        shutil.rmtree(broken, ignore_errors=True)
-        more = ()
-    return outcomes
+            process.join(PATIENCE)
+        ended = process.exitcode == 0
+        if ended:  # the machine may be busier or quieter than before; what is left of a job is shorter
+            length = max(time.monotonic() - begun, length / 2)
+        if process.exitcode is None or process.exitcode > 0:
+            found["failed"] += 1  # in words or in none, or it hangs
+            print(f"{name}: {_said(broken)[-2000:]}")
+            process.kill()
+            process.join()
+            ended = True
+        else:
+            found["kills"] += process.exitcode < 0
+            found["while saving"] += process.exitcode < 0 and not _writing(broken) <= before
+            try:
+                earlier, kept = kept, job.kept(broken)
+                found["lost"] += kept < earlier
+                if ended:
+                    found["ended alike" if job.outcome(broken) == expected else "other end"] += 1
+            except (ValueError, OSError) as error:
+                found["unreadable"] += 1
+                print(f"{name}: {error}")
+        if ended:
+            shutil.rmtree(broken, ignore_errors=True)
+            kept = 0
+    shutil.rmtree(broken, ignore_errors=True)
+    return found
 
 
-def _until_training(process: subprocess.Popen[str], folder: Path) -> None:
-    """Wait while a process loads its libraries, which takes longer than the run: kills are to fall into training."""
-    while process.poll() is None and not (folder / ".run.lock").exists():
-        time.sleep(0.01)
+def _start(name: str, folder: Path) -> BaseProcess:
+    folder.mkdir(parents=True, exist_ok=True)
+    process = CONTEXT.Process(target=_work, args=(name, folder))
+    process.start()
+    return process
+
+
+def _work(name: str, folder: Path) -> None:
+    """In a process of its own: the job, what it says going to a file beside its folder."""
+    file = os.open(folder.with_name(f"{folder.name}.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.exit(jobs.work(name, folder))
+
+
+def _end(process: BaseProcess, folder: Path) -> None:
+    process.join(PATIENCE)
+    if process.exitcode != 0:
+        raise RuntimeError(f"without a kill it ended with {process.exitcode}: {_said(folder)[-2000:]}")
+
+
+def _writing(folder: Path) -> set[tuple[Path, int]]:
+    """What is being written in a folder, or was left there by a kill, each with the time by which they differ."""
+    found = set()
+    for path in folder.glob("**/.*.writing"):
+        with suppress(FileNotFoundError):  # whole by now
+            found.add((path, path.stat().st_ctime_ns))
+    return found
+
+
+def _said(folder: Path) -> str:
+    return folder.with_name(f"{folder.name}.txt").read_text(errors="replace")

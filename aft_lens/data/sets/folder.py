@@ -1,6 +1,7 @@
 """A user's own folder of images, with a folder for each class."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.image import EXTENSIONS, read_image
 from aft_lens.data.source import DataSource
 from aft_lens.data.split import stratified
+from aft_lens.progress import note
 
 SPLITS = {
     "train": "train", "training": "train",
@@ -26,9 +28,13 @@ class ClassFolders(datasets.DatasetFolder):
     """The image files of a folder with a folder for each class; what tools leave behind (hidden names) is left out."""
 
     def __init__(self, path: Path) -> None:
+        self.left_out: Counter[str] = Counter()
+        """Files that are not read, by why."""
+
         def is_image(file: str) -> bool:
-            inside = Path(file).relative_to(path)
-            return inside.suffix.lower() in EXTENSIONS and not any(map(is_hidden, inside.parts))
+            why = why_left_out(Path(file).relative_to(path))
+            self.left_out.update([why] if why else [])
+            return not why
 
         super().__init__(path, read_image, is_valid_file=is_image)
 
@@ -46,6 +52,9 @@ def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSo
     if not path:
         raise ValueError(f"data name {name!r} must be folder:PATH with a folder of images for each class in PATH")
     classes, parts, words = read_folder(name, Path(path).expanduser())
+    left_out: Counter[str] = sum({id(part.images): part.images.left_out for part in parts}.values(), Counter())
+    left_out += _beside(Path(path).expanduser(), classes)
+    note_left_out(name, left_out)
     return from_files(name, classes, parts, img_size=img_size or 224, augment=augment, words=words)
 
 
@@ -81,6 +90,34 @@ def _folders(path: Path) -> list[str]:
 def is_hidden(name: str) -> bool:
     """True for what notebooks, file managers and archives put beside a user's files."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def why_left_out(file: Path) -> str:
+    """Why a file in a folder of images, by its path in that, is not read as one; empty for one that is."""
+    if any(map(is_hidden, file.parts)):
+        return "hidden"
+    return "" if file.suffix.lower() in EXTENSIONS else file.suffix.lower() or "without a suffix"
+
+
+def note_left_out(name: str, why: Mapping[str, int]) -> None:
+    """Say how many files or folders of a data set were left out, by why, and what to do; nothing without any."""
+    if why:
+        counts = ", ".join(f"{count} {words}" for words, count in sorted(why.items()))
+        note(f"data {name!r}: left out {counts}; image files end in {', '.join(EXTENSIONS)}, convert others")
+
+
+def _beside(path: Path, classes: Sequence[str]) -> Counter[str]:
+    """What lies in a data set's folder beside its classes or splits, by why it is left out."""
+    read = {*classes, *(name for name in _folders(path) if name.lower() in SPLITS)}
+    found: Counter[str] = Counter()
+    for entry in path.iterdir():
+        if not entry.is_dir():
+            found[why_left_out(Path(entry.name)) or "outside the classes' folders"] += 1
+        elif is_hidden(entry.name):
+            found["hidden"] += 1
+        elif entry.name not in read:
+            found[f"folder beside the splits ({entry.name})"] += 1
+    return found
 
 
 def _split_already(name: str, path: Path, found: set[str]) -> tuple[list[str], list[Part], str]:

@@ -1,5 +1,6 @@
 """A user's own images without classes: enough to average attention over."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch.utils.data import Dataset
 from aft_lens.data.build import Part, from_files
 from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.image import EXTENSIONS, read_image
-from aft_lens.data.sets.folder import is_hidden
+from aft_lens.data.sets.folder import note_left_out, why_left_out
 from aft_lens.data.source import UNCOUNTED, DataSource
 
 
@@ -17,9 +18,9 @@ class PlainFolder(Dataset[tuple[Image.Image, int]]):
     """The image files below a folder at any depth, in the order of their paths; none has a class that counts."""
 
     def __init__(self, path: Path) -> None:
-        inside = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        kept = (file for file in inside if file.suffix.lower() in EXTENSIONS and not any(map(is_hidden, file.parts)))
-        self.files = sorted(path / file for file in kept)
+        inside = {file: why_left_out(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+        self.files = sorted(file for file, why in inside.items() if not why)
+        self.left_out = Counter(why for why in inside.values() if why)
         self.targets = [UNCOUNTED] * len(self.files)
 
     def __len__(self) -> int:
@@ -45,6 +46,7 @@ def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSo
         raise FileNotFoundError(
             f"data {name!r}: {path} holds no image files; give a folder with files that end in {', '.join(EXTENSIONS)}"
         )
+    note_left_out(name, images.left_out)
     words = "all images as every split; they have no classes"
     return from_files(name, [], [Part(images)] * 3, img_size=img_size or 224, augment=augment, words=words)
 

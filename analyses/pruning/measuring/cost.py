@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -47,13 +48,33 @@ def tensor_bytes(model: VisionModel) -> int:
     return len(safetensors.torch.save(state))
 
 
+class _Everywhere:
+    """In place of PyTorch's tracker of modules: all that is counted is of the whole."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        """Nothing is hooked."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is unhooked."""
+
+
+class _Operations(FlopCounterMode):
+    """A counter that leaves other threads alone: PyTorch's own hooks into every forward pass of the process."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.mod_tracker: Any = _Everywhere()
+
+
 @torch.no_grad()
 def operations(model: VisionModel, image: Tensor) -> int:
     """Floating-point operations of one image (`1 c y x`) in matrix products and convolutions.
 
     Counted on the CPU by torch.utils.flop_counter, which leaves out element-wise work, gathers and custom kernels.
     """
-    counter = FlopCounterMode(display=False)
+    counter = _Operations()
     counted = copy.deepcopy(model).cpu() if next(model.parameters()).is_cuda else model
     with counter:
         counted(image.cpu())
