@@ -85,13 +85,13 @@ def test_no_page_fails_on_a_shipped_checkpoint(name, monkeypatch):
     for where, key in (("keys", "ka"), ("attention", "vit")):
         assert_well(page(where, **{key: name}))
     pruning = page("pruning", model=name)
-    try:
-        loaders.data(read_config(SHIPPED / name).data["name"], None)
-    except FileNotFoundError:
+    found = read_config(SHIPPED / name)
+    here = found.data["name"] == "digits" or Path("data", found.data["name"]).is_dir()
+    if found.model.traits.indexable and not found.model.keep and not here:
         assert "is not here, and accuracy needs its classes" in pruning.error[0].value
         assert not pruning.exception
-    else:
-        assert_well(pruning)
+        return
+    assert_well(pruning)
 
 
 @pytest.mark.parametrize("name", ["conv", "single", "vit", "full", "local"])
