@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from aft_lens.checkpoint import SHIPPED, Checkpoint, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import load_data
 from aft_lens.data.batches import BATCH, batches
-from aft_lens.training import quiet_lightning, read_recipe, train
+from aft_lens.training import read_recipe, train
 from aft_lens.training.run import remove_run
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
@@ -111,8 +111,7 @@ def train_recipe(name: str, path: Path, seed: int) -> Path:
     """Train a shipped recipe into `path`, replacing what an earlier demo left there."""
     remove_run(path)
     recipe = read_recipe(name, f"seed={seed}")
-    with quiet_lightning():
-        return train(recipe, path)
+    return train(recipe, path)
 
 
 def report_sections(

@@ -1,5 +1,6 @@
 """The aft-lens command: its own subcommands, dispatch, and input at fault."""
 
+import re
 import subprocess
 import sys
 
@@ -111,7 +112,10 @@ def test_a_bare_installation_trains_and_evaluates(tmp_path):
     arguments = ["train", "--recipe", "digits-single", *TINY, "--trainer.epochs=1", "--out", str(tmp_path), "--seed=1"]
     done = subprocess.run([sys.executable, "-c", BARE, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["model", "data", "device", "wrote"]
     assert f"wrote {tmp_path / 'digits-single-seed1'}" in done.stdout
+    told = r"epoch 1/1  train_loss [\d.]+  val_loss [\d.]+  val_accuracy [\d.]+  [\d.]+ s\n"
+    assert re.fullmatch(told, done.stderr), "a line an epoch, no bar off a terminal, nothing of Lightning's"
     done = subprocess.run([sys.executable, "-c", BARE, "keys", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'aft-lens[analyses]'" in done.stderr

@@ -2,7 +2,6 @@
 
 from aft_lens.training.classifier import compile_blocks
 from aft_lens.training.evaluate import Evaluation, evaluate
-from aft_lens.training.quiet import quiet_lightning
 from aft_lens.training.recipe import (
     DataRecipe,
     OptimRecipe,
@@ -38,7 +37,6 @@ __all__ = [
     "fitted",
     "list_recipes",
     "parse_recipe",
-    "quiet_lightning",
     "read_recipe",
     "recipe_data",
     "recipe_of",
