@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
-from aft_lens.models import VisionModel, directions
+from aft_lens.models import directions
 from analyses.maps.frame import offsets
 from analyses.result import mean_cell
 
@@ -63,7 +63,7 @@ class Learned:
         }
 
 
-def learned(model: VisionModel, first: Mapping[str, Tensor]) -> Learned | None:
+def learned(model: nn.Module, first: Mapping[str, Tensor]) -> Learned | None:
     """Compare a model's biases with `read_first` of its run; None where the run kept no start or places are frozen."""
     now = directions(model)
     if not first or now.keys() != first.keys():
