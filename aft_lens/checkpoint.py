@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 import yaml
 from torch import Tensor
 
@@ -267,7 +267,7 @@ def versions() -> dict[str, str]:
         "aft_lens": aft_lens.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        "torchvision": version("torchvision"),
     }
 
 

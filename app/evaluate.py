@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import load_data, representative
-from aft_lens.training.evaluate import Evaluation, evaluate
+from aft_lens.training.evaluation import Evaluation, evaluate
 
 
 def command(

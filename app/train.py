@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 
+from aft_lens import training
 from aft_lens.checkpoint import read_metrics
 from aft_lens.data import DataSource
 from aft_lens.models import VisionModel
@@ -14,11 +14,9 @@ from aft_lens.training import (
     fitted,
     list_recipes,
     parse_recipe,
-    recipe_data,
     recipe_of,
     recipe_path,
     start_model,
-    train,
 )
 from analyses.command import add_yes_or_no
 from analyses.parser import Parser
@@ -44,7 +42,7 @@ def main(arguments: list[str]) -> int:
     if default is None and chosen.name is None:
         raise ValueError(f"give --recipe with one of: {', '.join(list_recipes())}; or --name for a run of your own")
     recipe = recipe_of(parser, chosen)
-    data = recipe_data(recipe)
+    data = training.recipe_data(recipe)  # Lightning is imported from here on
     recipe = fitted(recipe, data, arguments)
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
     if Path(str(name)).name != str(name) or str(name) in (".", ".."):
@@ -53,10 +51,10 @@ def main(arguments: list[str]) -> int:
     start = start_model(chosen.start, recipe.model, seed=recipe.seed) if chosen.start and not resume else None
     origin = str(chosen.start) if start else None
     path = Path(chosen.out) / str(name)
-    first = not getattr(rank_zero_only, "rank", 0)  # of the processes that train together; it speaks for them
+    first = training.first_process()  # of those that train together; it speaks for them
     if first:
         print(summary(recipe, data, path), flush=True)
-    train(recipe, path, resume=resume, start=start, origin=origin, data=data)
+    training.train(recipe, path, resume=resume, start=start, origin=origin, data=data)
     if not first:
         return 0
     last = read_metrics(path)[-1]

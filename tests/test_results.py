@@ -113,6 +113,22 @@ def test_a_result_shows_itself(kind, tmp_path):
     assert pyplot.get_fignums() == []
 
 
+@pytest.mark.parametrize("layers", [1, 2, 6])
+@pytest.mark.parametrize("far", [0.0, 1e6])
+def test_a_colour_bar_s_label_is_within_the_figure(layers, far):
+    maps = torch.randn(layers, 8, 7, 7).numpy()
+    maps[0, 0, 0, 0] = far
+    shown = HeadMaps(maps, "exp(w) − 1", by_offset=True, label="model")
+    figure = Figure(figsize=size(shown), layout="constrained")
+    draw(shown, figure, "Position biases")
+    figure.draw_without_rendering()
+    label = figure.axes[-1].yaxis.label
+    assert ("own scale" in label.get_text()) == (far > 0)
+    found, whole = label.get_window_extent(), figure.bbox
+    assert whole.x0 <= found.x0 < found.x1 <= whole.x1
+    assert whole.y0 <= found.y0 < found.y1 <= whole.y1
+
+
 def test_analyses_leave_a_notebooks_backend_alone():
     code = (
         "import matplotlib; matplotlib.use('svg')\n"

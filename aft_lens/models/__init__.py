@@ -5,7 +5,6 @@ from aft_lens.models.decoder import Decoder, DecoderConfig, causal_mixers
 from aft_lens.models.given import as_model
 from aft_lens.models.layer_biases import biases, conv_biases, conv_layers, directions, position_biases
 from aft_lens.models.registry import create_model, list_models, model_config
-from aft_lens.models.resnet import resnet50
 from aft_lens.models.vision import VisionModel, seeded_model
 
 __all__ = [
@@ -23,6 +22,5 @@ __all__ = [
     "list_models",
     "model_config",
     "position_biases",
-    "resnet50",
     "seeded_model",
 ]

@@ -35,6 +35,11 @@ def state_folder(path: Path) -> Path:
     return path.with_name(f"{path.name}.state")
 
 
+def first_process() -> bool:
+    """Whether this is the first of the processes that train together, or the only one."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
 def remove_run(path: Path) -> None:
     """Remove a run, with what only itself needs, where there is one."""
     for folder in (path, state_folder(path)):
@@ -76,7 +81,7 @@ def train(
     path = Path(path)
     data = recipe_data(recipe) if data is None else data
     _check(recipe, data)
-    first = not getattr(rank_zero_only, "rank", 0)  # which has the lock for the processes that it starts
+    first = first_process()  # which has the lock for the processes that it starts
     with quiet_lightning(), locked(path, "wait until it ends, or choose another --name") if first else nullcontext():
         return _train(recipe, path, data, resume, progress, start, origin)
 

@@ -1,11 +1,12 @@
 """The figure of an explanation: fractions by head, effects by head and edit, and the cumulative curves."""
 
+from typing import TYPE_CHECKING
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
-import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -13,6 +14,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
+
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    import seaborn as sns
+else:
+    sns = later("seaborn")
 
 ANNOTATED = 12
 """Heads a layer up to which cells have their number in them."""

@@ -8,9 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure, SubFigure
-from sklearn.cluster import AgglomerativeClustering
-from sklearn.decomposition import NMF
-from sklearn.metrics import silhouette_score
+from sklearn import cluster, decomposition, metrics
 
 from analyses.match.atlas_figure import Page, draw, interactive, size
 from analyses.match.heads import Heads

@@ -1,16 +1,23 @@
 """Accuracy, size and latency of a model at every rung, printed and interactive."""
 
+from typing import TYPE_CHECKING
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
-import seaborn as sns
 from matplotlib.figure import Figure, SubFigure
 from plotly.subplots import make_subplots
 
+from aft_lens.later import later
 from analyses import theme
 from analyses.pruning.measuring.rung import Rung
+
+if TYPE_CHECKING:
+    import seaborn as sns
+else:
+    sns = later("seaborn")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,8 +105,9 @@ def measure_rungs(
     """
     models = [contender.model for contender in contenders]
     images = batches[0][0]
-    right, changes = [], []
-    first = None
+    right: list[Any] = []
+    changes: list[float | None] = []
+    first: Tensor | None = None
     for model in models:
         logits, labels = predict(model, batches)
         right.append((logits.argmax(1) == labels).numpy())
