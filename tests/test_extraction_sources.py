@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import time
 import weakref
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -17,7 +18,7 @@ from transformers import BertConfig, ViTConfig, ViTForImageClassification, ViTIm
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.extraction import Preprocessing, image_batches, open_source, stream_relative
-from aft_lens.extraction.adapters import torchvision_vit
+from aft_lens.extraction.adapters import hub, torchvision_vit
 from aft_lens.models import create_model
 from app.cli import main
 
@@ -192,13 +193,13 @@ def test_errors_name_what_fits(source, options, words):
 @pytest.mark.parametrize("source", ["hf:data/dinov2-small", "timm:deit_tiny_patch16_224"])
 def test_a_hub_that_does_not_answer_is_asked_once(source, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "get_session", lambda: SimpleNamespace(head=lambda *_, timeout: asked.append(1 / 0)))
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it tries again"))
     words = "there is no folder data/dinov2-small here" if source.startswith("hf") else "timm:local-dir:PATH"
     with pytest.raises(FileNotFoundError, match=f"could not be fetched .*{words}"):
         open_source(source)
-    assert not constants.HF_HUB_OFFLINE
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_a_missing_library_names_its_extra(monkeypatch, capsys):

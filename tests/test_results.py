@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from aft_lens.data import load_data
 from aft_lens.extraction import AFTReader, PositionMap, Preprocessing, as_reader
@@ -26,6 +27,8 @@ from analyses.explain import explain, plan_for
 from analyses.keys import key_maps
 from analyses.locality import Locality
 from analyses.locality.metrics import head_locality
+from analyses.maps.head_maps import HeadMaps
+from analyses.maps.picture import draw, size
 from analyses.match import Match
 from analyses.match.atlas import atlas
 from analyses.match.heads import common_frame, shaped_heads

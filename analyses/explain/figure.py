@@ -1,9 +1,8 @@
 """The figure of an explanation: fractions by head, effects by head and edit, and the cumulative curves."""
 
-from typing import TYPE_CHECKING
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go

@@ -1,8 +1,7 @@
 """Locality by layer: one panel a metric, a colour a model, hollow marks for its random-weight control."""
 
-from typing import TYPE_CHECKING
-
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 import torch
 from matplotlib.figure import Figure, SubFigure
 
-from aft_lens.later import later
 from aft_lens.checkpoint import commit
+from aft_lens.later import later
 from analyses import theme
 from analyses.page import Section, write_page
 from analyses.provenance import made_by

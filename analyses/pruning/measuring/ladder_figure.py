@@ -1,10 +1,9 @@
 """Accuracy, size and latency of a model at every rung, printed and interactive."""
 
-from typing import TYPE_CHECKING
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
