@@ -147,7 +147,8 @@ def command(
     """Print the mean attention distance by layer, and save the relative attention maps.
 
     Args:
-        source: A checkpoint folder, torchvision:NAME, timm:NAME or hf:NAME_OR_PATH.
+        source: A ViT's folder, the name of one that ships or was trained, torchvision:NAME, timm:NAME or
+            hf:NAME_OR_PATH.
         data: Data set whose test images are averaged over, images:PATH for a folder of images without classes; the
             one it was trained on if left out.
         images: Number of test images (the paper: 256).

@@ -181,7 +181,7 @@ def command(checkpoint: Path, out: Path | None = None) -> None:
     """Print entropy and mean distance of the position biases by layer, and save the maps.
 
     Args:
-        checkpoint: A folder with an AFT checkpoint.
+        checkpoint: An AFT's folder, or the name of one that ships or was trained.
         out: Folder for bias.json, .png, .svg and .html; reports/NAME if left out.
     """
     loaded = load_checkpoint(checkpoint)

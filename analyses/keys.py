@@ -181,10 +181,10 @@ def command(
     device: str = "cpu",
     out: Path | None = None,
 ) -> None:
-    """Print where each layer's keys peak, and save the key maps and the attribution.
+    """Print an image's class and how far each layer's keys spread over it, and save key maps and attribution.
 
     Args:
-        checkpoint: A folder with an AFT-conv checkpoint.
+        checkpoint: An AFT-conv's folder, or the name of one that ships or was trained.
         image: An image file; a test image of the checkpoint's data if left out.
         sample: Number of that test image; the first if left out.
         data: Data set of that test image; the one that the model was trained on if left out.

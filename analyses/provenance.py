@@ -15,8 +15,12 @@ from aft_lens.checkpoint import versions
 
 PUBLISHED = Path(__file__).parent / "results"
 """The figures that are published: they ship with the package."""
-RESULTS = PUBLISHED if (PUBLISHED.parents[1] / "pyproject.toml").is_file() else Path("results")
-"""Where figures go that may be published, unless another folder is given: of the source tree, or where one stands."""
+_SOURCE = PUBLISHED.parents[1]
+RESULTS = (
+    PUBLISHED if (_SOURCE / "pyproject.toml").is_file() and Path.cwd().is_relative_to(_SOURCE) else Path("results")
+)
+"""Where figures go that may be published, unless another folder is given: below the folder one stands in; for who
+stands in the source tree, which a maintainer does, its own."""
 _LINE: ContextVar[str] = ContextVar("line", default="")
 
 

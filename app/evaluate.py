@@ -25,7 +25,7 @@ def command(
     """Print accuracy and loss of one checkpoint or several with 95 % intervals, and accuracy by class.
 
     Args:
-        checkpoints: Checkpoint folders, or names of those that ship, one or more.
+        checkpoints: Models' folders, or names of those that ship or were trained, one or more.
         data: Data set; the one that each model was trained on if left out.
         root: Folder of downloaded data; data/ if left out.
         split: train, val or test.

@@ -21,15 +21,24 @@ from aft_lens.training import (
 from analyses.command import add_yes_or_no
 from analyses.parser import Parser
 
+EXAMPLES = """aft-lens train --recipe digits-single --seed 1
+       aft-lens train --recipe folder-conv --data.name folder:PATH --trainer.epochs 20 [OPTIONS]"""
+"""In place of a list of all fields."""
+
 
 def train_parser() -> Parser:
     """The parser of `aft-lens train`, whose options are the fields of `Recipe`."""
-    words = "Train a recipe; its fields are options, e.g. --model.depth 6 --seed 1."
-    parser = Parser(prog="aft-lens train", description=words)
+    words = f"Train a recipe; its fields are options. Recipes: {', '.join(list_recipes())}, or a YAML file."
+    parser = Parser(prog="aft-lens train", description=words, usage=EXAMPLES)
     parser.add_argument("--name", type=str | None, default=None, help="folder below --out; default: the recipe's name")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept")
     add_yes_or_no(parser, "resume", False, "go on with a broken run")
-    parser.add_argument("--start", type=Path | None, default=None, help="checkpoint whose weights training starts from")
+    parser.add_argument(
+        "--start",
+        type=Path | None,
+        default=None,
+        help="model whose weights training starts from: its folder, or the name of one that ships or was trained",
+    )
     add_recipe(parser)
     return parser
 

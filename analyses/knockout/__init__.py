@@ -170,7 +170,7 @@ def command(
     """Knock out, shuffle, mirror and shift position biases, keep them near or far alone, and measure what that costs.
 
     Args:
-        checkpoint: A folder with an AFT-conv checkpoint.
+        checkpoint: An AFT-conv's folder, or the name of one that ships or was trained.
         images: Test images; 0 for all.
         by: What is set to w = 0 on its own beside all heads at once: nothing (model), each layer, or each head too.
         data: Data set in place of the checkpoint's own.
