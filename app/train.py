@@ -26,6 +26,9 @@ EXAMPLES = """aft-lens train --recipe digits-single --seed 1
 """In place of a list of all fields."""
 
 
+START = "model whose weights training starts from: its folder, or the name of one that ships or was trained"
+
+
 def train_parser() -> Parser:
     """The parser of `aft-lens train`, whose options are the fields of `Recipe`."""
     words = f"Train a recipe; its fields are options. Recipes: {', '.join(list_recipes())}, or a YAML file."
@@ -37,7 +40,7 @@ def train_parser() -> Parser:
         "--start",
         type=Path | None,
         default=None,
-        help="model whose weights training starts from: its folder, or the name of one that ships or was trained",
+        help=START,
     )
     add_recipe(parser)
     return parser

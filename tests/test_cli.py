@@ -43,6 +43,31 @@ def test_help_names_every_command(capsys):
     printed = capsys.readouterr().out
     for name in ("train", "evaluate", "list", "bias", "keys", "attention", "prune", "app", "demo"):
         assert f"  {name} " in printed
+    jobs = re.findall(r"^(\w+)$", printed, re.M)
+    assert jobs == ["train", "browse", "compare", "prune", "publish"]
+
+
+HEAVY = {"lightning", "torchmetrics", "torchvision", "sklearn", "scipy.stats", "seaborn", "transformers", "timm"}
+
+
+def test_help_and_list_import_nothing_that_only_work_needs():
+    code = (
+        "import contextlib, io, sys\n"
+        "from analyses.command import _parser\n"
+        "from app.cli import main\n"
+        "from app.commands import SHIPPED, command_module\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    main(['list'])\n"
+        "    for name in SHIPPED:\n"
+        "        module = command_module(name)\n"
+        "        if hasattr(module, 'command'):\n"
+        "            _parser(module.command, name, True).format_help()\n"
+        "from app.train import train_parser\n"
+        "train_parser().format_help()\n"
+        f"print(sorted({HEAVY} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_evaluate_prints_intervals_and_classes(checkpoint, capsys):

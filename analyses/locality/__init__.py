@@ -71,7 +71,7 @@ class Locality(Result):
         return interactive(self.sources, self.radius)
 
 
-FIRST = ("ratio", "effective", "near")
+FIRST = ("relative", "effective", "near")
 """Metrics of the first table, which compare models with other frames and patches."""
 
 
@@ -132,8 +132,8 @@ def command(
     """Measure how local the heads of models are, each beside its random-weight control, and draw them by layer.
 
     Args:
-        sources: One or more: a model's folder, the name of one that ships or was trained, torchvision:NAME, timm:NAME or
-            hf:NAME_OR_PATH.
+        sources: One or more: a model's folder, the name of one that ships or was trained, torchvision:NAME, timm:NAME
+            or hf:NAME_OR_PATH.
         images: Test images that a ViT's attention is averaged over (the paper: 256).
         data: Data set of those images, images:PATH for a folder of images without classes; the one a ViT of ours was
             trained on if left out.

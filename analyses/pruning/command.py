@@ -33,7 +33,8 @@ def command(
     """Prune a checkpoint's position biases to indexing and print the ladder.
 
     Args:
-        checkpoint: an AFT-conv's folder, or the name of one that ships or was trained; dense, single-position or pruned.
+        checkpoint: an AFT-conv's folder, or the name of one that ships or was trained: dense, single-position or
+            already pruned.
         keep: offsets a head; 0 leaves pooling alone. A mean over heads with --budget layer or global.
         criterion: magnitude, hard, activation, taylor, exact, the controls random and centre, or one that is added.
         budget: head, layer or global: within what the best offsets compete.
