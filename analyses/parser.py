@@ -3,7 +3,6 @@
 import re
 import sys
 from argparse import Action, HelpFormatter
-from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -55,21 +54,22 @@ class Parser(ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=Formatter, **options)
 
-    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+    def parse_args(self, *args: Any, **options: Any) -> Any:
         """As jsonargparse does, options in either spelling."""
         self._take_dashes()
-        return super().parse_args(args, *more, **options)
+        return super().parse_args(*args, **options)
 
     def _take_dashes(self) -> None:
         """Give every option with underscores its other spelling."""
         for action in self._actions:
-            for word in list(action.option_strings):
+            words: Any = action.option_strings
+            for word in list(words):
                 dashed = word.replace("_", "-")
                 if dashed == word or dashed in self._option_string_actions:
                     continue
                 self._option_string_actions[dashed] = action
                 if "." not in word:
-                    action.option_strings[action.option_strings.index(word)] = dashed
+                    words[words.index(word)] = dashed
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """The help, without what is raised."""
