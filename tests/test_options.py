@@ -243,9 +243,12 @@ def test_bars_appear_for_what_takes_long_alone(capfd):
     assert (len(passes), passes[0]) == (3, 1)
     assert capfd.readouterr().err == ""
     code = (
-        "import time; from aft_lens import progress as p; p.PATIENCE = 0.1\n"
+        "import sys, time; from aft_lens import progress as p; p.PATIENCE = 0.1\n"
+        "for _ in p.progress(range(5), 'file'): time.sleep(0.15)\n"
+        "sys.stderr.isatty = lambda: True\n"
         "for _ in p.progress(range(5), 'slow'): time.sleep(0.15)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "slow:" in done.stderr
+    assert "file:" not in done.stderr, "a bar in a file is many lines of nothing"
     assert PATIENCE == 3

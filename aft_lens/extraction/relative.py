@@ -100,7 +100,9 @@ def stream_relative(
     reader.model.eval()
     device = next(reader.model.parameters()).device
     try:
-        for number, batch in enumerate(tqdm(batches, "relative attention", disable=not progress, file=sys.stderr)):
+        for number, batch in enumerate(
+            tqdm(batches, "relative attention", disable=None if progress else True, file=sys.stderr)
+        ):
             image = _images(batch, reader).to(device)
             if number == 0:
                 error = _verified(reader, image[:VERIFIED_IMAGES])

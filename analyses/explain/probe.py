@@ -96,7 +96,7 @@ def fit_probe(
     """
     device = next(reader.model.parameters()).device
     seen, given = [], []
-    for images, labels in tqdm(batches, "features", disable=not progress, file=sys.stderr):
+    for images, labels in tqdm(batches, "features", disable=None if progress else True, file=sys.stderr):
         seen.append(reader.features(images.to(device)).double().cpu())
         given.append(labels)
     features, labels = torch.cat(seen), torch.cat(given)

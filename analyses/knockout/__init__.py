@@ -136,7 +136,7 @@ def knock_out(
     if by == "head":
         todo += [("zero", layer, head) for layer in range(len(w)) for head in range(len(w[layer]))]
     knocks = []
-    for name, layer, head in tqdm(todo, "knock-outs", file=sys.stderr, leave=False, disable=not progress):
+    for name, layer, head in tqdm(todo, "knock-outs", file=sys.stderr, leave=False, disable=None if progress else True):
         biases = {}
         for number in range(len(w)) if layer is None else [layer]:
             changed = EDITS[name][1](w[number], generator)
