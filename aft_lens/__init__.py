@@ -22,6 +22,7 @@ PLACES = {
     "edit": "aft_lens.extraction:edit",
     "effect": "analyses.explain.causal:compare",
     "evaluate": "aft_lens.training:evaluate",
+    "image_batches": "aft_lens.extraction:image_batches",
     "key_maps": "analyses.keys:key_maps",
     "list_models": "aft_lens.models:list_models",
     "load": "aft_lens.checkpoint:load_checkpoint",

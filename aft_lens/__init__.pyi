@@ -6,6 +6,7 @@ from aft_lens.data import batches as batches
 from aft_lens.data import load_data as load_data
 from aft_lens.extraction import as_reader as as_reader
 from aft_lens.extraction import edit as edit
+from aft_lens.extraction import image_batches as image_batches
 from aft_lens.extraction import open_source as open_vit
 from aft_lens.layers.mixers.aft_conv import AFTConv as AFTConv
 from aft_lens.models import create_model as create
@@ -36,6 +37,7 @@ __all__ = [
     "edit",
     "effect",
     "evaluate",
+    "image_batches",
     "key_maps",
     "list_models",
     "load",

@@ -7,11 +7,12 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 import yaml
 from torch import Tensor
 
@@ -36,6 +37,8 @@ SHIPPED = next(
     Path(__file__).with_name("checkpoints"),
 )
 """Checkpoints that come along, found by their names: a wheel's own, or those of the source tree."""
+ROOTS = (Path("checkpoints"), Path("runs"))
+"""Below the folder one stands in: where training keeps its runs, found by their names, too."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint folder, or a shipped checkpoint by its name, and return its model in evaluation mode.
+    """Read a checkpoint folder, or a shipped or trained model by its name, and return it in evaluation mode.
 
     Nothing is allocated before config.yaml is checked and the weights' list of tensors fits it. Raises
-    FileNotFoundError if a part is missing, and InputError, a ValueError, if the configuration has unknown fields or
-    values, or the weights are damaged, not finite or differ from it, naming each differing key and both shapes.
+    FileNotFoundError if there is no such checkpoint, with the nearest name, or a part of it is missing, and InputError,
+    a ValueError, if the configuration has unknown fields or values, or the weights are damaged, not finite or differ
+    from it, naming each differing key and both shapes.
     """
     place, named = usable_device(device), checkpoint_folder(path)
     return steady(named, lambda folder: _loaded(named, folder, place))
@@ -132,6 +136,8 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
 
 def _loaded(path: Path, folder: Path, device: torch.device) -> Checkpoint:
     """The checkpoint `path`, whose files are in `folder`."""
+    if not folder.exists():
+        raise FileNotFoundError(_unknown(path))
     for part in (WEIGHTS, CONFIG):
         if not (folder / part).is_file():
             raise FileNotFoundError(f"checkpoint {path} has no {part}; {_instead(folder)}")
@@ -158,7 +164,7 @@ def _instead(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         return "it holds an adapter (LoRA) of peft; merge it into its model, save the whole, and give that as hf:PATH"
     if not (folder / "config.json").is_file():
-        return "`aft-lens list` shows the checkpoints there are"
+        return f"these have: {', '.join(checkpoint_names()) or 'none'} (`aft-lens list` says more)"
     word = "timm:local-dir:" if "architecture" in read_json(folder / "config.json") else "hf:"
     return f"it is another library's: give it as {word}{folder}, to a command that reads such models"
 
@@ -179,10 +185,29 @@ def _misfits(config: ModelConfig, header: Mapping[str, Entry]) -> list[str]:
 
 
 def checkpoint_folder(name: Path | str) -> Path:
-    """The folder `name`, or, where there is none, that of the shipped checkpoint which is called so."""
+    """The folder `name`, or, where there is none, that of the checkpoint which is called so: shipped, then trained."""
     path = Path(name)
-    shipped = SHIPPED / path.name
-    return shipped if not recovered(path).exists() and path == Path(path.name) and shipped.is_dir() else path
+    if recovered(path).exists() or path != Path(path.name):
+        return path
+    named = (root / path.name for root in (SHIPPED, *ROOTS))
+    return next((folder for folder in named if recovered(folder).is_dir()), path)
+
+
+def checkpoint_names() -> list[str]:
+    """Names that `checkpoint_folder` knows: of the checkpoints that ship, and of those right below `ROOTS`."""
+    folders = (folder for root in (SHIPPED, *ROOTS) for folder in root.glob("*") if (folder / CONFIG).is_file())
+    return sorted({recovered_of(folder).name for folder in folders})
+
+
+def _unknown(path: Path) -> str:
+    """What to do about a checkpoint that is not there."""
+    names = checkpoint_names()
+    near = get_close_matches(path.name, names, n=1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    return (
+        f"there is no checkpoint {str(path)!r}{meant} Names that are known here: {', '.join(names) or 'none'}; others "
+        "are given by their folder (`aft-lens list` says more)"
+    )
 
 
 def list_checkpoints(root: Path | str) -> list[Path]:
@@ -242,7 +267,7 @@ def versions() -> dict[str, str]:
         "aft_lens": aft_lens.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        "torchvision": version("torchvision"),
     }
 
 

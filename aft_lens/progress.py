@@ -16,8 +16,8 @@ PATIENCE = 3.0
 
 
 def progress(items: Iterable[T], words: str, *, shown: bool = True) -> Iterable[T]:
-    """The items, with a bar on stderr if going through them takes longer than `PATIENCE`."""
-    return tqdm(items, words, delay=PATIENCE, leave=False, file=sys.stderr, disable=not shown)
+    """The items, with a bar on stderr, where that is a terminal, if going through them takes longer than `PATIENCE`."""
+    return tqdm(items, words, delay=PATIENCE, leave=False, file=sys.stderr, disable=None if shown else True)
 
 
 @cache

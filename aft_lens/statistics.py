@@ -7,17 +7,24 @@ permutation test makes its own).
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
+
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = later("scipy.stats")
 
 LEVEL = 0.95
 """Confidence of every interval."""
 TAILS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
 """Percentiles of a 95 % interval."""
-Z = float(stats.norm.ppf((1 + LEVEL) / 2))
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """Standard normal quantile of a two-sided 95 % interval."""
 Interval = tuple[float, float]
 IMAGE_CHUNK = 500

@@ -1,10 +1,17 @@
 """The best one-to-one assignment of heads, and the random exchanges of offsets that it is held against."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
+
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from scipy import optimize
+else:
+    optimize = later("scipy.optimize")
 
 
 def assign(likeness: Float[np.ndarray, "a b"]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
@@ -12,7 +19,7 @@ def assign(likeness: Float[np.ndarray, "a b"]) -> tuple[Int[np.ndarray, "n"], In
 
     Of a matrix that is not square, the shorter side is assigned whole.
     """
-    return linear_sum_assignment(likeness, maximize=True)
+    return optimize.linear_sum_assignment(likeness, maximize=True)
 
 
 def exchangeable(window: Sequence[int], null: str) -> list[Int[np.ndarray, "n"]]:

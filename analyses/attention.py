@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from aft_lens.extraction import (
     AttentionReader,
+    ImageBatches,
     as_reader,
     drawn_words,
     image_batches,
@@ -109,13 +110,17 @@ class AttentionMaps(MapResult):
 
 def attention_maps(
     model: nn.Module | AttentionReader,
-    batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
+    batches: ImageBatches,
     *,
     border_corrected: bool = True,
     data: str = "",
     progress: bool = False,
 ) -> AttentionMaps:
-    """Average a ViT's attention over images and targets, of the data set `data`; raises as `stream_relative` does."""
+    """Average a ViT's attention over images and targets, of the data set `data`; raises as `stream_relative` does.
+
+    `batches` are images as the model takes them: one tensor `b c y x`, or an iterable of such tensors or of (images,
+    labels) pairs. `image_batches(as_reader(model).preprocessing, "images:PATH", images=256)` makes them of files.
+    """
     reader = as_reader(model)
     sums = stream_relative(reader, batches, progress=progress)
     maps = sums.average(border_corrected=border_corrected).float().numpy()
@@ -142,7 +147,8 @@ def command(
     """Print the mean attention distance by layer, and save the relative attention maps.
 
     Args:
-        source: A checkpoint folder, torchvision:NAME, timm:NAME or hf:NAME_OR_PATH.
+        source: A ViT's folder, the name of one that ships or was trained, torchvision:NAME, timm:NAME or
+            hf:NAME_OR_PATH.
         data: Data set whose test images are averaged over, images:PATH for a folder of images without classes; the
             one it was trained on if left out.
         images: Number of test images (the paper: 256).

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from aft_lens.checkpoint import load_checkpoint, read_first
-from aft_lens.models import VisionModel, position_biases
+from aft_lens.models import VisionModel, as_model, conv_biases, conv_layers, position_biases
 from analyses.command import report, report_folder, run_module
 from analyses.learned.measure import Learned, learned
 from analyses.maps.head_maps import HeadMaps
@@ -40,7 +40,8 @@ class BiasMaps(MapResult):
     """Distance from the target in patches, averaged with weights |exp(w) - 1|; NaN where all are 0."""
     moved: Float[np.ndarray, "layer head"]
     """Share of a target's weight that the bias moves where keys are equal, 0 to 1: the total variation between the
-    weights with w and with w = 0, in the middle of the training grid. It stays readable where exp(w) - 1 is 1e9."""
+    weights with w and with w = 0, in the middle of the training grid (of the window, where a foreign model does not
+    say its grid). It stays readable where exp(w) - 1 is 1e9."""
     targets: tuple[tuple[int, int], ...] | None = None
     """AFT-full and AFT-local: the target (row, column) of each map along the heads' axis; None by offset."""
     source: str = "model"
@@ -119,22 +120,26 @@ class BiasMaps(MapResult):
 
 @torch.no_grad()
 def position_bias_maps(
-    model: VisionModel, source: str = "model", first: Mapping[str, torch.Tensor] | None = None
+    model: nn.Module, source: str = "model", first: Mapping[str, torch.Tensor] | None = None
 ) -> BiasMaps:
     """Read the biases a model uses at inference: hard ones for single-position heads.
 
-    `first` is where they started (`read_first`). Raises ValueError for a model without position biases.
+    The model is one of ours, or any other that AFT-conv layers were put into: its layers are those, in the order of
+    its modules. `first` is where they started (`read_first`). Raises ValueError for a model without position biases,
+    and for AFT-conv layers whose heads or windows are not the same.
     """
-    if model.config.traits.weights == "offset":
-        w = torch.stack(position_biases(model))
-        centre = torch.tensor([[side // 2 for side in w.shape[2:]]]).expand(w.shape[1], 2)
-        targets = None
-    elif model.config.traits.weights == "pair":
+    model = as_model(model)
+    targets = None
+    if isinstance(model, VisionModel) and model.config.traits.weights == "pair":
         w, centre = _targets(model)
         targets = tuple((int(y), int(x)) for y, x in centre)
+    elif layers := conv_layers(model):
+        w = torch.stack(position_biases(model) if isinstance(model, VisionModel) else conv_biases(layers))
+        centre = torch.tensor([[side // 2 for side in w.shape[2:]]]).expand(w.shape[1], 2)
     else:
+        kind = model.config.mixer if isinstance(model, VisionModel) else type(model).__name__
         raise ValueError(
-            f"model mixes with {model.config.mixer}, which has no position biases; use `aft-lens attention` for a ViT"
+            f"{source} ({kind}) has no position biases; aft_lens.attention_maps (`aft-lens attention`) reads a ViT"
         )
     w = w.float().cpu()
     maps = torch.expm1(w)
@@ -144,9 +149,16 @@ def position_bias_maps(
     weight = maps.abs()
     mean = (weight * distance).sum((2, 3)) / weight.sum((2, 3))
     return BiasMaps(
-        maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), _moved(w, model.config.grid_size**2),
+        maps.numpy(), -(log.exp() * log).sum(-1).numpy(), mean.numpy(), _moved(w, _positions(model)),
         targets, source, learned(model, first or {}),
     )  # fmt: skip
+
+
+def _positions(model: nn.Module) -> int:
+    """Sources of a target on the training grid, as the model or its patch embedding says it; 0 where neither does."""
+    if isinstance(model, VisionModel):
+        return model.config.grid_size**2
+    return math.prod(getattr(getattr(model, "patch_embed", None), "grid_size", None) or (0,))
 
 
 def _moved(w: Float[Tensor, "layer head y x"], sources: int) -> Float[np.ndarray, "layer head"]:
@@ -169,7 +181,7 @@ def command(checkpoint: Path, out: Path | None = None) -> None:
     """Print entropy and mean distance of the position biases by layer, and save the maps.
 
     Args:
-        checkpoint: A folder with an AFT checkpoint.
+        checkpoint: An AFT's folder, or the name of one that ships or was trained.
         out: Folder for bias.json, .png, .svg and .html; reports/NAME if left out.
     """
     loaded = load_checkpoint(checkpoint)

@@ -44,7 +44,10 @@ def run_module(module: str, command: Callable[..., Any], *, as_positional: bool 
 
 def add_yes_or_no(parser: ArgumentParser, name: str, default: bool, words: str) -> None:
     """Give a parser --NAME and --no-NAME, which take true or false as well."""
-    parser.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no-"), nargs="?", default=default, help=words)
+    action = parser.add_argument(
+        f"--{name}", action=ActionYesNo(no_prefix="no-"), nargs="?", default=default, help=words
+    )
+    action.metavar = "BOOL"
 
 
 def report(result: "Result", folder: Path, name: str | None = None) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import load_data
-from aft_lens.training import evaluate, quiet_lightning, read_recipe, train
+from aft_lens.training import evaluate, read_recipe, train
 from analyses import theme
 from analyses.command import run_module
 from analyses.provenance import RESULTS
@@ -116,8 +116,7 @@ def command(
     runs = []
     for recipe in RECIPES:
         for seed in seeds:
-            with quiet_lightning():
-                runs.append(measure(recipe, seed, out))
+            runs.append(measure(recipe, seed, out))
             print(f"{recipe} seed {seed}: {100 * runs[-1].accuracy:.2f} % in {runs[-1].seconds:.0f} s", flush=True)
     print(DigitsAccuracy(runs))
     print(f"wrote {published(DigitsAccuracy(runs), result)}")

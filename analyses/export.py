@@ -171,7 +171,7 @@ def command(checkpoint: Path, out: Path | None = None, seed: int = 0) -> None:
     Both take any number of images at the training size, normalised. `torch.export.load` needs PyTorch alone.
 
     Args:
-        checkpoint: A folder with an AFT-conv, dense or pruned, or a ViT; or the name of a checkpoint that ships.
+        checkpoint: Folder of an AFT-conv, dense or pruned, or a ViT, or the name of one that ships or was trained.
         out: Folder of the files; reports/NAME/export if left out.
         seed: Of the random images that the files are checked on.
     """

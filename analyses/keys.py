@@ -11,12 +11,13 @@ import torch
 from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from matplotlib.figure import Figure, SubFigure
-from torch import Tensor
+from torch import Tensor, nn
 
 from aft_lens.checkpoint import Checkpoint, load_checkpoint
 from aft_lens.data import load_data, model_input, read_image
 from aft_lens.extraction import run_with_cache
-from aft_lens.models import VisionModel
+from aft_lens.layers.mixers.aft_conv import AFTConv
+from aft_lens.models import VisionModel, as_model
 from analyses.command import report, report_folder, run_module
 from analyses.maps import pixels
 from analyses.maps.head_maps import HeadMaps
@@ -133,24 +134,29 @@ class Attribution(Result):
         return pixels.attribution(self.values, f"Attribution of class {self.predicted}", height=420)
 
 
-def key_maps(model: VisionModel, image: Float[Tensor, "c y x"]) -> KeyMaps:
+def key_maps(model: nn.Module, image: Float[Tensor, "c y x"]) -> KeyMaps:
     """Read the keys of one normalised image and attribute its prediction by integrated gradients (Captum).
 
-    Raises ValueError for a model that is no AFT-conv, and on an image of the wrong shape.
+    The model is an AFT-conv of ours, or any classifier that AFT-conv layers were put into: its layers are those, in
+    the order of its modules. Raises ValueError for a model without any, or whose layers have other heads or grids from
+    one to the next, and on an image of the wrong shape.
     """
-    if model.config.traits.weights != "offset":
-        raise ValueError(
-            f"model mixes with {model.config.mixer}, whose keys are no maps by head; key maps need an AFT-conv"
-        )
-    if image.ndim != 3 or image.shape[0] != model.config.in_chans:
-        raise ValueError(f"image must be {model.config.in_chans} x rows x columns, got {tuple(image.shape)}")
+    model = as_model(model)
+    names = [f"{name}.hook_key".lstrip(".") for name, part in model.named_modules() if isinstance(part, AFTConv)]
+    if not names:
+        kind = model.config.mixer if isinstance(model, VisionModel) else type(model).__name__
+        raise ValueError(f"key maps need AFT-conv layers, the model ({kind}) has none; attention_maps reads a ViT")
+    channels = model.config.in_chans if isinstance(model, VisionModel) else image.shape[0]
+    if image.ndim != 3 or image.shape[0] != channels:
+        raise ValueError(f"image must be one image, {channels} x rows x columns, got shape {tuple(image.shape)}")
     was_training = model.training
     model.eval()
     try:
         batch = image.unsqueeze(0).to(next(model.parameters()).device)
-        names = [f"blocks.{i}.mixer.hook_key" for i in range(len(model.blocks))]
         with torch.no_grad():
             logits, cache = run_with_cache(model, batch, names)
+        if len(shapes := {tuple(cache[name].shape) for name in names}) > 1:
+            raise ValueError(f"AFT-conv layers must have the same heads and grid to be drawn together, got {shapes}")
         probabilities = logits[0].softmax(-1)
         prediction = int(probabilities.argmax())
         gradients = IntegratedGradients(model)
@@ -175,10 +181,10 @@ def command(
     device: str = "cpu",
     out: Path | None = None,
 ) -> None:
-    """Print where each layer's keys peak, and save the key maps and the attribution.
+    """Print an image's class and how far each layer's keys spread over it, and save key maps and attribution.
 
     Args:
-        checkpoint: A folder with an AFT-conv checkpoint.
+        checkpoint: An AFT-conv's folder, or the name of one that ships or was trained.
         image: An image file; a test image of the checkpoint's data if left out.
         sample: Number of that test image; the first if left out.
         data: Data set of that test image; the one that the model was trained on if left out.

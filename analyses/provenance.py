@@ -15,8 +15,17 @@ from aft_lens.checkpoint import versions
 
 PUBLISHED = Path(__file__).parent / "results"
 """The figures that are published: they ship with the package."""
-RESULTS = PUBLISHED if (PUBLISHED.parents[1] / "pyproject.toml").is_file() else Path("results")
-"""Where figures go that may be published, unless another folder is given: of the source tree, or where one stands."""
+
+
+def results_from(here: Path) -> Path:
+    """`RESULTS` of a process that is started in a folder."""
+    source = PUBLISHED.parents[1]
+    return PUBLISHED if (source / "pyproject.toml").is_file() and here.is_relative_to(source) else Path("results")
+
+
+RESULTS = results_from(Path.cwd())
+"""Where figures go that may be published, unless another folder is given: below the folder one stands in; for who
+stands in the source tree, which a maintainer does, its own."""
 _LINE: ContextVar[str] = ContextVar("line", default="")
 
 

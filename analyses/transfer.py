@@ -144,7 +144,8 @@ def command(
     with `aft-lens train --start`.
 
     Args:
-        source: timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, or a folder with a ViT checkpoint.
+        source: timm:NAME, torchvision:NAME, hf:NAME_OR_PATH, a ViT's folder, or the name of one that ships or was
+            trained.
         to: The AFT-conv: a registered model, e.g. aft_conv_base_25_32, or a recipe.
         out: Folder of the new checkpoint; runs/NAME-to-TARGET if left out.
         pretrained: False takes another library's architecture with random weights, to try things offline.

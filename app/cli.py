@@ -7,7 +7,7 @@ from importlib import import_module
 
 import aft_lens
 from analyses.answered import answered
-from app.commands import COMMANDS, command_module, command_words
+from app.commands import COMMANDS, command_job, command_module, command_words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _help() -> None:
     """Print the commands."""
     print("usage: aft-lens COMMAND [OPTIONS]; `aft-lens COMMAND --help` shows a command's options\n")
-    for name, words in command_words().items():
-        print(f"  {name:<10} {words}")
+    words = command_words()
+    for job in dict.fromkeys(map(command_job, words)):
+        print(job)
+        for name in words:
+            if command_job(name) == job:
+                print(f"  {name:<10} {words[name]}")
     print("\n  --version  the version")
 
 

@@ -18,36 +18,45 @@ class Shipped:
     """A module that is imported when it is asked for, so that `aft-lens list` needs no Plotly."""
 
     module: str
+    job: str
+    """What one is about who needs it; a heading of the list of commands."""
     words: str
-    """What it does, for the list of commands."""
+    """What it does, for that list."""
     page: bool = False
     """Whether it has a `show`."""
 
 
 SHIPPED = {
-    "train": Shipped("app.train", "train a recipe"),
-    "evaluate": Shipped("app.evaluate", "accuracy and loss of checkpoints"),
-    "list": Shipped("app.listing", "models, data sets, recipes and checkpoints"),
-    "bias": Shipped("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
-    "keys": Shipped("analyses.keys", "key feature maps of an image beside an attribution"),
-    "attention": Shipped("analyses.attention", "relative attention of any ViT; relative positions"),
-    "locality": Shipped("analyses.locality", "how local the heads of models are, beside random weights", page=True),
-    "match": Shipped("analyses.match", "pair the heads of two models, and an atlas of them"),
-    "explain": Shipped(
-        "analyses.explain", "whether position explains the heads of a model, and what edits of them cost"
+    "train": Shipped("app.train", "train", "train a recipe"),
+    "evaluate": Shipped("app.evaluate", "train", "accuracy and loss of checkpoints"),
+    "list": Shipped("app.listing", "browse", "models, data sets, recipes and checkpoints"),
+    "bias": Shipped("analyses.bias", "browse", "position-bias maps exp(w) - 1 by layer and head"),
+    "keys": Shipped("analyses.keys", "browse", "key feature maps of an image beside an attribution"),
+    "attention": Shipped("analyses.attention", "browse", "relative attention of any ViT; relative positions"),
+    "locality": Shipped(
+        "analyses.locality", "compare", "how local the heads of models are, beside random weights", page=True
     ),
-    "knockout": Shipped("analyses.knockout", "what edits of the position biases cost", page=True),
-    "transfer": Shipped("analyses.transfer", "start an AFT-conv from a ViT's weights"),
-    "prune": Shipped("analyses.pruning.command", "prune position biases to indexing"),
-    "export": Shipped("analyses.export", "write a model as torch.export and ONNX files"),
-    "bench": Shipped("analyses.bench", "measure operators and models"),
-    "study": Shipped("analyses.study", "train and test the paper's claims"),
-    "app": Shipped("app.serve", "serve the Streamlit app"),
-    "demo": Shipped("app.demo", "train, prune, compare, report and serve"),
+    "match": Shipped("analyses.match", "compare", "pair the heads of two models, and an atlas of them"),
+    "explain": Shipped(
+        "analyses.explain", "compare", "whether position explains the heads of a model, and what edits of them cost"
+    ),
+    "knockout": Shipped("analyses.knockout", "prune", "what edits of the position biases cost", page=True),
+    "transfer": Shipped("analyses.transfer", "train", "start an AFT-conv from a ViT's weights"),
+    "prune": Shipped("analyses.pruning.command", "prune", "prune position biases to indexing"),
+    "export": Shipped("analyses.export", "prune", "write a model as torch.export and ONNX files"),
+    "bench": Shipped("analyses.bench", "publish", "measure operators and models"),
+    "study": Shipped("analyses.study", "publish", "train and test the paper's claims"),
+    "app": Shipped("app.serve", "browse", "serve the Streamlit app"),
+    "demo": Shipped("app.demo", "browse", "train, prune, compare, report and serve"),
 }
 COMMANDS: Registry[Shipped | ModuleType] = Registry("command", "aft_lens.analyses")
 for _name, _shipped in SHIPPED.items():
     COMMANDS.add(_name, _shipped)
+
+
+def command_job(name: str) -> str:
+    """The job that a command is for; "others" where another package adds it."""
+    return SHIPPED[name].job if name in SHIPPED else "others"
 
 
 def command_words() -> dict[str, str]:

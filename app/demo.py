@@ -7,11 +7,11 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from aft_lens import training
 from aft_lens.checkpoint import SHIPPED, Checkpoint, list_checkpoints, load_checkpoint, read_metrics
 from aft_lens.data import load_data
 from aft_lens.data.batches import BATCH, batches
-from aft_lens.training import quiet_lightning, read_recipe, train
-from aft_lens.training.run import remove_run
+from aft_lens.training import read_recipe
 from analyses.attention import AttentionMaps, attention_maps
 from analyses.bias import BiasMaps, position_bias_maps
 from analyses.command import run_module
@@ -20,7 +20,8 @@ from analyses.maps.mosaic import mosaic
 from analyses.page import Section, write_page
 from analyses.pruning import PruneLadder, prune_to_indexing
 from app import serve as server
-from app.views import locality, training
+from app.views import locality
+from app.views.training import curves
 
 FIRST = "digits-single"
 """Trained before the user's eyes; the others ship and are trained only where they are missing."""
@@ -109,10 +110,9 @@ def run(out: Path, shipped: Path = SHIPPED, seed: int = 0) -> Result:
 
 def train_recipe(name: str, path: Path, seed: int) -> Path:
     """Train a shipped recipe into `path`, replacing what an earlier demo left there."""
-    remove_run(path)
+    training.remove_run(path)
     recipe = read_recipe(name, f"seed={seed}")
-    with quiet_lightning():
-        return train(recipe, path)
+    return training.train(recipe, path)
 
 
 def report_sections(
@@ -152,7 +152,7 @@ def report_sections(
         )
     rows = read_metrics(models[FIRST].path)
     if rows:
-        sections.append(Section(f"Training {FIRST}", figures=[("", training.curves(rows))]))
+        sections.append(Section(f"Training {FIRST}", figures=[("", curves(rows))]))
     return sections
 
 

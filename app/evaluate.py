@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import load_data, representative
-from aft_lens.training.evaluate import Evaluation, evaluate
+from aft_lens.training.evaluation import Evaluation, evaluate
 
 
 def command(
@@ -25,7 +25,7 @@ def command(
     """Print accuracy and loss of one checkpoint or several with 95 % intervals, and accuracy by class.
 
     Args:
-        checkpoints: Checkpoint folders, or names of those that ship, one or more.
+        checkpoints: Models' folders, or names of those that ship or were trained, one or more.
         data: Data set; the one that each model was trained on if left out.
         root: Folder of downloaded data; data/ if left out.
         split: train, val or test.

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from aft_lens.checkpoint import SHIPPED, list_checkpoints, read_config, read_metrics
+from aft_lens.checkpoint import ROOTS, SHIPPED, list_checkpoints, read_config, read_metrics
 from aft_lens.data import DATASETS
 from aft_lens.errors import answer, printable
 from aft_lens.models import list_models, model_config
 from aft_lens.training.recipe_file import list_recipes, recipe_path
 from analyses.parser import Parser
-
-ROOTS = (Path("checkpoints"), Path("runs"))
 
 
 def main(arguments: list[str]) -> int:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 
+from aft_lens import training
 from aft_lens.checkpoint import read_metrics
 from aft_lens.data import DataSource
 from aft_lens.models import VisionModel
@@ -14,24 +14,34 @@ from aft_lens.training import (
     fitted,
     list_recipes,
     parse_recipe,
-    recipe_data,
     recipe_of,
     recipe_path,
     start_model,
-    train,
 )
 from analyses.command import add_yes_or_no
 from analyses.parser import Parser
 
+EXAMPLES = """aft-lens train --recipe digits-single --seed 1
+       aft-lens train --recipe folder-conv --data.name folder:PATH --trainer.epochs 20 [OPTIONS]"""
+"""In place of a list of all fields."""
+
+
+START = "model whose weights training starts from: its folder, or the name of one that ships or was trained"
+
 
 def train_parser() -> Parser:
     """The parser of `aft-lens train`, whose options are the fields of `Recipe`."""
-    words = "Train a recipe; its fields are options, e.g. --model.depth 6 --seed 1."
-    parser = Parser(prog="aft-lens train", description=words)
+    words = f"Train a recipe; its fields are options. Recipes: {', '.join(list_recipes())}, or a YAML file."
+    parser = Parser(prog="aft-lens train", description=words, usage=EXAMPLES)
     parser.add_argument("--name", type=str | None, default=None, help="folder below --out; default: the recipe's name")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept")
     add_yes_or_no(parser, "resume", False, "go on with a broken run")
-    parser.add_argument("--start", type=Path | None, default=None, help="checkpoint whose weights training starts from")
+    parser.add_argument(
+        "--start",
+        type=Path | None,
+        default=None,
+        help=START,
+    )
     add_recipe(parser)
     return parser
 
@@ -44,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if default is None and chosen.name is None:
         raise ValueError(f"give --recipe with one of: {', '.join(list_recipes())}; or --name for a run of your own")
     recipe = recipe_of(parser, chosen)
-    data = recipe_data(recipe)
+    data = training.recipe_data(recipe)  # Lightning is imported from here on
     recipe = fitted(recipe, data, arguments)
     name = chosen.name or (f"{default}-seed{recipe.seed}" if recipe.seed else default)
     if Path(str(name)).name != str(name) or str(name) in (".", ".."):
@@ -53,10 +63,10 @@ def main(arguments: list[str]) -> int:
     start = start_model(chosen.start, recipe.model, seed=recipe.seed) if chosen.start and not resume else None
     origin = str(chosen.start) if start else None
     path = Path(chosen.out) / str(name)
-    first = not getattr(rank_zero_only, "rank", 0)  # of the processes that train together; it speaks for them
+    first = training.first_process()  # of those that train together; it speaks for them
     if first:
         print(summary(recipe, data, path), flush=True)
-    train(recipe, path, resume=resume, start=start, origin=origin, data=data)
+    training.train(recipe, path, resume=resume, start=start, origin=origin, data=data)
     if not first:
         return 0
     last = read_metrics(path)[-1]

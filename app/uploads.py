@@ -1,15 +1,21 @@
 """What is the upload's own: limits and words for the user. Reading and fitting are those of `aft_lens.data`."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from aft_lens.data import CENTRE, ImageError, fit
 from aft_lens.data import read_image as read_any
 from aft_lens.data.image import MAX_BYTES
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision.transforms.v2 import functional as F
+else:
+    F = later("torchvision.transforms.v2.functional")
 
 __all__ = ["MAX_BYTES", "UploadError", "fit_image", "read_image", "to_tensor"]
 

@@ -1,5 +1,6 @@
 """The aft-lens command: its own subcommands, dispatch, and input at fault."""
 
+import re
 import subprocess
 import sys
 
@@ -42,6 +43,31 @@ def test_help_names_every_command(capsys):
     printed = capsys.readouterr().out
     for name in ("train", "evaluate", "list", "bias", "keys", "attention", "prune", "app", "demo"):
         assert f"  {name} " in printed
+    jobs = re.findall(r"^(\w+)$", printed, re.M)
+    assert jobs == ["train", "browse", "compare", "prune", "publish"]
+
+
+HEAVY = {"lightning", "torchmetrics", "torchvision", "sklearn", "scipy.stats", "seaborn", "transformers", "timm"}
+
+
+def test_help_and_list_import_nothing_that_only_work_needs():
+    code = (
+        "import contextlib, io, sys\n"
+        "from analyses.command import _parser\n"
+        "from app.cli import main\n"
+        "from app.commands import SHIPPED, command_module\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    main(['list'])\n"
+        "    for name in SHIPPED:\n"
+        "        module = command_module(name)\n"
+        "        if hasattr(module, 'command'):\n"
+        "            _parser(module.command, name, True).format_help()\n"
+        "from app.train import train_parser\n"
+        "train_parser().format_help()\n"
+        f"print(sorted({HEAVY} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_evaluate_prints_intervals_and_classes(checkpoint, capsys):
@@ -111,7 +137,10 @@ def test_a_bare_installation_trains_and_evaluates(tmp_path):
     arguments = ["train", "--recipe", "digits-single", *TINY, "--trainer.epochs=1", "--out", str(tmp_path), "--seed=1"]
     done = subprocess.run([sys.executable, "-c", BARE, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["model", "data", "device", "wrote"]
     assert f"wrote {tmp_path / 'digits-single-seed1'}" in done.stdout
+    told = r"epoch 1/1  train_loss [\d.]+  val_loss [\d.]+  val_accuracy [\d.]+  [\d.]+ s\n"
+    assert re.fullmatch(told, done.stderr), "a line an epoch, no bar off a terminal, nothing of Lightning's"
     done = subprocess.run([sys.executable, "-c", BARE, "keys", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'aft-lens[analyses]'" in done.stderr

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import time
 import weakref
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -17,7 +18,7 @@ from transformers import BertConfig, ViTConfig, ViTForImageClassification, ViTIm
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.extraction import Preprocessing, image_batches, open_source, stream_relative
-from aft_lens.extraction.adapters import torchvision_vit
+from aft_lens.extraction.adapters import hub, torchvision_vit
 from aft_lens.models import create_model
 from app.cli import main
 
@@ -180,12 +181,25 @@ def test_torchvision_without_a_network(offline, monkeypatch):
         ("timm:resnet18", {"pretrained": False, "grid": (3, 3)}, "has no patches"),
         ("timm:resnet18", {"pretrained": False}, "looked for one of .*; found ResNet with no attention"),
         ("hf:./nowhere", {}, "there is no folder"),
+        ("hf:data/models/dinov2-small", {}, "no folder data/models/dinov2-small, and the Hub's names are NAME or ORG/"),
         ("nowhere", {}, "aft-lens list"),
     ],
 )
 def test_errors_name_what_fits(source, options, words):
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         open_source(source, **options)
+
+
+@pytest.mark.parametrize("source", ["hf:data/dinov2-small", "timm:deit_tiny_patch16_224"])
+def test_a_hub_that_does_not_answer_is_asked_once(source, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "get_session", lambda: SimpleNamespace(head=lambda *_, timeout: asked.append(1 / 0)))
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it tries again"))
+    words = "there is no folder data/dinov2-small here" if source.startswith("hf") else "timm:local-dir:PATH"
+    with pytest.raises(FileNotFoundError, match=f"could not be fetched .*{words}"):
+        open_source(source)
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_a_missing_library_names_its_extra(monkeypatch, capsys):

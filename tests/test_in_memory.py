@@ -1,5 +1,8 @@
 """ViTs that are held in memory, and AFT-conv where their attention stood."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import timm
 import torch
@@ -9,7 +12,12 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from aft_lens.extraction import as_reader, edit
 from aft_lens.layers.mixers.aft_conv import AFTConv
+from aft_lens.layers.position_bias import Indexed
 from analyses.attention import attention_maps
+from analyses.bias import position_bias_maps
+from analyses.explain.causal import outcome
+from analyses.keys import key_maps
+from analyses.pruning import prune_to_indexing
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -69,10 +77,87 @@ def test_what_has_no_adapter_is_refused():
         as_reader(alexnet())
 
 
-def test_aft_conv_stands_in_for_attention():
+def aft_timm():
+    """A timm ViT with AFT-conv where its attention stood."""
     model = timm_vit(class_token=False, global_pool="avg")
     for block in model.blocks:
         block.attn = AFTConv(32, 4, window_size=3)
+        torch.nn.init.normal_(block.attn.position_bias.gamma)
+    return model.eval()
+
+
+def test_maps_and_edits_of_aft_conv_inside_another_model():
+    model = aft_timm()
+    maps = position_bias_maps(model)
+    assert maps.maps.shape == (2, 4, 3, 3)
+    w = model.blocks[1].attn.position_bias.dense()
+    np.testing.assert_allclose(maps.maps[1], torch.expm1(w).detach(), rtol=1e-5)
+    share = torch.cat([w.detach().flatten(1), torch.zeros(4, 16 - 9)], 1).softmax(-1)  # of the grid's 4 x 4 sources
+    np.testing.assert_allclose(maps.moved[1], (share - 1 / 16).abs().sum(-1) / 2, rtol=1e-4)
+    assert key_maps(model, IMAGES[0]).maps.shape == (2, 4, 4, 4)
+    plain = model(IMAGES)
+    with edit(model, 1, 2, bias=0) as before:
+        assert torch.equal(before, w[2])
+        assert not position_bias_maps(model).maps[1, 2].any()
+        assert not torch.equal(model(IMAGES), plain)
+    assert torch.equal(model(IMAGES), plain)
+    with edit(model, 0, 1, key=0):
+        assert not torch.equal(model(IMAGES), plain)
+
+
+def test_kept_offsets_inside_another_model_are_laid_out():
+    model = aft_timm()
+    model.blocks[1].attn.position_bias = Indexed(torch.full((4, 1), 2.0), torch.tensor([[[0, 1]]]).expand(4, 1, 2))
+    maps = position_bias_maps(model).maps
+    assert maps[1, 0].nonzero()[0].tolist() == [1]
+    assert maps[1, 0].nonzero()[1].tolist() == [2]
+    model.blocks[1].attn = AFTConv(32, 4, window_size=5)
+    with pytest.raises(ValueError, match="same heads and window to be read together"):
+        position_bias_maps(model)
+
+
+def test_what_is_not_done_inside_another_model_says_so():
+    model, batch = aft_timm(), (IMAGES, torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match=r"needs a model of aft_lens\.load .* 2 AFT-conv layers are read by"):
+        prune_to_indexing(model, [batch])
+    for call in (lambda: attention_maps(model, IMAGES), lambda: edit(model, 0, 0, attention=0).__enter__()):
+        with pytest.raises(ValueError, match=r"AFT-conv in 2 layers, which have no attention.*bias_maps\(model\)"):
+            call()
+    with pytest.raises(ValueError, match=r"\(VisionTransformer\) has no position biases; aft_lens\.attention_maps"):
+        position_bias_maps(timm_vit())
+    with pytest.raises(ValueError, match="the model has none; give attention"):
+        edit(timm_vit(), 0, 0, bias=0).__enter__()
+
+
+@pytest.mark.parametrize("given", ["digits-conv", Path("digits-conv")])
+def test_a_name_in_a_model_s_place_says_how_to_load_it(given):
+    for call in (
+        position_bias_maps, as_reader, lambda it: attention_maps(it, IMAGES), lambda it: key_maps(it, IMAGES[0]),
+        lambda it: prune_to_indexing(it, []), lambda it: edit(it, 0, 0, bias=0).__enter__(),
+        lambda it: outcome(it, []),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"a model is needed, got 'digits-conv'; aft_lens\.load\('digits-conv'\)"):
+            call(given)
+
+
+def test_attention_takes_a_tensor_as_well_as_batches():
+    model = timm_vit()
+    found = [attention_maps(model, given) for given in (IMAGES, [IMAGES], [(IMAGES, torch.zeros(3))])]
+    assert all(np.array_equal(found[0].maps, other.maps) for other in found)
+    for given, words in (
+        (IMAGES[0], r"images of 3 channels, b x 3 x rows x columns.*got shape \(3, 32, 32\); .* takes 32 x 32 pixels"),
+        (IMAGES[:, :1], r"got shape \(3, 1, 32, 32\)"),
+        (torch.zeros(1, 3, 16, 16), r"images of 32 x 32 pixels, which timm:vit_tiny_patch16_224 takes, got 16 x 16"),
+        ("digits", "batches must be a tensor of images .* got str; aft_lens.image_batches"),
+        ([{"image": IMAGES}], "got dict"),
+        ([], "at least one image"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            attention_maps(model, given)
+
+
+def test_aft_conv_stands_in_for_attention():
+    model = aft_timm()
     model(IMAGES).sum().backward()
     assert all(parameter.grad is not None for parameter in model.blocks.parameters())
     layer = model.blocks[0].attn

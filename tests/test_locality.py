@@ -176,9 +176,10 @@ def test_full_is_averaged_by_offset():
 def test_the_command_measures_every_kind(tmp_path, capsys, monkeypatch):
     vit, conv = saved(tmp_path, "vit_digits"), saved(tmp_path, "aft_conv_digits", position_bias="single")
     out = tmp_path / "out"
-    line = ["locality", str(vit), str(conv), "--images", "8", "--resamples", "5", "--out", str(out)]
+    line = ["locality", str(vit), str(conv), "--images", "8", "--resamples", "5", "--definitions", "--out", str(out)]
     assert main(line) == 0
     printed = capsys.readouterr().out
+    assert printed.index("means over all heads") < printed.index("frame 15 x 15") < printed.index("scaled to sum 1")
     for metric in METRICS:
         assert f"{metric.name} ({metric.unit}): {metric.definition}" in printed
     record = json.loads((out / "locality.json").read_text())

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aft_lens.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from aft_lens.checkpoint import SHIPPED, list_checkpoints, load_checkpoint, save_checkpoint
 from aft_lens.layers.position_bias import Factorized, Indexed, Reparameterized, SinglePosition
 from aft_lens.models import VisionModel, create_model, list_models, model_config
 
@@ -166,8 +166,21 @@ def test_loading_names_what_differs(tmp_path):
     (path / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="damaged"):
         load_checkpoint(path)
-    with pytest.raises(FileNotFoundError, match="aft-lens list"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint '.*absent'\. .*digits-vit.*aft-lens list"):
         load_checkpoint(tmp_path / "absent")
+
+
+def test_trained_models_are_found_by_name_and_a_wrong_name_names_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = create_model("aft_conv_digits", depth=1)
+    save_checkpoint(tmp_path / "runs" / "mine", model, data={}, recipe={}, seed=0, metrics=[])
+    assert load_checkpoint("mine").model.config.depth == 1
+    assert load_checkpoint("digits-conv").path.parent == SHIPPED
+    for wrong, near in (("digits-entropi", "digits-entropy"), ("mien", "mine")):
+        with pytest.raises(FileNotFoundError, match=f"there is no checkpoint '{wrong}'; did you mean {near}[?]"):
+            load_checkpoint(wrong)
+    with pytest.raises(FileNotFoundError, match=r"here: digits-conv, .*mine.* are given by their folder"):
+        load_checkpoint("nope")
 
 
 def test_a_killed_save_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from aft_lens.models import ModelConfig, create_model
 from aft_lens.progress import PATIENCE, Passes
 from aft_lens.training import DataRecipe, OptimRecipe, Recipe, SparsityRecipe, TrainerRecipe, TrainingStopped
 from analyses.command import _parser
+from analyses.provenance import PUBLISHED, results_from
 from app.cli import main
 from app.commands import COMMANDS, command_module
 from app.train import train_parser
@@ -105,6 +107,45 @@ def test_a_mistyped_option_is_named_in_a_line_with_the_nearest(words, said, caps
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--drop-heads", "--drop_heads"])
+def test_options_take_dashes_and_underscores_and_show_dashes(option):
+    parser = _parser(command_module("prune").command, "aft-lens prune", True)
+    assert parser.parse_args(["x", option, "0.5"]).drop_heads == 0.5
+    printed = parser.format_help()
+    assert "--drop-heads DROP_HEADS" in printed
+    assert "--drop_heads" not in printed
+    for word in ("--model.embed-dim", "--model.embed_dim"):
+        assert train_parser().parse_args([word, "48"]).model.embed_dim == 48
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("train", "list")])
+def test_help_has_types_in_words_and_says_that_names_are_taken(name):
+    parser = _parser(command_module(name).command, f"aft-lens {name}", True)
+    printed = parser.format_help()
+    for word in ("<class", "null", "{true,yes", str(Path.cwd())):
+        assert word not in printed or (name, word) == ("demo", str(Path.cwd()))  # the folder that ships
+    for action in parser._actions:
+        if action.dest in ("checkpoint", "checkpoints", "source", "sources", "first"):
+            said = re.sub(r"\s+", " ", action.help)
+            assert (
+                re.search("names? of (one|those) that ships? or (was|were) trained", said) or "those that ship" in said
+            )
+
+
+def test_train_s_help_begins_with_two_examples_that_parse():
+    lines = train_parser().format_help().splitlines()[:2]
+    assert lines[0].startswith("usage: aft-lens train --recipe digits-single")
+    assert lines[1].split()[:2] == ["aft-lens", "train"]
+    for line in lines:
+        words = line.removeprefix("usage: ").removesuffix("[OPTIONS]").split()[4:]  # without the recipe's name
+        train_parser().parse_args(words)
+
+
+def test_figures_go_where_one_stands_unless_that_is_the_source(tmp_path):
+    assert results_from(tmp_path) == Path("results")
+    assert results_from(PUBLISHED.parents[1]) == results_from(PUBLISHED) == PUBLISHED
 
 
 def test_a_mistyped_field_of_a_file_is_named_too(tmp_path, capsys):
@@ -202,9 +243,12 @@ def test_bars_appear_for_what_takes_long_alone(capfd):
     assert (len(passes), passes[0]) == (3, 1)
     assert capfd.readouterr().err == ""
     code = (
-        "import time; from aft_lens import progress as p; p.PATIENCE = 0.1\n"
+        "import sys, time; from aft_lens import progress as p; p.PATIENCE = 0.1\n"
+        "for _ in p.progress(range(5), 'file'): time.sleep(0.15)\n"
+        "sys.stderr.isatty = lambda: True\n"
         "for _ in p.progress(range(5), 'slow'): time.sleep(0.15)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "slow:" in done.stderr
+    assert "file:" not in done.stderr, "a bar in a file is many lines of nothing"
     assert PATIENCE == 3

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,8 +26,9 @@ from analyses.pruning import (
     select,
 )
 from analyses.pruning.cutting.compact import conv_mixers, dense_biases, layer_forms
-from analyses.pruning.measuring.cost import operations
-from analyses.pruning.measuring.rung import AGREEMENT, check_agreement
+from analyses.pruning.measuring.cost import Latency, operations, predict, unsure
+from analyses.pruning.measuring.ladder import LOGITS
+from analyses.pruning.measuring.rung import AGREEMENT, check_agreement, masked_twin
 
 
 @pytest.fixture
@@ -210,7 +212,31 @@ def test_ladder_saves_itself(batches, tmp_path):
     record = json.loads(paths[0].read_text())
     assert record["max_abs_logit_difference"] <= AGREEMENT
     assert [row["name"] for row in record["rungs"]] == ["parent", "masked", "indexed"]
-    assert "max |Δlogit|" in ladder.table().columns
+
+
+def test_a_ladder_says_what_cutting_changed_apart_from_parity(batches):
+    ladder = prune_to_indexing(trained_like(), batches, 1, seconds=0.0)
+    table = {row["rung"]: row for row in ladder.table().mappings()}
+    parent, masked = LOGITS
+    assert [table["parent"][name] for name in LOGITS] == ["–", "–"]
+    assert table["masked"][masked] == "–"
+    logits = [predict(model, batches)[0] for model in (trained_like(), masked_twin(ladder.model))]
+    change = float((logits[0] - logits[1]).abs().max())
+    assert change > 100 * AGREEMENT
+    assert ladder.rows[1].logit_change == pytest.approx(change, rel=1e-3)
+    assert table["masked"][parent] == table["indexed"][parent] == f"{change:.1e}"
+    assert float(table["indexed"][masked]) <= AGREEMENT
+
+
+def test_latency_is_the_median_and_says_when_it_cannot_tell():
+    parent = Latency("cpu", 64, 441.0, 577.0, 22.0, 9, low_ms=20.0, high_ms=26.0)
+    near, far = replace(parent, median_ms=19.0), replace(parent, median_ms=12.0)
+    assert str(parent) == "22.00 [20.00, 26.00]"
+    words = unsure(("parent", "indexed"), parent, near)
+    assert "parent and indexed: the times' spread (quartiles 6.00 ms apart) exceeds their difference (3.00 ms)" in words
+    assert unsure(("parent", "indexed"), parent, far) == ""
+    old = Latency(**{"device": "cpu", "batch": 64, "mean_ms": 5.0, "sd_ms": 1.0, "median_ms": 4.0, "repeats": 5})
+    assert str(old) == "4.00", "records from before the quartiles stay readable"
 
 
 @pytest.mark.parametrize("keep", [0, 1, 3, 20])

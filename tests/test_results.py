@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from aft_lens.data import load_data
 from aft_lens.extraction import AFTReader, PositionMap, Preprocessing, as_reader
@@ -26,6 +27,8 @@ from analyses.explain import explain, plan_for
 from analyses.keys import key_maps
 from analyses.locality import Locality
 from analyses.locality.metrics import head_locality
+from analyses.maps.head_maps import HeadMaps
+from analyses.maps.picture import draw, size
 from analyses.match import Match
 from analyses.match.atlas import atlas
 from analyses.match.heads import common_frame, shaped_heads
@@ -111,6 +114,22 @@ def test_a_result_shows_itself(kind, tmp_path):
     kept = json.loads(paths[0].read_text())
     assert kept == {"command": shlex.join(["aft-lens", kind, "--out", "a folder"]), **record}
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("layers", [1, 2, 6])
+@pytest.mark.parametrize("far", [0.0, 1e6])
+def test_a_colour_bar_s_label_is_within_the_figure(layers, far):
+    maps = torch.randn(layers, 8, 7, 7).numpy()
+    maps[0, 0, 0, 0] = far
+    shown = HeadMaps(maps, "exp(w) − 1", by_offset=True, label="model")
+    figure = Figure(figsize=size(shown), layout="constrained")
+    draw(shown, figure, "Position biases")
+    figure.draw_without_rendering()
+    label = figure.axes[-1].yaxis.label
+    assert ("own scale" in label.get_text()) == (far > 0)
+    found, whole = label.get_window_extent(), figure.bbox
+    assert whole.x0 <= found.x0 < found.x1 <= whole.x1
+    assert whole.y0 <= found.y0 < found.y1 <= whole.y1
 
 
 def test_analyses_leave_a_notebooks_backend_alone():

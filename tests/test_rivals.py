@@ -18,7 +18,8 @@ from aft_lens.layers.mixers.linear_attention import (
 from aft_lens.layers.mixers.reformer import Reformer
 from aft_lens.layers.mixers.sparse_attention import SparseAttention, local2d_mask, sparse_attention, strided_mask
 from aft_lens.layers.mixers.synthesizer import Synthesizer
-from aft_lens.models import create_model, resnet50
+from aft_lens.models import create_model
+from aft_lens.models.resnet import resnet50
 
 
 def draw(*shape, seed=0):

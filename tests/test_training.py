@@ -1,7 +1,10 @@
 """Training: what is written, resuming to the same weights, Eq. 9, schedules, and errors before any work."""
 
+import io
+import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning_advice import LIGHTNING_ADVICE
 
 from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
@@ -30,6 +34,9 @@ from aft_lens.training import (
     train,
 )
 from aft_lens.training.classifier import Classifier
+from aft_lens.training.epoch_lines import EpochLines
+from aft_lens.training.gumbel_health import HardeningWarning
+from aft_lens.training.quiet import quiet_lightning
 from aft_lens.training.resuming import resume_files
 from aft_lens.training.run import state_folder
 from aft_lens.training.sparsity import bias_entropy, scheduled_temperature
@@ -258,3 +265,39 @@ def test_gradients_are_clipped_before_a_step_that_does_not_scale_them(scaler, fu
         classifier.configure_gradient_clipping(optimizer, clip)
         norm = torch.stack([parameter.grad.norm() for parameter in parameters]).norm()
         torch.testing.assert_close(float(norm), float(expected), rtol=1e-4, atol=0)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_a_terminal_sees_a_bar_and_a_pipe_a_line_an_epoch(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream())
+    numbers = {"train_loss": torch.tensor(0.5), "val_accuracy": torch.tensor(0.25), "gumbel/gap": torch.tensor(1.0)}
+    trainer = SimpleNamespace(
+        is_global_zero=True, num_training_batches=2, current_epoch=2, max_epochs=20, callback_metrics=numbers
+    )
+    lines = EpochLines()
+    lines.on_train_epoch_start(trainer, None)
+    lines.on_train_batch_end(trainer, None)
+    lines.on_train_epoch_end(trainer, None)
+    told = sys.stderr.getvalue()
+    line = r"epoch  3/20  train_loss 0\.5000  val_accuracy 0\.2500  \d\.\d s\n"
+    assert re.search(line, told)
+    assert ("1/2" in told or "0/2" in told) == (stream is Terminal)
+    assert stream is Terminal or re.fullmatch(line, told)
+
+
+def test_lightning_is_quiet_only_inside_and_our_own_warnings_pass(caplog):
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with quiet_lightning():
+        with pytest.warns(HardeningWarning, match="ours"):
+            rank_zero_warn("ours", category=HardeningWarning)
+        log.info("advice")
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+        log.info("outside")
+    assert [record.message for record in caplog.records] == ["outside"]

@@ -7,15 +7,20 @@ import io
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from aft_lens.errors import InputError
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision.transforms.v2 import functional as F
+else:
+    F = later("torchvision.transforms.v2.functional")
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is decoded, by content: of files and of bytes alike."""
@@ -143,7 +148,7 @@ def fit(
     size / crop and the middle cut out (an oblong `size` is resized by both sides). 1 squeezes the whole picture to
     `size`. `interpolation` is a value of torchvision's `InterpolationMode`; `invert` as in `flatten`.
     """
-    pixels, mode = to_pixels(image, channels, invert=invert), InterpolationMode(interpolation)
+    pixels, mode = to_pixels(image, channels, invert=invert), F.InterpolationMode(interpolation)
     if crop == 1:
         return F.resize(pixels, list(size), mode, antialias=True)
     sides = [int(side / crop + 1e-6) for side in size]  # 1e-6: 252 / 0.9 is 280

@@ -2,15 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchvision.transforms import v2
 
 from aft_lens.data.source import UNCOUNTED, DataSource, Images, share_size
 from aft_lens.data.transforms import CROP_AREA, CROP_RATIO
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
+else:
+    v2 = later("torchvision.transforms.v2")
 
 TRIES = 10
 """Crops that are drawn for an image, to take the first that fits."""

@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torchvision.transforms.v2.functional import to_pil_image
 
 from aft_lens.data.image import read_image, to_pixels
 from aft_lens.data.source import UNCOUNTED, DataSource, Images
 from aft_lens.data.transforms import eval_transform
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision.transforms.v2 import functional as F
+else:
+    F = later("torchvision.transforms.v2.functional")
 
 FOLDER = "samples"
 """Of a checkpoint folder, where the images are."""
@@ -23,7 +28,7 @@ def save_samples(data: DataSource, checkpoint: Path) -> None:
     folder = checkpoint / FOLDER
     folder.mkdir(exist_ok=True)
     for i in range(min(SAMPLES, len(data.test))):
-        to_pil_image(data.test.images[i]).save(folder / f"{i:02d}-{int(data.test.labels[i])}.png")
+        F.to_pil_image(data.test.images[i]).save(folder / f"{i:02d}-{int(data.test.labels[i])}.png")
 
 
 def load_samples(record: Mapping[str, Any], checkpoint: Path) -> DataSource:

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torchvision.transforms import v2
 
 from aft_lens.data.image import fit, to_pixels
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
+else:
+    v2 = later("torchvision.transforms.v2")
 
 CENTRE = 0.875
 """ImageNet's centre crop: its side as a fraction of the resized picture's shorter side."""
@@ -18,7 +23,7 @@ CROP_AREA, CROP_RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
 
 def train_transform(
     augment: str, img_size: int, mean: Sequence[float], std: Sequence[float], *, crop: bool = False
-) -> v2.Transform:
+) -> "v2.Transform":
     """Image to normalised float tensor `c y x` with random changes of what `eval_transform` shows of it.
 
     "shift" moves by up to 1/8 of the side; "affine" also rotates, scales and shears; "flip-crop" pads by 1/8, crops and
@@ -49,7 +54,7 @@ def train_transform(
     return v2.Compose([*steps, v2.Normalize(list(mean), list(std)), *after])
 
 
-def eval_transform(img_size: int, mean: Sequence[float], std: Sequence[float], *, crop: bool = False) -> v2.Transform:
+def eval_transform(img_size: int, mean: Sequence[float], std: Sequence[float], *, crop: bool = False) -> "v2.Transform":
     """Picture to normalised float tensor `c y x`: squeezed to a square, or with `crop` ImageNet's centre crop."""
     return fit_transform((img_size, img_size), mean, std, crop=CENTRE if crop else 1.0)
 
@@ -61,13 +66,13 @@ def fit_transform(
     *,
     crop: float = 1.0,
     interpolation: str = "bilinear",
-) -> v2.Transform:
+) -> "v2.Transform":
     """Picture (PIL, or uint8 `c y x`) to normalised float `c y x` with the channels of `mean`; the rest as in `fit`."""
     fitted = partial(fit, size=size, channels=len(mean), crop=crop, interpolation=interpolation)
     return v2.Compose([fitted, v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
 
 
-def batch_transform(num_classes: int, mixup: float, cutmix: float) -> v2.Transform | None:
+def batch_transform(num_classes: int, mixup: float, cutmix: float) -> "v2.Transform | None":
     """Mixup and CutMix with the given Beta parameters, one of them a batch; None where both are 0."""
     choices: list[v2.Transform] = []
     if mixup > 0:

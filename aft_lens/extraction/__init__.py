@@ -8,13 +8,14 @@ from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.positions import PositionMap, open_positions
 from aft_lens.extraction.preprocessing import Preprocessing, drawn_words, image_batches
 from aft_lens.extraction.reader import AttentionReader, spread
-from aft_lens.extraction.relative import RelativeSums, relative_attention, stream_relative
+from aft_lens.extraction.relative import ImageBatches, RelativeSums, relative_attention, stream_relative
 from aft_lens.extraction.request import Request
 from aft_lens.extraction.sources import as_reader, open_source
 
 __all__ = [
     "AFTReader",
     "AttentionReader",
+    "ImageBatches",
     "OwnReader",
     "PositionMap",
     "Preprocessing",

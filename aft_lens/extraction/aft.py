@@ -31,7 +31,7 @@ class AFTReader(AttentionReader):
     ) -> None:
         layers = [block.get_submodule("mixer") for block in model.blocks]
         if not all(isinstance(layer, AFTConv) for layer in layers):
-            raise ValueError(f"model {source} must be an AFT-conv, it mixes with {model.config.mixer}")
+            raise ValueError(f"{source} must be an AFT-conv, it mixes with {model.config.mixer}")
         side, size = model.config.grid_size, model.config.img_size
         super().__init__(
             source,

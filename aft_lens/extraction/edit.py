@@ -11,7 +11,7 @@ from aft_lens.extraction.aft import AFTReader
 from aft_lens.extraction.reader import AttentionReader
 from aft_lens.extraction.sources import as_reader
 from aft_lens.layers.mixers.aft_conv import AFTConv
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, as_model, conv_layers
 
 Value = float | Tensor | Callable[[Tensor], Tensor]
 """What a head's tensor becomes: a number everywhere, a tensor that broadcasts to it, or a function of what it was."""
@@ -33,20 +33,23 @@ def edit(
 
     `bias` is w of an AFT-conv's head on its window, `y x` (`k` where it is indexed): it is set in the weights, so that
     a checkpoint saved inside the block has it; the other heads keep theirs to the bit. `key` is what an AFT-conv's head
-    adds to w for each image, `b *grid`. `attention` are the weights of any ViT's head, or an AFT-conv's written out,
-    `b t s` with the class token first. Several may be given. The block's value is the head's w before, None unless
-    `bias` is given. Raises ValueError on a head that is not there, on a part that the model has not, and on a value
-    that does not fit.
+    adds to w for each image, `b *grid`. Both work for AFT-conv layers inside any model, `layer` counting them in the
+    order of its modules. `attention` are the weights of any ViT's head, or an AFT-conv's written out, `b t s` with the
+    class token first. Several may be given.
+
+    The block's value is no handle of the edit: it is the head's w before, to compare with or to build on, None unless
+    `bias` is given. The edited thing is `model` itself: `with edit(model, 0, 3, bias=0) as before: model(images)`.
+    Raises ValueError on a head that is not there, on a part that the model has not, and on a value that does not fit.
     """
     if bias is None and key is None and attention is None:
         raise ValueError("edit needs bias, key or attention, got none of them; bias=0 takes a head's bias away")
-    inner: Any = model.model if isinstance(model, AttentionReader) else model
+    inner = model.model if isinstance(model, AttentionReader) else as_model(model)
     before = None
     with ExitStack() as stack:
         if bias is not None or key is not None:
             mixer = _conv(inner, layer, head)
             if bias is not None:
-                before = stack.enter_context(_biased(mixer, head, bias, inner.config.window_size))
+                before = stack.enter_context(_biased(mixer, head, bias))
             if key is not None:
                 stack.callback(mixer.hook_key.register_forward_hook(_keyed(head, key)).remove)
         if attention is not None:
@@ -54,15 +57,14 @@ def edit(
         yield before
 
 
-def _conv(model: Any, layer: int, head: int) -> AFTConv:
-    """The AFT-conv of a layer; ValueError where there is none, or no such head."""
-    if not isinstance(model, VisionModel) or model.config.traits.weights != "offset":
-        raise ValueError("bias and key are an AFT-conv's, and the model is none; give attention to edit a ViT")
-    _check("layer", layer, len(model.blocks))
-    mixer = model.blocks[layer].get_submodule("mixer")
-    assert isinstance(mixer, AFTConv)
-    _check("head", head, mixer.num_heads)
-    return mixer
+def _conv(model: nn.Module, layer: int, head: int) -> AFTConv:
+    """An AFT-conv layer by its number; ValueError where there is none, or no such head."""
+    layers = conv_layers(model)
+    if not layers:
+        raise ValueError("bias and key are an AFT-conv's, and the model has none; give attention to edit a ViT")
+    _check("layer", layer, len(layers))
+    _check("head", head, layers[layer].num_heads)
+    return layers[layer]
 
 
 def _reader(model: nn.Module | AttentionReader) -> AttentionReader:
@@ -78,13 +80,13 @@ def _check(name: str, number: int, count: int) -> None:
 
 
 @contextmanager
-def _biased(mixer: AFTConv, head: int, value: Value, window: int) -> Iterator[Tensor]:
+def _biased(mixer: AFTConv, head: int, value: Value) -> Iterator[Tensor]:
     """Set a head's w in the weights; its w before is the block's value."""
     place: Any = mixer.position_bias
     kept = {name: tensor.clone() for name, tensor in place.state_dict().items()}
     try:
         with torch.no_grad():
-            w = (place.dense((window, window)) if place.keep is None else place()).clone()
+            w = (place.dense() if place.keep is None else place()).clone()
             before = w[head].clone()
             w[head] = wanted = _replaced("bias", value, before)
             if place.keep is None:
@@ -94,7 +96,7 @@ def _biased(mixer: AFTConv, head: int, value: Value, window: int) -> Iterator[Te
             for name, parameter in place.named_parameters():
                 others = torch.arange(len(parameter), device=parameter.device) != head
                 parameter[others] = kept[name][others]
-            found = (place.dense((window, window)) if place.keep is None else place())[head]
+            found = (place.dense() if place.keep is None else place())[head]
             if not torch.allclose(found, wanted, rtol=CLOSE, atol=CLOSE):
                 raise ValueError(
                     f"bias must be a map that {type(place).__name__} can be, got one that it would be by "

@@ -32,8 +32,8 @@ class OwnReader(AttentionReader):
         layers = [block.get_submodule("mixer") for block in model.blocks]
         if not all(isinstance(layer, Attention) for layer in layers):
             raise ValueError(
-                f"model {source} mixes with {model.config.mixer}, which has no attention weights; use `aft-lens bias` "
-                "or `aft-lens keys` for it, or give a ViT"
+                f"{source} mixes with {model.config.mixer}, which has no attention weights; read it by "
+                "aft_lens.bias_maps and key_maps (`aft-lens bias`, `aft-lens keys`), or give a ViT"
             )
         trained = (model.config.grid_size, model.config.grid_size)
         grid = grid or trained

@@ -4,14 +4,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision.transforms import v2
 
 from aft_lens.data import CENTRE, fit_transform, is_cropped, load_data, representative
 from aft_lens.data.source import DRAW_SEED, Images, Transformed
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
+else:
+    v2 = later("torchvision.transforms.v2")
 
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic")
 """How pixels can be resized: torchvision's modes for tensors."""
@@ -61,7 +66,7 @@ class Preprocessing:
         crop = CENTRE if is_cropped(record["name"]) else 1.0
         return cls(size or (side, side), tuple(record["mean"]), tuple(record["std"]), crop=crop)
 
-    def transform(self, *, crop: bool = True) -> v2.Transform:
+    def transform(self, *, crop: bool = True) -> "v2.Transform":
         """Picture (PIL, or uint8 `c y x`) to normalised float `c y x`; `crop=False` squeezes the whole image instead.
 
         A grey image is repeated to three channels, a coloured one becomes its luma for a model of one channel.

@@ -47,7 +47,7 @@ class AttentionReader(ABC):
         trained_grid: tuple[int, int] | None = None,
     ) -> None:
         if not layers:
-            raise ValueError(f"model {source}: no attention layers were found")
+            raise ValueError(f"{source}: no attention layers were found")
         self.source = source
         self.model = model
         self.layers = list(layers)

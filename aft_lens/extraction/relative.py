@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from aft_lens.extraction.offsets import fold_offsets, targets_per_offset
 from aft_lens.extraction.reader import AttentionReader
 from aft_lens.extraction.sources import as_reader
 
+ImageBatches = Tensor | Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
+"""Images `b c y x` as a model takes them: one tensor, or batches that are tensors or start with one."""
 VERIFIED_IMAGES = 2
 """Images of the first batch on which the extraction is checked against the model's own outputs."""
 
@@ -53,7 +56,7 @@ class RelativeSums:
 @torch.no_grad()
 def stream_relative(
     model: nn.Module | AttentionReader,
-    batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
+    batches: ImageBatches,
     *,
     resamples: int = 0,
     seed: int = 0,
@@ -61,13 +64,16 @@ def stream_relative(
 ) -> RelativeSums:
     """Sum a ViT's attention by offset over batches of images, in memory that does not grow with their number.
 
-    A batch is a tensor `b c y x`, or a tuple that starts with one. Class and other prefix tokens are dropped as
-    targets and as sources. Every batch is folded to offsets at once, layer by layer, as its weights come by; the
-    extraction is verified on the first images (see `AttentionReader.verify`). With `resamples`, that many Poisson
-    bootstrap samples of the images are summed along. The model runs in evaluation mode and is put back after.
-    Raises ValueError on an empty `batches`, and RuntimeError if a layer's weights never came or fail verification.
+    `batches` are images as the model takes them, sized and normalised: one tensor `b c y x`, or an iterable of such
+    tensors or of tuples that start with one, as loaders of (images, labels) give (see `image_batches`). Class and other
+    prefix tokens are dropped as targets and as sources. Every batch is folded to offsets at once, layer by layer, as
+    its weights come by; the extraction is verified on the first images (see `AttentionReader.verify`). With
+    `resamples`, that many Poisson bootstrap samples of the images are summed along. The model runs in evaluation mode
+    and is put back after. Raises ValueError on `batches` that are empty or no such images, and RuntimeError if a
+    layer's weights never came or fail verification.
     """
     reader = as_reader(model)
+    batches = _listed(batches)
     depth, (rows, columns) = len(reader.layers), reader.grid
     shape = (depth, reader.num_heads, 2 * rows - 1, 2 * columns - 1)
     total = torch.zeros(shape, dtype=torch.float64)
@@ -94,10 +100,12 @@ def stream_relative(
     reader.model.eval()
     device = next(reader.model.parameters()).device
     try:
-        for number, batch in enumerate(tqdm(batches, "relative attention", disable=not progress, file=sys.stderr)):
-            image = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
+        for number, batch in enumerate(
+            tqdm(batches, "relative attention", disable=None if progress else True, file=sys.stderr)
+        ):
+            image = _images(batch, reader).to(device)
             if number == 0:
-                error = reader.verify(image[:VERIFIED_IMAGES])
+                error = _verified(reader, image[:VERIFIED_IMAGES])
             share = torch.poisson(torch.ones(resamples, len(image)), generator=generator)
             weight += share.sum(1).double()
             images += len(image)
@@ -114,7 +122,7 @@ def stream_relative(
 
 def relative_attention(
     model: nn.Module | AttentionReader,
-    batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
+    batches: ImageBatches,
     *,
     border_corrected: bool = True,
     progress: bool = False,
@@ -125,3 +133,40 @@ def relative_attention(
     border correction (False: the paper's plain average over all targets).
     """
     return stream_relative(model, batches, progress=progress).average(border_corrected=border_corrected)
+
+
+def _listed(batches: Any) -> Iterable[Any]:
+    """The batches of an iterable, or the one that a tensor is; ValueError on anything else."""
+    if isinstance(batches, Tensor):
+        return [batches]
+    if isinstance(batches, str) or not isinstance(batches, Iterable):
+        raise ValueError(
+            f"batches must be a tensor of images b x c x y x x, or an iterable of such, got {type(batches).__name__}; "
+            "aft_lens.image_batches(reader.preprocessing, 'digits', images=256) makes them"
+        )
+    return batches
+
+
+def _images(batch: Any, reader: AttentionReader) -> Tensor:
+    """The images of a batch, `b c y x`; ValueError on anything else."""
+    image = batch if isinstance(batch, Tensor) else batch[0] if isinstance(batch, tuple | list) and batch else None
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != reader.in_chans or not len(image):
+        got = f"shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(batch).__name__
+        rows, columns = reader.image_size
+        raise ValueError(
+            f"batches must hold images of {reader.in_chans} channels, b x {reader.in_chans} x rows x columns, or "
+            f"tuples that start with them, got {got}; {reader.source} takes {rows} x {columns} pixels"
+        )
+    return image
+
+
+def _verified(reader: AttentionReader, images: Tensor) -> float:
+    """What `AttentionReader.verify` returns; ValueError where the model does not take images of that size."""
+    try:
+        return reader.verify(images)
+    except AssertionError as error:  # how timm and torchvision refuse a size
+        rows, columns = reader.image_size
+        raise ValueError(
+            f"batches must hold images of {rows} x {columns} pixels, which {reader.source} takes, got "
+            f"{images.shape[2]} x {images.shape[3]} ({error})"
+        ) from error

@@ -12,7 +12,7 @@ from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader
 from aft_lens.extraction.request import Request
-from aft_lens.models import VisionModel
+from aft_lens.models import VisionModel, as_model, conv_layers
 
 
 def open_source(
@@ -59,11 +59,21 @@ def as_reader(model: nn.Module | AttentionReader) -> AttentionReader:
     """A reader of a ViT that is held in memory: ours, timm's, torchvision's, transformers', or another adapter's.
 
     A reader is returned as it is. The model stays as it is: the reader sets hooks while it reads. Raises ValueError on
-    a model that has no attention to read, or whose library has no adapter, and says what was looked for.
+    a model that has no attention to read (AFT-conv layers inside another library's ViT have none), or whose library
+    has no adapter, and says what was looked for.
     """
     if isinstance(model, AttentionReader):
         return model
-    return OwnReader(model) if isinstance(model, VisionModel) else read_model(model)
+    model = as_model(model)
+    if isinstance(model, VisionModel):
+        return OwnReader(model)
+    if count := len(conv_layers(model)):
+        raise ValueError(
+            f"{type(model).__name__} mixes with AFT-conv in {count} layers, which have no attention weights; "
+            "aft_lens.bias_maps(model) and key_maps(model, image) show where they look, edit(bias=) and edit(key=) "
+            "change it"
+        )
+    return read_model(model)
 
 
 def _open_checkpoint(request: Request) -> AttentionReader:

@@ -1,12 +1,18 @@
 """The pre-norm Transformer block around any mixer."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import MLP, StochasticDepth
 
+from aft_lens.later import later
 from aft_lens.layers.hook_point import HookPoint
+
+if TYPE_CHECKING:
+    from torchvision import ops
+else:
+    ops = later("torchvision.ops")
 
 
 class Block(nn.Module):
@@ -17,8 +23,8 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.mixer = mixer
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = MLP(dim, [int(dim * mlp_ratio), dim], activation_layer=nn.GELU, inplace=None)
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.mlp = ops.MLP(dim, [int(dim * mlp_ratio), dim], activation_layer=nn.GELU, inplace=None)
+        self.drop_path = ops.StochasticDepth(drop_path, mode="row")
         self.hook_mixer = HookPoint()
         self.hook_residual = HookPoint()
 

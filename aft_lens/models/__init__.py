@@ -2,9 +2,9 @@
 
 from aft_lens.models.config import ModelConfig
 from aft_lens.models.decoder import Decoder, DecoderConfig, causal_mixers
-from aft_lens.models.layer_biases import biases, directions, position_biases
+from aft_lens.models.given import as_model
+from aft_lens.models.layer_biases import biases, conv_biases, conv_layers, directions, position_biases
 from aft_lens.models.registry import create_model, list_models, model_config
-from aft_lens.models.resnet import resnet50
 from aft_lens.models.vision import VisionModel, seeded_model
 
 __all__ = [
@@ -12,13 +12,15 @@ __all__ = [
     "DecoderConfig",
     "ModelConfig",
     "VisionModel",
+    "as_model",
     "biases",
     "causal_mixers",
+    "conv_biases",
+    "conv_layers",
     "create_model",
     "directions",
     "list_models",
     "model_config",
     "position_biases",
-    "resnet50",
     "seeded_model",
 ]

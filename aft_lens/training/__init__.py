@@ -1,27 +1,58 @@
-"""Recipes, the LightningModule, sparsity in training, evaluation."""
+"""Recipes, the LightningModule, sparsity in training, evaluation; Lightning is imported by what trains alone."""
 
-from aft_lens.training.classifier import compile_blocks
-from aft_lens.training.evaluate import Evaluation, evaluate
-from aft_lens.training.quiet import quiet_lightning
-from aft_lens.training.recipe import (
-    DataRecipe,
-    OptimRecipe,
-    Recipe,
-    SparsityRecipe,
-    TrainerRecipe,
-    fits_cuda_graphs,
-)
-from aft_lens.training.recipe_file import (
-    add_recipe,
-    fitted,
-    list_recipes,
-    parse_recipe,
-    read_recipe,
-    recipe_of,
-    recipe_path,
-)
-from aft_lens.training.run import TrainingStopped, recipe_data, train
-from aft_lens.training.start import start_model
+from typing import TYPE_CHECKING
+
+from aft_lens.later import names_of
+
+if TYPE_CHECKING:
+    from aft_lens.training.classifier import compile_blocks
+    from aft_lens.training.evaluation import Evaluation, evaluate
+    from aft_lens.training.recipe import (
+        DataRecipe,
+        OptimRecipe,
+        Recipe,
+        SparsityRecipe,
+        TrainerRecipe,
+        fits_cuda_graphs,
+    )
+    from aft_lens.training.recipe_file import (
+        add_recipe,
+        fitted,
+        list_recipes,
+        parse_recipe,
+        read_recipe,
+        recipe_of,
+        recipe_path,
+    )
+    from aft_lens.training.run import TrainingStopped, first_process, recipe_data, remove_run, train
+    from aft_lens.training.start import start_model
+
+PLACES = {
+    "DataRecipe": "recipe",
+    "Evaluation": "evaluation",
+    "OptimRecipe": "recipe",
+    "Recipe": "recipe",
+    "SparsityRecipe": "recipe",
+    "TrainerRecipe": "recipe",
+    "TrainingStopped": "run",
+    "add_recipe": "recipe_file",
+    "compile_blocks": "classifier",
+    "evaluate": "evaluation",
+    "first_process": "run",
+    "fits_cuda_graphs": "recipe",
+    "fitted": "recipe_file",
+    "list_recipes": "recipe_file",
+    "parse_recipe": "recipe_file",
+    "read_recipe": "recipe_file",
+    "recipe_data": "run",
+    "recipe_of": "recipe_file",
+    "recipe_path": "recipe_file",
+    "remove_run": "run",
+    "start_model": "start",
+    "train": "run",
+}
+"""Each name, and the module that it is imported from when it is first used."""
+__getattr__ = names_of(__name__, PLACES)
 
 __all__ = [
     "DataRecipe",
@@ -34,15 +65,16 @@ __all__ = [
     "add_recipe",
     "compile_blocks",
     "evaluate",
+    "first_process",
     "fits_cuda_graphs",
     "fitted",
     "list_recipes",
     "parse_recipe",
-    "quiet_lightning",
     "read_recipe",
     "recipe_data",
     "recipe_of",
     "recipe_path",
+    "remove_run",
     "start_model",
     "train",
 ]

@@ -1,10 +1,10 @@
 """Training a recipe: loaders, Trainer, logs, resuming."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -16,10 +16,11 @@ from aft_lens.files import locked, recovered
 from aft_lens.models import VisionModel
 from aft_lens.training.checkpointing import Checkpointing
 from aft_lens.training.classifier import Classifier
+from aft_lens.training.epoch_lines import EpochLines
 from aft_lens.training.graphs import CudaGraphs
 from aft_lens.training.gumbel_health import GumbelHealth
 from aft_lens.training.moving_average import MovingAverage
-from aft_lens.training.quiet import without_advice
+from aft_lens.training.quiet import quiet_lightning
 from aft_lens.training.recipe import Recipe
 from aft_lens.training.resuming import ResumeFiles, WholeFiles, resume_file, resume_files
 from aft_lens.training.stopping import StopTogether
@@ -32,6 +33,11 @@ class TrainingStopped(Stopped):
 def state_folder(path: Path) -> Path:
     """Where a run keeps what only itself needs: its resume file and TensorBoard's logs."""
     return path.with_name(f"{path.name}.state")
+
+
+def first_process() -> bool:
+    """Whether this is the first of the processes that train together, or the only one."""
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def remove_run(path: Path) -> None:
@@ -63,7 +69,7 @@ def train(
 
     The first weights are those of `start`, a model of the recipe's shape, or drawn by the recipe's seed; `origin` is
     what the run's card says of them, also where the run is resumed. `data` is the recipe's data set where it is loaded
-    already.
+    already. `progress` prints a line an epoch on stderr, and on a terminal a bar.
 
     `resume` goes on after the last finished epoch of an interrupted run of the same recipe; on the CPU it ends in
     the same weights as a run without a break. It may go on with other devices if batch_size, devices and accumulate
@@ -75,10 +81,8 @@ def train(
     path = Path(path)
     data = recipe_data(recipe) if data is None else data
     _check(recipe, data)
-    if getattr(rank_zero_only, "rank", 0):  # a process that the first one started, which has the lock
-        with without_advice():
-            return _train(recipe, path, data, resume, progress, start, origin)
-    with locked(path, "wait until it ends, or choose another --name"), without_advice():
+    first = first_process()  # which has the lock for the processes that it starts
+    with quiet_lightning(), locked(path, "wait until it ends, or choose another --name") if first else nullcontext():
         return _train(recipe, path, data, resume, progress, start, origin)
 
 
@@ -166,7 +170,7 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, origi
         callbacks.append(MovingAverage(recipe.optim.ema))
     callbacks.append(ResumeFiles(state))
     if progress:
-        callbacks.append(TQDMProgressBar())
+        callbacks.append(EpochLines())
     where = recipe.trainer
     return pl.Trainer(
         max_epochs=where.epochs,
@@ -182,7 +186,7 @@ def _trainer(recipe: Recipe, path: Path, data: DataSource, progress: bool, origi
         logger=TensorBoardLogger(state, name="", version="tensorboard"),
         callbacks=callbacks,
         plugins=[WholeFiles()],
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

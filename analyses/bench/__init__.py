@@ -27,7 +27,8 @@ def command(
         what: "ops" compares the operators on the CPU, "gpu" the kernels and models on one GPU, "multi_gpu" trains on
             as many as there are. "gpu_table" and "multi_gpu_table" print the saved results as Markdown, and draw the
             former's figure anew, without a GPU.
-        out: Folder for the JSON and figures; left out, the published ones in analyses/results.
+        out: Folder for the JSON and figures; if left out results/ below the folder one stands in, in a checkout
+            analyses/results. Tables of what is not measured there are those that are published.
         quick: A small run of every part, to see that it works; its figures are not for publishing.
     """
     module = import_module(f"analyses.bench.{JOBS[what]}")

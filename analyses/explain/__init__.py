@@ -57,7 +57,8 @@ def command(
     """Print how much of each head position explains and what replacing heads costs, and save all with figures.
 
     Args:
-        source: A checkpoint folder (ViT or AFT-conv), timm:NAME, torchvision:NAME or hf:NAME_OR_PATH.
+        source: Folder of a ViT or AFT-conv, the name of one that ships or was trained, timm:NAME, torchvision:NAME or
+            hf:NAME_OR_PATH.
         data: Data set whose training images give maps and test images accuracies; the model's own if left out.
         images: Training images, and test images, at most.
         pretrained: False takes the model's architecture with random weights, as a control.

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from aft_lens.extraction import AFTReader, AttentionReader
+from aft_lens.models import as_model
 from aft_lens.statistics import normal_interval, paired_proportions, wilson
 from analyses.explain.position import HeadPositions
 from analyses.result import Shown, Table
@@ -101,7 +102,7 @@ def outcome(model: AttentionReader | nn.Module, batches: Iterable[tuple[Tensor, 
     reader = model if isinstance(model, AttentionReader) else None
     name = type(model).__name__ if reader is None else reader.source
     run: Any = model if reader is None else reader.logits
-    module: Any = model if reader is None else reader.model
+    module = as_model(model) if reader is None else reader.model
     device = next(module.parameters()).device
     found, given = [], []
     for images, of in batches:

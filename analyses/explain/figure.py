@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
-import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -13,6 +13,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
+
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    import seaborn as sns
+else:
+    sns = later("seaborn")
 
 ANNOTATED = 12
 """Heads a layer up to which cells have their number in them."""

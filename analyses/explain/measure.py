@@ -47,8 +47,8 @@ def explain(
     positions = head_positions(reader, calibration, progress=progress)
     single = len(plan.heads) * (1 + len(plan.edits)) + 1 if plan.single else 0
     bar = tqdm(
-        total=1 + single + len(plan.counts) * len(plan.edits), desc="edits", unit="pass", disable=not progress,
-        file=sys.stderr,
+        total=1 + single + len(plan.counts) * len(plan.edits), desc="edits", unit="pass", file=sys.stderr,
+        disable=None if progress else True,
     )  # fmt: skip
 
     device = next(reader.model.parameters()).device

@@ -126,7 +126,7 @@ def head_positions(
 
     device = next(reader.model.parameters()).device
     images, error = 0, 0.0
-    for batch in tqdm(batches, "attention by offset", disable=not progress, file=sys.stderr):
+    for batch in tqdm(batches, "attention by offset", disable=None if progress else True, file=sys.stderr):
         image = batch[0].to(device)
         if not images:
             error = reader.verify(image[:VERIFIED_IMAGES])

@@ -4,19 +4,25 @@ import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm import tqdm
 
 from aft_lens.extraction import AttentionReader
 from aft_lens.extraction.reader import AttentionSink
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from sklearn import linear_model, model_selection, pipeline, preprocessing
+else:
+    linear_model = later("sklearn.linear_model")
+    model_selection = later("sklearn.model_selection")
+    pipeline = later("sklearn.pipeline")
+    preprocessing = later("sklearn.preprocessing")
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the L2 penalty (scikit-learn's C) that are tried."""
@@ -90,7 +96,7 @@ def fit_probe(
     """
     device = next(reader.model.parameters()).device
     seen, given = [], []
-    for images, labels in tqdm(batches, "features", disable=not progress, file=sys.stderr):
+    for images, labels in tqdm(batches, "features", disable=None if progress else True, file=sys.stderr):
         seen.append(reader.features(images.to(device)).double().cpu())
         given.append(labels)
     features, labels = torch.cat(seen), torch.cat(given)
@@ -100,11 +106,11 @@ def fit_probe(
             f"a probe needs {FOLDS} training images or more of each of two or more classes, got {count.tolist()} of "
             f"{len(labels)} images; raise --probe"
         )
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
+    search = model_selection.GridSearchCV(
+        pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression(max_iter=5000)),
         {"logisticregression__C": PENALTIES},
         scoring="neg_log_loss",
-        cv=StratifiedKFold(FOLDS, shuffle=True, random_state=seed),
+        cv=model_selection.StratifiedKFold(FOLDS, shuffle=True, random_state=seed),
     ).fit(features.numpy(), labels.numpy())
     scaler, regression = (step for _, step in search.best_estimator_.steps)
     weight = torch.from_numpy(regression.coef_ / scaler.scale_)

@@ -136,7 +136,7 @@ def knock_out(
     if by == "head":
         todo += [("zero", layer, head) for layer in range(len(w)) for head in range(len(w[layer]))]
     knocks = []
-    for name, layer, head in tqdm(todo, "knock-outs", file=sys.stderr, leave=False, disable=not progress):
+    for name, layer, head in tqdm(todo, "knock-outs", file=sys.stderr, leave=False, disable=None if progress else True):
         biases = {}
         for number in range(len(w)) if layer is None else [layer]:
             changed = EDITS[name][1](w[number], generator)
@@ -170,7 +170,7 @@ def command(
     """Knock out, shuffle, mirror and shift position biases, keep them near or far alone, and measure what that costs.
 
     Args:
-        checkpoint: A folder with an AFT-conv checkpoint.
+        checkpoint: An AFT-conv's folder, or the name of one that ships or was trained.
         images: Test images; 0 for all.
         by: What is set to w = 0 on its own beside all heads at once: nothing (model), each layer, or each head too.
         data: Data set in place of the checkpoint's own.

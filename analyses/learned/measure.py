@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
-from aft_lens.models import VisionModel, directions
+from aft_lens.later import later
+from aft_lens.models import directions
 from analyses.maps.frame import offsets
 from analyses.result import mean_cell
+
+if TYPE_CHECKING:
+    from scipy import stats
+else:
+    stats = later("scipy.stats")
 
 MOSTLY = 0.5
 """Mean |correlation| with the start from which a map is called its start rather than learned."""
@@ -63,7 +68,7 @@ class Learned:
         }
 
 
-def learned(model: VisionModel, first: Mapping[str, Tensor]) -> Learned | None:
+def learned(model: nn.Module, first: Mapping[str, Tensor]) -> Learned | None:
     """Compare a model's biases with `read_first` of its run; None where the run kept no start or places are frozen."""
     now = directions(model)
     if not first or now.keys() != first.keys():
@@ -81,7 +86,7 @@ def nearness(biases: Sequence[Float[Tensor, "h y x"]]) -> Float[np.ndarray, "lay
     for w in biases:
         near = -np.hypot(*offsets(w.shape[1:])).ravel()
         flat = w.detach().double().cpu().flatten(1).numpy()
-        rows.append([spearmanr(head, near).statistic if head.std() > FLAT else np.nan for head in flat])
+        rows.append([stats.spearmanr(head, near).statistic if head.std() > FLAT else np.nan for head in flat])
     return np.array(rows)
 
 

@@ -19,7 +19,7 @@ from aft_lens.checkpoint import load_checkpoint, read_first, read_metrics
 from aft_lens.data import ResidentBatches, load_data
 from aft_lens.files import write_whole
 from aft_lens.models import position_biases
-from aft_lens.training import evaluate, quiet_lightning, read_recipe, train
+from aft_lens.training import evaluate, read_recipe, train
 from aft_lens.training.run import remove_run, state_folder
 from analyses.cells import Cell, run_cells
 from analyses.command import run_module
@@ -110,8 +110,7 @@ def run(start: Start, root: str, out: Path, accelerator: str) -> Row:
     torch.set_num_threads(1)
     path = out / start.name
     remove_run(path)
-    with quiet_lightning():
-        train(read_recipe("digits-conv", *start.changes(root, accelerator)), path, progress=False)
+    train(read_recipe("digits-conv", *start.changes(root, accelerator)), path, progress=False)
     loaded = load_checkpoint(path)
     found = learned(loaded.model, read_first(path))
     assert found is not None

@@ -52,7 +52,15 @@ class Locality(Result):
         """A row a layer of every source."""
         tables = [layer_table(source) for source in self.sources]
         rows = [[source.name, *row] for source, one in zip(self.sources, tables) for row in one.rows]
-        return Table(["model", *tables[0].columns], rows, definitions(self.radius))
+        return Table(["model", *tables[0].columns], rows)
+
+    def answer(self) -> Table:
+        """What is read first: a row a model, means over all its heads."""
+        rows = [
+            [source.name, *(f"{layer_means(source.values[key]).mean():.{PLACES.get(key, 3)}f}" for key in FIRST)]
+            for source in self.sources
+        ]
+        return Table(["model", *map(_column, FIRST)], rows, "means over all heads; distance / uniform below 1 is local")
 
     def plot(self, figure: Figure | SubFigure) -> None:
         """A panel a metric, by layer."""
@@ -61,6 +69,10 @@ class Locality(Result):
     def interactive(self) -> go.Figure:
         """The same with layer, head and value under the pointer."""
         return interactive(self.sources, self.radius)
+
+
+FIRST = ("relative", "effective", "near")
+"""Metrics of the first table, which compare models with other frames and patches."""
 
 
 def layer_table(found: HeadLocality, *, by_head: bool = False) -> Table:
@@ -92,7 +104,7 @@ def show(checkpoint: Path) -> Locality:
     return Locality(tuple(head_locality(one) for one in maps), 1.5, "apart", False, 50, 0)
 
 
-def definitions(radius: float) -> str:
+def metric_words(radius: float) -> str:
     """Every metric with its unit, definition and how to read it."""
     rows = [f"  {metric.name} ({metric.unit}): {metric.definition}; {metric.reading}" for metric in METRICS]
     rows.append("  remainder share: an AFT's pooled weight, the same at every offset, over all its weight; not in p")
@@ -112,6 +124,7 @@ def command(
     plain: bool = False,
     control: bool = True,
     heads: bool = False,
+    definitions: bool = False,
     seed: int = 0,
     device: str = "cpu",
     out: Path | None = None,
@@ -119,7 +132,8 @@ def command(
     """Measure how local the heads of models are, each beside its random-weight control, and draw them by layer.
 
     Args:
-        sources: Checkpoint folders, torchvision:NAME, timm:NAME or hf:NAME, one or more.
+        sources: One or more: a model's folder, the name of one that ships or was trained, torchvision:NAME, timm:NAME
+            or hf:NAME_OR_PATH.
         images: Test images that a ViT's attention is averaged over (the paper: 256).
         data: Data set of those images, images:PATH for a folder of images without classes; the one a ViT of ours was
             trained on if left out.
@@ -132,6 +146,7 @@ def command(
         plain: Count an offset as often as the grid has it, instead of the border correction.
         control: Measure random weights beside each source.
         heads: Print every head instead of the means by layer.
+        definitions: Print what each metric means, too.
         seed: Of the random weights and the bootstrap.
         device: Where a ViT runs: cpu, cuda or cuda:N.
         out: Folder for locality.json, .png, .svg and .html; if left out reports/locality, or reports/locality-random.
@@ -140,7 +155,6 @@ def command(
         raise ValueError(f"resamples must be 0 or more, got {resamples}")
     kinds = [False] * pretrained + [True] * (control or not pretrained)
     found = []
-    print(definitions(radius))
     for spec in sources:
         for random in kinds:
             maps = read_offset_maps(
@@ -148,9 +162,11 @@ def command(
                 device=device, progress=True,
             )  # fmt: skip
             found.append(head_locality(maps, radius=radius, window=window, remainder=remainder, plain=plain))
-            print(f"\n{layer_table(found[-1], by_head=heads).text()}")
-    folder = out or report_folder("locality", *([] if pretrained else ["random"]))
-    save(Locality(tuple(found), radius, remainder, plain, resamples, seed), folder)
+    result = Locality(tuple(found), radius, remainder, plain, resamples, seed)
+    tables = [result.answer(), *(layer_table(one, by_head=heads) for one in found)]
+    print("\n\n".join(table.text() for table in tables))
+    print("\n" + (metric_words(radius) if definitions else "--definitions says what each metric means"))
+    save(result, out or report_folder("locality", *([] if pretrained else ["random"])))
 
 
 def _column(key: str) -> str:

@@ -1,19 +1,25 @@
 """Locality by layer: one panel a metric, a colour a model, hollow marks for its random-weight control."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
+from aft_lens.later import later
 from analyses.locality.metrics import METRICS, HeadLocality, layer_means
 from analyses.provenance import command_line
 from analyses.theme import headed
+
+if TYPE_CHECKING:
+    import seaborn as sns
+else:
+    sns = later("seaborn")
 
 PANELS = ("distance", "relative", "near", "effective", "symmetry")
 """Metrics drawn by layer; the peaks have a panel of their own."""

@@ -29,7 +29,7 @@ def draw(maps: HeadMaps, figure: Figure | SubFigure, title: str) -> None:
     """
     shown, limit = maps.spread(), shared_bound(maps)
     own = _far_apart(maps, limit)
-    values, unit = (_own_scale(shown.values), f"{maps.unit}, signed log, each head's own scale") if own else (
+    values, unit = (_own_scale(shown.values), f"{maps.unit}, signed log,\neach head's own scale") if own else (
         shown.values, maps.unit,
     )  # fmt: skip
     norm = Normalize(-1, 1) if own else Normalize(-limit, limit)
@@ -53,7 +53,9 @@ def draw(maps: HeadMaps, figure: Figure | SubFigure, title: str) -> None:
     figure.supylabel("layer", fontsize=8)
     scale = ScalarMappable(norm, COLOURS)
     # The pointed ends: a head far beyond the others has the full colour.
-    figure.colorbar(scale, ax=axes, label=unit, fraction=0.05, shrink=0.8, extend="neither" if own else "both")
+    bar = figure.colorbar(scale, ax=axes, fraction=0.05, shrink=0.8, extend="neither" if own else "both")
+    bar.set_label(unit, fontsize=8)  # short lines: the bar may be as low as one layer
+    bar.ax.tick_params(labelsize=8)
 
 
 def _far_apart(maps: HeadMaps, limit: float) -> bool:

@@ -23,6 +23,8 @@ from analyses.result import Result, Table
 
 SHOWN = 12
 """Pairs printed and drawn."""
+PRINTED = 5
+"""The same that are printed; the record has all."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Match(Result):
         }
 
     def table(self) -> Table:
-        """The means against chance, and the most alike pairs."""
+        """The means against chance, then the most alike pairs, then what was compared and how."""
         lines = [
             f"{heads.label}: {len(heads.places)} heads of {heads.shape[0]} layers, {len(heads.flat)} flat ones left "
             f"out, {100 * heads.kept:.0f} % of their weight above or below uniform on the frame"
@@ -98,11 +100,12 @@ class Match(Result):
         note = [f"Beware: {self.shared_start}"] if self.shared_start else []
         for matching in self.matchings:
             note.append(f"most alike by {matching.measure} (layer.head)")
-            for (i, j), score in list(zip(matching.pairs, matching.scores))[:SHOWN]:
+            for (i, j), score in list(zip(matching.pairs, matching.scores))[:PRINTED]:
                 (a, b), (c, d) = self.first.places[i], self.second.places[j]
                 note.append(f"  {self.first.label} {a}.{b}  {self.second.label} {c}.{d}  {score:.3f}")
         columns = ["measure", "mean of pairs", "null", "by chance", "95 %", "p", "draws"]
-        return Table(columns, rows, "\n".join(lines), "\n".join(note))
+        title = f"{self.first.label} and {self.second.label}: how alike their heads' pairs are, and pairs by chance"
+        return Table(columns, rows, title, "\n".join([*note, *lines]))
 
 
 def command(
@@ -124,7 +127,8 @@ def command(
     """Pair the heads of two models by where they look, test the pairs against chance, and draw an atlas of both.
 
     Args:
-        first: A checkpoint folder, torchvision:NAME, timm:NAME or hf:NAME.
+        first: A model's folder, the name of one that ships or was trained, torchvision:NAME, timm:NAME or
+            hf:NAME_OR_PATH.
         second: Another; the baselines exchange the offsets of this one's maps.
         images: Test images that a ViT's attention is averaged over (the paper: 256).
         data: Data set of those images; the one a ViT of ours was trained on if left out.

@@ -2,21 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure, SubFigure
-from sklearn.cluster import AgglomerativeClustering
-from sklearn.decomposition import NMF
-from sklearn.metrics import silhouette_score
 
+from aft_lens.later import later
 from analyses.match.atlas_figure import Page, draw, interactive, size
 from analyses.match.heads import Heads
 from analyses.match.likeness import standardised
 from analyses.provenance import environment
 from analyses.result import Result, Table
+
+if TYPE_CHECKING:
+    from sklearn import cluster as clustering
+    from sklearn import decomposition, metrics
+else:
+    clustering = later("sklearn.cluster")
+    decomposition = later("sklearn.decomposition")
+    metrics = later("sklearn.metrics")
 
 MOST_CLUSTERS = 8
 """Numbers of clusters from 2 to this are tried where none is given."""
@@ -118,7 +124,7 @@ def atlas(models: Sequence[Heads], *, components: int = 6, clusters: int | None 
         raise ValueError(f"clusters must be 2 to {len(maps) - 1} for {len(maps)} heads, got {clusters}")
     weights = 1 + maps.reshape(len(maps), -1)
     weights = weights / weights.sum(1, keepdims=True)
-    model = NMF(components, init="nndsvda", solver="mu", max_iter=2000, tol=1e-5, random_state=seed)
+    model = decomposition.NMF(components, init="nndsvda", solver="mu", max_iter=2000, tol=1e-5, random_state=seed)
     loading = model.fit_transform(weights)
     error = np.square(weights - loading @ model.components_).sum()
     scale = model.components_.sum(1)
@@ -141,8 +147,8 @@ def atlas(models: Sequence[Heads], *, components: int = 6, clusters: int | None 
 def _clustered(points: Float[np.ndarray, "n places"], clusters: int | None) -> tuple[Int[np.ndarray, "n"], float]:
     """Ward's clusters, the largest first, and their silhouette; the best number by silhouette if none is given."""
     choices = range(2, min(MOST_CLUSTERS, len(points) - 1) + 1) if clusters is None else [clusters]
-    labels = [AgglomerativeClustering(number).fit_predict(points) for number in choices]
-    scores = [float(silhouette_score(points, label)) for label in labels]
+    labels = [clustering.AgglomerativeClustering(number).fit_predict(points) for number in choices]
+    scores = [float(metrics.silhouette_score(points, label)) for label in labels]
     best = int(np.argmax(scores))
     size = np.argsort(-np.bincount(labels[best]), kind="stable")
     return np.argsort(size)[labels[best]], scores[best]

@@ -1,21 +1,26 @@
 """Matched heads above each other, the likeness by chance, and which layers the pairs join."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
+from aft_lens.later import later
 from analyses.maps.picture import COLOURS
 from analyses.match.heads import Heads
 from analyses.match.matching import Matching
 from analyses.provenance import command_line
 from analyses.theme import headed
+
+if TYPE_CHECKING:
+    import seaborn as sns
+else:
+    sns = later("seaborn")
 
 NULL_COLOURS = {"moves": "#4c72b0", "rings": "#dd8452"}
 

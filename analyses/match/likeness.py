@@ -1,11 +1,19 @@
 """How alike two maps by offset are: correlation, and earth mover's distance."""
 
-import numpy as np
-import ot
-from jaxtyping import Float
-from scipy.spatial.distance import cdist
+from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import Float
+
+from aft_lens.later import later
 from analyses.maps.frame import offsets
+
+if TYPE_CHECKING:
+    import ot
+    from scipy.spatial import distance
+else:
+    ot = later("ot")
+    distance = later("scipy.spatial.distance")
 
 MEASURES = ("correlation", "earth mover's distance")
 BINS = 7
@@ -47,4 +55,4 @@ def _binned(maps: Float[np.ndarray, "n y x"]) -> tuple[np.ndarray, np.ndarray]:
     np.add.at(weights.T, flat, 1 + maps.reshape(len(maps), -1).T)
     y, x = np.divmod(np.arange(weights.shape[1]), columns)
     middle = np.stack([y * size[0], x * size[1]], 1).astype(float)
-    return weights / weights.sum(1, keepdims=True), cdist(middle, middle)
+    return weights / weights.sum(1, keepdims=True), distance.cdist(middle, middle)

@@ -73,7 +73,7 @@ def match(first: Heads, second: Heads, measure: str, *, draws: int = 200, seed: 
     for null in NULLS:
         generator = np.random.default_rng(seed)
         chance = np.empty(draws)
-        for number in tqdm(range(draws), f"{measure}, {null}", file=sys.stderr, leave=False):
+        for number in tqdm(range(draws), f"{measure}, {null}", file=sys.stderr, leave=False, disable=None):
             drawn = likeness(first.maps, exchanged(second.maps, null, generator), measure)
             chance[number] = drawn[assign(drawn)].mean()
         p_value = permutation_p(observed, chance, tolerance=1e-12)

@@ -33,7 +33,8 @@ def command(
     """Prune a checkpoint's position biases to indexing and print the ladder.
 
     Args:
-        checkpoint: folder of an AFT-conv checkpoint (dense, single-position or already pruned).
+        checkpoint: an AFT-conv's folder, or the name of one that ships or was trained: dense, single-position or
+            already pruned.
         keep: offsets a head; 0 leaves pooling alone. A mean over heads with --budget layer or global.
         criterion: magnitude, hard, activation, taylor, exact, the controls random and centre, or one that is added.
         budget: head, layer or global: within what the best offsets compete.
@@ -100,4 +101,4 @@ def command(
         for result in exporter.export_model(ladder.model, source.test[0][0][:8], out / "export"):
             print(f"{result.format}: max |Δlogit| {result.max_logit_difference:.2e}, {result.bytes / 1e3:.1f} kB")
             paths.append(result.path)
-    print("\n".join(str(path) for path in paths))
+    print("\n".join(f"wrote {path}" for path in paths))

@@ -24,7 +24,7 @@ def command(
     study: Study | None = None,
     workers: int = 1,
     budget: float = 0.0,
-    out: Path = RESULTS,
+    out: Path | None = None,
 ) -> None:
     """Train a study's plan, or write what follows from its runs.
 
@@ -37,7 +37,7 @@ def command(
         study: What is trained; "claims-table" reads what was.
         workers: Runs trained at a time, each in a process of its own, spread over all GPUs; 0 trains in this one.
         budget: Seconds after which training stops, to go on with the same command later; 0 is no limit.
-        out: Folder of the JSON.
+        out: Folder of the JSON; if left out results/ below the folder one stands in, in a checkout analyses/results.
     """
     module = import_module(f"analyses.study.{JOBS[what]}")
-    module.run(study or Study(), workers=workers, budget=budget, out=out)
+    module.run(study or Study(), workers=workers, budget=budget, out=out or RESULTS)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from aft_lens.checkpoint import read_metrics
 from aft_lens.models import ModelConfig
-from aft_lens.training import Recipe, quiet_lightning, train
+from aft_lens.training import Recipe, train
 from analyses.provenance import made_by
 from analyses.result import Result, Table
 from analyses.study.plan import Study, tasks
@@ -127,7 +127,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
 
 def _measure(name: str, recipe: Recipe, device: torch.device) -> SpeedRow:
     """Train for a moment."""
-    with tempfile.TemporaryDirectory() as folder, quiet_lightning():
+    with tempfile.TemporaryDirectory() as folder:
         torch.compiler.reset()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

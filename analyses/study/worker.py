@@ -10,7 +10,7 @@ import torch
 from aft_lens.checkpoint import CARD, commit, load_checkpoint, read_first, read_metrics
 from aft_lens.data import DataSource, load_data, save_samples
 from aft_lens.models.transfer import from_vit
-from aft_lens.training import quiet_lightning, train
+from aft_lens.training import train
 from aft_lens.training.run import remove_run, state_folder
 from analyses.learned.measure import learned
 from analyses.provenance import environment
@@ -29,11 +29,6 @@ def execute(task: Task) -> dict[str, Any]:
 
     What nothing needs later is removed: the resume file, and the weights but of the models that ship and of `STARTS`.
     """
-    with quiet_lightning():
-        return _execute(task)
-
-
-def _execute(task: Task) -> dict[str, Any]:
     device = torch.device("cuda" if task.recipe.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.set_num_threads(THREADS)

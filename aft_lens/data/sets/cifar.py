@@ -3,10 +3,10 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save
-from torchvision import datasets
 
 from aft_lens.data.build import Labelled, from_tensors, with_validation
 from aft_lens.data.dataset import DATASETS, DataSet
@@ -14,9 +14,15 @@ from aft_lens.data.download import download
 from aft_lens.data.image import fit, read_image
 from aft_lens.data.source import DataSource
 from aft_lens.files import write_whole
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision import datasets
+else:
+    datasets = later("torchvision.datasets")
 
 SIDE = 32
-KINDS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+KINDS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSource:
@@ -27,7 +33,7 @@ def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSo
         read = [_decoded(folder, part) for part in ("train", "test")]
     else:
         hint = f"connect once to download it, or unpack its Python archive below {root}, or images into {folder}"
-        found = [download(KINDS[name], root, hint, train=part) for part in (True, False)]
+        found = [download(getattr(datasets, KINDS[name]), root, hint, train=part) for part in (True, False)]
         classes = found[0].classes
         read = [(torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets)) for d in found]
     splits, words = with_validation(*read)

@@ -1,20 +1,26 @@
 """scikit-learn's digits: 1,797 grey images of 8 x 8 pixels."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from aft_lens.data.build import from_tensors
 from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.source import DataSource
 from aft_lens.data.split import stratified
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from sklearn import datasets
+else:
+    datasets = later("sklearn.datasets")
 
 
 def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSource:
     """70 / 10 / 20 % for training, validation and test; comes with scikit-learn, so `root` is not read."""
-    bunch = load_digits()
+    bunch = datasets.load_digits()
     images = torch.from_numpy((bunch.images * (255 / 16)).round().astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(bunch.target)
     rest, test = stratified(bunch.target, 0.2)

@@ -3,16 +3,22 @@
 import gzip
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from aft_lens.data.build import from_tensors, with_validation
 from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.download import download
 from aft_lens.data.source import DataSource
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision import datasets
+else:
+    datasets = later("torchvision.datasets")
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""

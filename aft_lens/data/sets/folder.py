@@ -3,16 +3,23 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torchvision import datasets
 
 from aft_lens.data.build import Part, from_files
 from aft_lens.data.dataset import DATASETS, DataSet
-from aft_lens.data.image import EXTENSIONS, read_image
+from aft_lens.data.folder_names import class_names, is_hidden, why_left_out
+from aft_lens.data.image import EXTENSIONS
 from aft_lens.data.source import DataSource
 from aft_lens.data.split import stratified
+from aft_lens.later import later
 from aft_lens.progress import note
+
+if TYPE_CHECKING:
+    from aft_lens.data import class_folders
+else:
+    class_folders = later("aft_lens.data.class_folders")
 
 SPLITS = {
     "train": "train", "training": "train",
@@ -22,28 +29,6 @@ SPLITS = {
 """Folder names, in lower case, that are taken for splits, and the name that each must have."""
 FEWEST = 10
 """Images a class needs where a split is made here."""
-
-
-class ClassFolders(datasets.DatasetFolder):
-    """The image files of a folder with a folder for each class; what tools leave behind (hidden names) is left out."""
-
-    def __init__(self, path: Path) -> None:
-        self.left_out: Counter[str] = Counter()
-        """Files that are not read, by why."""
-
-        def is_image(file: str) -> bool:
-            why = why_left_out(Path(file).relative_to(path))
-            self.left_out.update([why] if why else [])
-            return not why
-
-        super().__init__(path, read_image, is_valid_file=is_image)
-
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """Classes in alphabetical order, and their numbers."""
-        classes = _folders(Path(directory))
-        if not classes:
-            raise FileNotFoundError(f"{directory} holds no folders")
-        return classes, {name: number for number, name in enumerate(classes)}
 
 
 def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSource:
@@ -67,7 +52,7 @@ def read_folder(name: str, path: Path) -> tuple[list[str], list[Part], str]:
     """
     if not path.is_dir():
         raise FileNotFoundError(f"data {name!r}: {path} is no folder; give one with a folder of images for each class")
-    folders = _folders(path)
+    folders = class_names(path)
     splits = {folder for folder in folders if folder.lower() in SPLITS}
     kinds = {SPLITS[folder.lower()] for folder in splits}
     if splits and (len(splits) == len(folders) or kinds > {"train"}):
@@ -82,23 +67,6 @@ def read_folder(name: str, path: Path) -> tuple[list[str], list[Part], str]:
     return whole.classes, parts, "a fixed stratified split made here: 70 % train, 10 % val, 20 % test"
 
 
-def _folders(path: Path) -> list[str]:
-    """Names of the folders in a folder, in order, without hidden ones."""
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name))
-
-
-def is_hidden(name: str) -> bool:
-    """True for what notebooks, file managers and archives put beside a user's files."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def why_left_out(file: Path) -> str:
-    """Why a file in a folder of images, by its path in that, is not read as one; empty for one that is."""
-    if any(map(is_hidden, file.parts)):
-        return "hidden"
-    return "" if file.suffix.lower() in EXTENSIONS else file.suffix.lower() or "without a suffix"
-
-
 def note_left_out(name: str, why: Mapping[str, int]) -> None:
     """Say how many files or folders of a data set were left out, by why, and what to do; nothing without any."""
     if why:
@@ -108,7 +76,7 @@ def note_left_out(name: str, why: Mapping[str, int]) -> None:
 
 def _beside(path: Path, classes: Sequence[str]) -> Counter[str]:
     """What lies in a data set's folder beside its classes or splits, by why it is left out."""
-    read = {*classes, *(name for name in _folders(path) if name.lower() in SPLITS)}
+    read = {*classes, *(name for name in class_names(path) if name.lower() in SPLITS)}
     found: Counter[str] = Counter()
     for entry in path.iterdir():
         if not entry.is_dir():
@@ -138,14 +106,14 @@ def _split_already(name: str, path: Path, found: set[str]) -> tuple[list[str], l
     return train.classes, [Part(train), Part(sets["val"]), Part(test)], words
 
 
-def _images(name: str, path: Path) -> ClassFolders:
+def _images(name: str, path: Path) -> "class_folders.ClassFolders":
     try:
-        return ClassFolders(path)
+        return class_folders.ClassFolders(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data {name!r}: {error}; give a folder of images for each class") from error
 
 
-def _three(name: str, whole: ClassFolders) -> list[Part]:
+def _three(name: str, whole: "class_folders.ClassFolders") -> list[Part]:
     """Train, validation and test out of one set."""
     targets = _targets(name, whole)
     rest, test = stratified(targets, 0.2)
@@ -154,7 +122,7 @@ def _three(name: str, whole: ClassFolders) -> list[Part]:
     return [Part(whole, index) for index in chosen]
 
 
-def _targets(name: str, images: ClassFolders) -> np.ndarray:
+def _targets(name: str, images: "class_folders.ClassFolders") -> np.ndarray:
     """Labels of a set that is to be split; ValueError where a class has too few images."""
     targets = np.array(images.targets)
     if np.bincount(targets).min() < FEWEST:

@@ -1,13 +1,18 @@
 """ImageNet-1k: 1.28 million photos."""
 
 from pathlib import Path
-
-from torchvision import datasets
+from typing import TYPE_CHECKING
 
 from aft_lens.data.build import Part, from_files
 from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.image import read_image
 from aft_lens.data.source import DataSource
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision import datasets
+else:
+    datasets = later("torchvision.datasets")
 
 
 def load(name: str, *, root: Path, img_size: int | None, augment: str) -> DataSource:

@@ -9,8 +9,9 @@ from torch.utils.data import Dataset
 
 from aft_lens.data.build import Part, from_files
 from aft_lens.data.dataset import DATASETS, DataSet
+from aft_lens.data.folder_names import why_left_out
 from aft_lens.data.image import EXTENSIONS, read_image
-from aft_lens.data.sets.folder import note_left_out, why_left_out
+from aft_lens.data.sets.folder import note_left_out
 from aft_lens.data.source import UNCOUNTED, DataSource
 
 

@@ -1,7 +1,8 @@
 """Hugging Face transformers' ViT, DeiT, DINOv2 and DINOv2 with registers."""
 
+import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from aft_lens.errors import InputError
+from aft_lens.extraction.adapters.hub import hub_once
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
 from aft_lens.extraction.request import Request
@@ -22,6 +24,8 @@ FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 ALWAYS_INTERPOLATES = ("dinov2", "dinov2_with_registers")
 """Families that interpolate their position embeddings without being asked to."""
 
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""What a model of the Hub can be called; anything else is a path."""
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Files of a folder that say how images must come."""
 ADAPTER = "adapter_config.json"
@@ -134,9 +138,14 @@ def open_model(request: Request) -> AttentionReader:
     if folder.is_dir():
         name = str(folder)
         _check_folder(request, folder)
-    elif name.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"{request.spec}: there is no folder {name}; give one that save_pretrained has written")
-    with request.fetching("give a downloaded folder as hf:PATH", here=folder.is_dir()):
+    elif name.startswith((".", "/", "~")) or not HUB_NAME.fullmatch(name):
+        raise FileNotFoundError(
+            f"{request.spec}: there is no folder {name}, and the Hub's names are NAME or ORG/NAME; give a folder that "
+            "save_pretrained has written"
+        )
+    here = folder.is_dir()
+    local = f"give a downloaded folder as hf:PATH (there is no folder {name} here)"
+    with nullcontext() if here else hub_once(), request.fetching(local, here=here):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if config.model_type not in FAMILIES:
             raise InputError(

@@ -1,7 +1,7 @@
 """timm's ViTs: vit_*, deit_*, deit3_*, vit_relpos_*, beit_*, eva02_*, with any prefix tokens."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from aft_lens.errors import InputError
+from aft_lens.extraction.adapters.hub import hub_once
 from aft_lens.extraction.preprocessing import Preprocessing, channels
 from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
 from aft_lens.extraction.request import Request
@@ -142,7 +143,9 @@ def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
             "pretrained=False (--pretrained false)"
         )
     here = bool(own) or name.startswith("local-dir:")
-    with request.fetching("give a folder of a downloaded model as timm:local-dir:PATH", here=here):
+    fetch = request.pretrained and not here
+    local_copy = "give a folder of a downloaded model as timm:local-dir:PATH"
+    with hub_once() if fetch else nullcontext(), request.fetching(local_copy, here=here):
         if request.grid is None:
             return _checked(request, timm.create_model(name, pretrained=request.pretrained, **own)), None
         with torch.device("meta"):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.position_bias import Free, Indexed
-from aft_lens.models import VisionModel, position_biases
+from aft_lens.models import VisionModel, as_model, conv_layers, position_biases
 from aft_lens.ops.inspection import indexed_form
 
 FORMS = {
@@ -24,14 +24,21 @@ FORMS = {
 def conv_mixers(model: VisionModel) -> list[AFTConv]:
     """The AFT-conv mixers of a model, block by block.
 
-    Raises ValueError if the model has none, or pools over its window alone (`outside="none"`), which k offsets
-    cannot stand for.
+    Raises ValueError if the model has none, is not ours, or pools over its window alone (`outside="none"`), which k
+    offsets cannot stand for.
     """
+    if not isinstance(as_model(model), VisionModel):
+        layers = len(conv_layers(model))
+        others = f"; its {layers} AFT-conv layers are read by aft_lens.bias_maps and changed by edit" if layers else ""
+        raise ValueError(
+            "pruning needs a model of aft_lens.load or aft_lens.create, whose config says how it is cut, got "
+            f"{type(model).__module__}.{type(model).__name__}{others}"
+        )
     mixers = [mixer for block in model.blocks if isinstance(mixer := block.mixer, AFTConv)]
     if not mixers or len(mixers) < len(model.blocks):
         raise ValueError(
             f"model must have the mixer aft_conv to be pruned to indexing, got {model.config.mixer!r}; "
-            "`aft-lens list` shows which checkpoints have it"
+            "give one that has, as aft_lens.load('digits-conv').model (`aft-lens list` shows them)"
         )
     if model.config.outside != "global":
         raise ValueError(

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
-import seaborn as sns
 import torch
 from matplotlib.figure import Figure, SubFigure
 
 from aft_lens.checkpoint import commit
+from aft_lens.later import later
 from analyses import theme
 from analyses.page import Section, write_page
 from analyses.provenance import made_by
@@ -20,6 +20,11 @@ from analyses.pruning.criteria import CRITERIA
 from analyses.pruning.evidence.row import RungRow
 from analyses.pruning.measuring.columns import write_csv
 from analyses.result import Result, Table
+
+if TYPE_CHECKING:
+    import seaborn as sns
+else:
+    sns = later("seaborn")
 
 
 @dataclass(frozen=True)

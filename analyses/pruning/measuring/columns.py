@@ -30,8 +30,8 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
             for model, times in (value if isinstance(value, Mapping) else {"": value}).items():
                 for each in times:
                     where = "_".join(filter(None, (model, "cpu" if each["device"] == "cpu" else "gpu")))
-                    for number in ("mean_ms", "sd_ms", "median_ms"):
-                        line[f"{where}_batch_{each['batch']}_{number}"] = each[number]
+                    for number in ("mean_ms", "sd_ms", "median_ms", "low_ms", "high_ms"):
+                        line[f"{where}_batch_{each['batch']}_{number}"] = each.get(number)
         elif not isinstance(value, (list, tuple, Mapping)):
             line[name] = value
     return line

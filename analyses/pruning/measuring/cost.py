@@ -29,6 +29,30 @@ class Latency:
     sd_ms: float
     median_ms: float
     repeats: int
+    low_ms: float | None = None
+    """The quartiles below and above the median; None in records from before they were kept."""
+    high_ms: float | None = None
+
+    def __str__(self) -> str:
+        """The median with its quartiles, which one busy moment of the machine leaves as they are."""
+        around = "" if self.low_ms is None or self.high_ms is None else f" [{self.low_ms:.2f}, {self.high_ms:.2f}]"
+        return f"{self.median_ms:.2f}{around}"
+
+    @property
+    def spread_ms(self) -> float:
+        """From the lower quartile to the upper one; 0 where they are not known."""
+        return 0.0 if self.low_ms is None or self.high_ms is None else self.high_ms - self.low_ms
+
+
+def unsure(names: tuple[str, str], first: Latency, second: Latency) -> str:
+    """A sentence where the spread of two models' times exceeds their difference; empty where it does not."""
+    spread, gap = max(first.spread_ms, second.spread_ms), abs(first.median_ms - second.median_ms)
+    if spread <= gap:
+        return ""
+    return (
+        f"{names[0]} and {names[1]}: the times' spread (quartiles {spread:.2f} ms apart) exceeds their difference "
+        f"({gap:.2f} ms), which of the two is faster is not known; time them on a machine at rest"
+    )
 
 
 @torch.inference_mode()
@@ -101,6 +125,7 @@ def latencies(
     while time.perf_counter() < end or len(times[0]) < least:
         for model, taken in zip(models, times, strict=True):
             taken.append(_once(model, repeated))
+    quartiles = [statistics.quantiles(taken, n=4, method="inclusive") for taken in times]
     return [
         Latency(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -109,8 +134,10 @@ def latencies(
             sd_ms=statistics.stdev(taken),
             median_ms=statistics.median(taken),
             repeats=len(taken),
+            low_ms=low,
+            high_ms=high,
         )
-        for taken in times
+        for taken, (low, _, high) in zip(times, quartiles, strict=True)
     ]
 
 

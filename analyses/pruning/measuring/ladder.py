@@ -20,7 +20,7 @@ from analyses.pruning.cutting.heads import droppable_heads
 from analyses.pruning.cutting.masks import select
 from analyses.pruning.measuring import ladder_figure
 from analyses.pruning.measuring.columns import write_csv
-from analyses.pruning.measuring.cost import Batches
+from analyses.pruning.measuring.cost import Batches, unsure
 from analyses.pruning.measuring.rung import (
     Contender,
     Rung,
@@ -31,6 +31,9 @@ from analyses.pruning.measuring.rung import (
     measure_rungs,
 )
 from analyses.result import Result, Table
+
+LOGITS = ("|Δlogit| to parent", "|Δlogit| to masked")
+"""Names of the columns of the largest differences of a logit."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class PruneLadder(Result):
     @property
     def max_logit_difference(self) -> float:
         """The largest difference between a masked and a compact model on any rung."""
-        return max(row.max_logit_difference for row in self.rows)
+        return max((row.max_logit_difference for row in self.rows if row.max_logit_difference is not None), default=0.0)
 
     def offsets(self) -> list[list[list[list[int]]]]:
         """Kept offsets (Δy, Δx) by layer and head of the compact model."""
@@ -66,9 +69,20 @@ class PruneLadder(Result):
         }
 
     def table(self) -> Table:
-        """Rungs: offsets a head, accuracy and its change, max |Δlogit|, size, latency, form."""
-        columns = ("rung", "k", "accuracy %", "change", "max |Δlogit|", "kB", "ms / batch", "form")
-        return Table(columns, [_cells(row) for row in self.rows])
+        """Rungs: offsets a head, accuracy and its change, max |Δlogit| to parent and masked, size, latency, form.
+
+        |Δlogit| to the parent is what cutting changed, to the masked model the parity of the compact one; "–" where a
+        rung has none. Latency is the median with its quartiles; the note says where two of them cannot be told apart.
+        """
+        columns = ("rung", "k", "accuracy %", "change", *LOGITS, "kB", "ms / batch", "form")
+        return Table(columns, [_cells(row) for row in self.rows], note=self.unsure())
+
+    def unsure(self) -> str:
+        """A sentence where it is not known which of parent and last rung is faster; empty where it is."""
+        first, last = self.rows[0], self.rows[-1]
+        if first.latency is None or last.latency is None:
+            return ""
+        return unsure((first.name, last.name), first.latency, last.latency)
 
     def plot(self, figure: Figure | SubFigure) -> None:
         """Accuracy, size and latency by rung, with intervals where there are any."""
@@ -92,9 +106,9 @@ def _cells(row: Rung) -> list[str]:
         f"{row.keep:g}" if row.keep == int(row.keep) else f"{row.keep:.2f}",
         f"{100 * row.accuracy:.2f} [{low:.1f}, {high:.1f}]",
         f"{100 * row.difference:+.2f}",
-        f"{row.max_logit_difference:.1e}",
+        *("–" if gap is None else f"{gap:.1e}" for gap in (row.logit_change, row.max_logit_difference)),
         f"{row.bytes / 1e3:.1f}",
-        f"{row.latency_mean_ms:.2f} ± {row.latency_sd_ms:.2f}",
+        "–" if row.latency is None else str(row.latency),
         row.form,
     ]
 

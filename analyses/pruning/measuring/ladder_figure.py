@@ -1,15 +1,22 @@
 """Accuracy, size and latency of a model at every rung, printed and interactive."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-import seaborn as sns
 from matplotlib.figure import Figure, SubFigure
 from plotly.subplots import make_subplots
 
+from aft_lens.later import later
 from analyses import theme
 from analyses.pruning.measuring.rung import Rung
+
+if TYPE_CHECKING:
+    import seaborn as sns
+else:
+    sns = later("seaborn")
 
 
 @dataclass(frozen=True)
@@ -23,9 +30,9 @@ class Bar:
 
 
 def panels(rows: Sequence[Rung], images: int) -> list[tuple[str, list[Bar]]]:
-    """Accuracy with its 95 % interval, size on disk, and latency with its standard deviation: a title and its bars."""
+    """Accuracy with its 95 % interval, size on disk, and latency with its quartiles: a title and its bars."""
     batch = rows[0].latencies[0].batch if rows[0].latencies else None
-    latency = f"Latency of {batch} images (ms, mean ± sd)" if batch else "Latency (ms, mean ± sd)"
+    latency = f"Latency of {batch} images (ms, quartiles)" if batch else "Latency (ms)"
     return [
         (f"Accuracy on {images} images (%)", [_accuracy(row) for row in rows]),
         ("Model size (kB)", [Bar(row.bytes / 1e3, f"{row.bytes / 1e3:,.0f}") for row in rows]),
@@ -93,6 +100,9 @@ def _accuracy(row: Rung) -> Bar:
 
 
 def _latency(row: Rung) -> Bar:
-    """Latency with its standard deviation both ways."""
-    spread = row.latency_sd_ms
-    return Bar(row.latency_mean_ms, f"{row.latency_mean_ms:.1f}", up=spread, down=min(spread, row.latency_mean_ms))
+    """Median latency with its quartiles; NaN where nothing was timed."""
+    taken = row.latency
+    if taken is None:
+        return Bar(math.nan, "")
+    low, high = (taken.median_ms if end is None else end for end in (taken.low_ms, taken.high_ms))
+    return Bar(taken.median_ms, f"{taken.median_ms:.1f}", up=high - taken.median_ms, down=taken.median_ms - low)

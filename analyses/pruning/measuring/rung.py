@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,8 +46,8 @@ class Rung:
     """Offsets kept a head (the mean over heads where the budget is a layer's or the model's)."""
     accuracy: float
     """Share of the images classified right, 0 to 1."""
-    max_logit_difference: float
-    """max |logit difference| between this compact model and its masked dense form; 0 for dense models."""
+    max_logit_difference: float | None
+    """Parity: max |logit difference| between this compact model and its masked dense form; None for dense models."""
     bytes: int
     """Size of model.safetensors."""
     latency_mean_ms: float
@@ -69,6 +70,13 @@ class Rung:
     criterion: str = ""
     budget: str = ""
     finetune_epochs: int = 0
+    logit_change: float | None = None
+    """What cutting changed: max |logit difference| to the parent; None for the parent itself."""
+
+    @property
+    def latency(self) -> Latency | None:
+        """Of the first batch size on the model's own device; None where nothing was timed."""
+        return self.latencies[0] if self.latencies else None
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Contender:
 
     name: str
     model: VisionModel
-    max_logit_difference: float = 0.0
+    max_logit_difference: float | None = None
     criterion: str = ""
     budget: str = ""
     finetune_epochs: int = 0
@@ -97,10 +105,14 @@ def measure_rungs(
     """
     models = [contender.model for contender in contenders]
     images = batches[0][0]
-    right = []
+    right: list[Any] = []
+    changes: list[float | None] = []
+    first: Tensor | None = None
     for model in models:
         logits, labels = predict(model, batches)
         right.append((logits.argmax(1) == labels).numpy())
+        changes.append(None if first is None else float((logits - first).abs().max()))
+        first = logits if first is None else first
     taken = latencies_by_device(models, images, batch_sizes=batch_sizes, seconds=seconds)
     rungs = []
     for place, contender in enumerate(contenders):
@@ -130,6 +142,7 @@ def measure_rungs(
                 criterion=contender.criterion,
                 budget=contender.budget,
                 finetune_epochs=contender.finetune_epochs,
+                logit_change=changes[place],
             )
         )
     return rungs

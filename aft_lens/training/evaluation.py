@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_stat_scores
 
 from aft_lens.data import ResidentBatches
 from aft_lens.models import VisionModel
@@ -75,11 +74,10 @@ def evaluate(
     if not losses:
         raise ValueError("split must hold at least one image, got none")
     loss = torch.cat(losses)
-    # Counts and not torchmetrics' accuracies, which are of single precision; outputs without a class count as wrong.
     found, given = torch.cat(predictions), torch.cat(labels)
-    counts = multiclass_stat_scores(found, given, outputs, average=None)
-    confusion = multiclass_confusion_matrix(found, given, outputs)[: len(classes), : len(classes)]
-    right, support = counts[:, 0].tolist(), counts[:, 4].tolist()
+    confusion = torch.bincount(given * outputs + found, minlength=outputs**2).view(outputs, outputs)
+    right, support = confusion.diagonal().tolist(), confusion.sum(1).tolist()  # an output without a class is wrong
+    confusion = confusion[: len(classes), : len(classes)]
     by_class = [(name, total, hit / total if total else math.nan) for name, hit, total in zip(classes, right, support)]
     return Evaluation(
         len(loss), sum(right) / len(loss), wilson(sum(right), len(loss)), float(loss.mean()),
