@@ -13,6 +13,7 @@ __version__ = "0.2.0"
 PLACES = {
     "AFTConv": "aft_lens.layers.mixers.aft_conv:AFTConv",
     "Checkpoint": "aft_lens.checkpoint:Checkpoint",
+    "ablate": "analyses.ablate:ablate",
     "aft_conv": "aft_lens.ops:aft_conv",
     "as_reader": "aft_lens.extraction:as_reader",
     "attention_maps": "analyses.attention:attention_maps",

@@ -14,6 +14,7 @@ from aft_lens.ops import aft_conv as aft_conv
 from aft_lens.training import evaluate as evaluate
 from aft_lens.training import read_recipe as read_recipe
 from aft_lens.training import train as train
+from analyses.ablate import ablate as ablate
 from analyses.attention import attention_maps as attention_maps
 from analyses.bias import position_bias_maps as bias_maps
 from analyses.explain.causal import compare as effect
@@ -27,6 +28,7 @@ __all__ = [
     "AFTConv",
     "Checkpoint",
     "__version__",
+    "ablate",
     "aft_conv",
     "as_reader",
     "attention_maps",

@@ -36,6 +36,7 @@ SHIPPED = {
     "explain": Shipped(
         "analyses.explain", "whether position explains the heads of a model, and what edits of them cost"
     ),
+    "ablate": Shipped("analyses.ablate", "how many heads of a ViT offsets, kernels or nothing can replace"),
     "knockout": Shipped("analyses.knockout", "what edits of the position biases cost", page=True),
     "transfer": Shipped("analyses.transfer", "start an AFT-conv from a ViT's weights"),
     "prune": Shipped("analyses.pruning.command", "prune position biases to indexing"),

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 
 from aft_lens.errors import InputError
 from aft_lens.extraction.preprocessing import Preprocessing
-from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
 from aft_lens.text_files import read_json
 
@@ -110,11 +110,15 @@ class HFReader(AttentionReader):
                 stack.callback(layer.register_forward_hook(read(number), prepend=True).remove)
             yield
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-        """o_proj(attention @ value) with the layer's own value and output projections."""
+    def values(self, layer: int, x: Tensor) -> Tensor:
+        """v_proj(x) by head."""
         module: Any = self.layers[layer]
-        b, t = x.shape[:2]
-        return module.o_proj(spread(attention, module.v_proj(x).reshape(b, t, self.num_heads, -1).transpose(1, 2)))
+        return module.v_proj(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """o_proj(mixed)."""
+        module: Any = self.layers[layer]
+        return module.o_proj(mixed)
 
 
 def read_model(model: nn.Module) -> AttentionReader:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from aft_lens.errors import InputError
 from aft_lens.extraction.preprocessing import Preprocessing, channels
-from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
 
 LAYERS = (Attention, AttentionRope, RelPosAttention, BeitAttention, EvaAttention)
@@ -81,10 +81,13 @@ class TimmReader(AttentionReader):
                 stack.callback(layer.attn_drop.register_forward_hook(read(number)).remove)
             yield
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-        """proj(gate * norm(attention @ value)), with gate and norm where the layer has them."""
+    def values(self, layer: int, x: Tensor) -> Tensor:
+        """The layer's values, whatever form its projections have."""
+        return value(self.layers[layer], x)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """proj(gate * norm(mixed)), with gate and norm where the layer has them."""
         module: Any = self.layers[layer]
-        mixed = spread(attention, value(module, x))
         norm, gate = getattr(module, "norm", None), getattr(module, "gate", None)
         if norm is not None:
             mixed = norm(mixed)

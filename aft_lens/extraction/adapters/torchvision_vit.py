@@ -11,7 +11,7 @@ from torchvision.models import get_model, get_model_builder, get_model_weights, 
 from torchvision.models import vision_transformer as vit
 
 from aft_lens.extraction.preprocessing import Preprocessing
-from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
 
 NAMES = [name for name in list_models() if get_model_builder(name).__module__ == vit.__name__]
@@ -67,16 +67,22 @@ class TorchvisionReader(AttentionReader):
                 stack.callback(layer.register_forward_hook(read(number), prepend=True).remove)
             yield
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-        """out_proj(attention @ value) with the value third of the layer's joint projection."""
-        module = self.layers[layer]
-        assert isinstance(module, nn.MultiheadAttention)
+    def values(self, layer: int, x: Tensor) -> Tensor:
+        """The value third of the layer's joint projection, by head."""
+        module = self._layer(layer)
         assert module.in_proj_weight is not None
         weight = module.in_proj_weight.chunk(3)[2]
         bias = None if module.in_proj_bias is None else module.in_proj_bias.chunk(3)[2]
-        b, t = x.shape[:2]
-        value = F.linear(x, weight, bias).reshape(b, t, module.num_heads, -1).transpose(1, 2)
-        return module.out_proj(spread(attention, value))
+        return F.linear(x, weight, bias).unflatten(2, (module.num_heads, -1)).transpose(1, 2)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """out_proj(mixed)."""
+        return self._layer(layer).out_proj(mixed)
+
+    def _layer(self, number: int) -> nn.MultiheadAttention:
+        layer = self.layers[number]
+        assert isinstance(layer, nn.MultiheadAttention)
+        return layer
 
 
 def read_model(model: nn.Module) -> AttentionReader:
