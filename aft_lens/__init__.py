@@ -31,6 +31,7 @@ PLACES = {
     "outcome": "analyses.explain.causal:outcome",
     "prune": "analyses.pruning:prune_to_indexing",
     "read_recipe": "aft_lens.training:read_recipe",
+    "scan": "analyses.scan:scan",
     "train": "aft_lens.training:train",
 }
 """Each name, and the module and name that it stands for."""

@@ -21,6 +21,7 @@ from analyses.explain.causal import compare as effect
 from analyses.explain.causal import outcome as outcome
 from analyses.keys import key_maps as key_maps
 from analyses.pruning import prune_to_indexing as prune
+from analyses.scan import scan as scan
 
 PLACES: dict[str, str]
 __version__: str
@@ -46,5 +47,6 @@ __all__ = [
     "outcome",
     "prune",
     "read_recipe",
+    "scan",
     "train",
 ]

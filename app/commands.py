@@ -30,6 +30,7 @@ SHIPPED = {
     "list": Shipped("app.listing", "models, data sets, recipes and checkpoints"),
     "bias": Shipped("analyses.bias", "position-bias maps exp(w) - 1 by layer and head"),
     "keys": Shipped("analyses.keys", "key feature maps of an image beside an attribution"),
+    "scan": Shipped("analyses.scan", "what the heads of a ViT or AFT-conv do, the strongest findings first"),
     "attention": Shipped("analyses.attention", "relative attention of any ViT; relative positions"),
     "locality": Shipped("analyses.locality", "how local the heads of models are, beside random weights", page=True),
     "match": Shipped("analyses.match", "pair the heads of two models, and an atlas of them"),

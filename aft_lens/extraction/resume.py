@@ -25,14 +25,23 @@ def blocks(reader: AttentionReader) -> list[nn.Module]:
 
 @contextmanager
 def entering(reader: AttentionReader, sink: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Inside the block, what enters every block of the model, `b t d`, goes to `sink` with the block's number."""
+    """Inside the block, what enters every block of the model, `b t d`, goes to `sink` with the block's number.
+
+    What leaves the last one comes with the number of blocks.
+    """
 
     def hook(number: int) -> Callable[..., None]:
         return lambda _module, args, kwargs: sink(number, args[0] if args else next(iter(kwargs.values())))
 
+    found = blocks(reader)
     with ExitStack() as stack:
-        for number, block in enumerate(blocks(reader)):
+        for number, block in enumerate(found):
             stack.callback(block.register_forward_pre_hook(hook(number), with_kwargs=True).remove)
+        for block in found[-1:]:
+            last = block.register_forward_hook(
+                lambda _module, _inputs, output: sink(len(found), output if isinstance(output, Tensor) else output[0])
+            )
+            stack.callback(last.remove)
         yield
 
 
@@ -64,7 +73,7 @@ def can_resume(reader: AttentionReader, images: Tensor) -> bool:
     hidden: dict[int, Tensor] = {}
     with entering(reader, hidden.__setitem__):
         right = reader.features(images)
-    if len(hidden) != depth:
+    if len(hidden) != depth + 1:
         return False
     for layer in {depth // 2, depth - 1}:
         try:
