@@ -1,6 +1,6 @@
 """timm's ViTs: vit_*, deit_*, deit3_*, vit_relpos_*, beit_*, eva02_*, with any prefix tokens."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -133,8 +133,8 @@ def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
     its classes, or those of `classes=N`. Raises ValueError on an unknown name, on one without pretrained weights, and
     on a grid for a model without patches; InputError on weights that do not fit or cannot be read.
     """
-    name, *words = request.name.split(",")
-    own = _own_weights(request, name, words)
+    name, file, classes = request.own_weights("timm")
+    own = _own_weights(request, name, file, classes)
     local = name.startswith(("local-dir:", "hf-hub:"))
     if not local and not timm.is_model(name.split(".")[0]):
         near = get_close_matches(name, timm.list_models(f"{name.split('_')[0]}_*"), n=4, cutoff=0.2)
@@ -163,29 +163,17 @@ def _checked(request: Request, model: nn.Module) -> nn.Module:
     return model
 
 
-def _own_weights(request: Request, name: str, words: Sequence[str]) -> dict[str, Any]:
+def _own_weights(request: Request, name: str, file: Path | None, classes: int | None) -> dict[str, Any]:
     """What `timm.create_model` needs for weights=FILE and classes=N."""
-    options = dict(word.partition("=")[::2] for word in words)
-    if not options:
+    if file is None:
         return {}
-    if set(options) - {"weights", "classes"} or "weights" not in options or ":" in name:
-        raise InputError(f"{request.spec}: give timm:NAME,weights=FILE, or timm:NAME,weights=FILE,classes=N")
     with request.fetching("", here=True):
-        file = Path(options["weights"]).expanduser()
-        if not file.is_file():
-            raise InputError(f"{request.spec}: there is no file {file}")
-        state = timm.models.load_state_dict(str(file))  # by safetensors, or torch.load with weights_only
-        if not isinstance(state, dict) or not all(isinstance(one, torch.Tensor) for one in state.values()):
-            raise InputError(f"{request.spec}: {file} holds no tensors by name; save model.state_dict() alone")
-        if state and all(key.startswith("model.") for key in state):
-            state = {key.removeprefix("model."): one for key, one in state.items()}
+        # By safetensors, or torch.load with weights_only.
+        state = request.named_tensors(timm.models.load_state_dict(str(file)), file)
         head = timm.get_pretrained_cfg_value(name, "classifier") or "head"
-        found = state.get(f"{head}.weight")
-        count = options.get("classes") or str(0 if found is None else len(found))
-        if not count.isdecimal():
-            raise InputError(f"{request.spec}: classes must be a number, got {count!r}")
-    overlay = {"state_dict": state, "num_classes": int(count)}
-    return {"num_classes": int(count), "pretrained_cfg_overlay": overlay}
+    found = state.get(f"{head}.weight")
+    count = classes if classes is not None else 0 if found is None else len(found)
+    return {"num_classes": count, "pretrained_cfg_overlay": {"state_dict": state, "num_classes": count}}
 
 
 def preprocessing_of(model: Any) -> Preprocessing:
