@@ -16,6 +16,7 @@ PLACES = {
     "ablate": "analyses.ablate:ablate",
     "aft_conv": "aft_lens.ops:aft_conv",
     "as_reader": "aft_lens.extraction:as_reader",
+    "attend": "analyses.attend:attend",
     "attention_maps": "analyses.attention:attention_maps",
     "batches": "aft_lens.data:batches",
     "bias_maps": "analyses.bias:position_bias_maps",

@@ -15,6 +15,7 @@ from aft_lens.training import evaluate as evaluate
 from aft_lens.training import read_recipe as read_recipe
 from aft_lens.training import train as train
 from analyses.ablate import ablate as ablate
+from analyses.attend import attend as attend
 from analyses.attention import attention_maps as attention_maps
 from analyses.bias import position_bias_maps as bias_maps
 from analyses.explain.causal import compare as effect
@@ -32,6 +33,7 @@ __all__ = [
     "ablate",
     "aft_conv",
     "as_reader",
+    "attend",
     "attention_maps",
     "batches",
     "bias_maps",

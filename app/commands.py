@@ -32,6 +32,7 @@ SHIPPED = {
     "keys": Shipped("analyses.keys", "key feature maps of an image beside an attribution"),
     "scan": Shipped("analyses.scan", "what the heads of a ViT or AFT-conv do, the strongest findings first"),
     "attention": Shipped("analyses.attention", "relative attention of any ViT; relative positions"),
+    "attend": Shipped("analyses.attend", "what a patch or the class token of one image reads, by head and as rollout"),
     "locality": Shipped("analyses.locality", "how local the heads of models are, beside random weights", page=True),
     "match": Shipped("analyses.match", "pair the heads of two models, and an atlas of them"),
     "explain": Shipped(

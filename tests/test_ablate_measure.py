@@ -101,7 +101,7 @@ def runner(tmp_path):
 
 
 def plan(**changes):
-    return replace(Plan((ONE,), ("explained",), ONE, (2, 4), (), (), 1, 10.0, False), **changes)
+    return replace(Plan((ONE,), ("explained",), ONE, (2, 4), (), (), 1, 0, 10.0, False), **changes)
 
 
 def test_greedy_sees_heads_that_stand_in_for_each_other_and_single_damage_does_not(runner):
@@ -109,6 +109,9 @@ def test_greedy_sees_heads_that_stand_in_for_each_other_and_single_damage_does_n
     assert ranked("damage", heads, None, plan(), runner) == ((0, 0), (0, 1), (1, 0), (1, 1))
     assert ranked("greedy", heads, None, plan(), runner) == ((0, 0), (1, 0), (1, 1), (0, 1))
     assert ranked("greedy", heads, None, plan(step=2), runner)[:2] == ((0, 0), (0, 1))
+    rounds = ranked("greedy", heads, None, plan(rounds=2), runner)
+    assert rounds == ((0, 0), (1, 0), (1, 1), (0, 1)), "the last round's damage ranks what is left"
+    assert ranked("greedy", heads, None, plan(rounds=1), runner) == ranked("damage", heads, None, plan(), runner)
     assert all(model.choosing for model in runner.calls), "test images choose no heads"
     drawn = ranked("random", heads, None, plan(), runner)
     assert sorted(drawn) == heads
@@ -209,6 +212,7 @@ def test_a_model_with_its_own_classes_from_python():
         ({"counts": [0]}, "counts must be from 1 to 4"),
         ({"counts": [5]}, "counts must be from 1 to 4"),
         ({"step": 0}, "step must be 1 or more"),
+        ({"rounds": -1}, "rounds and tolerance 0 or more"),
     ],
 )
 def test_plans_that_cannot_be_are_refused(changes, words):

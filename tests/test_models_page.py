@@ -15,18 +15,21 @@ from analyses.result import Table
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "models.md"
 START, END = "<!-- table: written by tests/test_models_page.py -->", "<!-- end -->"
 REFUSED = {
-    "timm:swin_tiny_patch4_window7_224": {"img_size": 32, "window_size": 2, "depths": (1,), "num_heads": (2,)},
+    "timm:swinv2_tiny_window8_256": {"img_size": 32, "window_size": 2, "depths": (1,), "num_heads": (2,)},
     "timm:cait_xxs24_224": {"img_size": 32, "depth": 1},
     "timm:maxvit_nano_rw_256": {},
     "timm:resnet18": {},
 }
-"""Models whose attention is none over the whole grid: the page says what is said of them."""
+"""Models whose attention is not read: the page says what is said of them."""
+SWIN = {"model_name": "swin_tiny_patch4_window7_224", "img_size": 32, "window_size": 2, "embed_dim": 16,
+        "depths": (1, 2), "num_heads": (2, 2)}  # fmt: skip
 
 
 def readers():
     """Source, class and reader of every model that adapters are tested with."""
     for name in TIMM:
         yield f"`timm:{name}`", timm_reader(name)
+    yield "`timm:swin_tiny_patch4_window7_224,stage=N`", as_reader(randomised(timm.create_model(**SWIN)))
     yield "`torchvision:vit_b_16` and the other ViTs", torchvision_reader()
     for name, (_, model, _) in HF.items():
         yield f"`hf:` {model.__name__}", hf_reader(name)

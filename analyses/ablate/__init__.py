@@ -81,6 +81,7 @@ def command(
     single: list[str] = ["offsets:1"],  # noqa: B006
     layers: list[str] = [],  # noqa: B006
     step: int = 1,
+    rounds: int = 0,
     tolerance: float = 1.0,
     minimality: bool = True,
     workers: int = 0,
@@ -116,8 +117,10 @@ def command(
         single: Replacements that each head gets alone, e.g. [offsets:1,map]; [] leaves them out.
         layers: Replacements that all heads of each layer get at once.
         step: Heads that a round of the greedy order takes.
+        rounds: Of the greedy order; the heads left then follow by their damage in the last one; 0 until none is left.
         tolerance: Points of accuracy that may be lost (of the cosine with labels none).
-        minimality: Whether each head within the tolerance has its offsets taken away again.
+        minimality: Whether each head within the tolerance, in the order that goes farthest, has its offsets taken away
+            again.
         workers: Processes that share the work; 0 does it in this one.
         budget: Seconds for each list of models, to go on with the same command later; 0 is no limit.
         bfloat16: Measure under autocast to bfloat16, two to four times as fast where a processor has it.
@@ -139,7 +142,7 @@ def command(
         raise ValueError(f"probe needs the data's labels; leave out --labels {labels}")
     plan = plan_for(
         reader, rungs=rungs, orders=orders, by=by, counts=counts, single=single, layers=layers, step=step,
-        tolerance=tolerance, minimality=minimality, seed=seed,
+        rounds=rounds, tolerance=tolerance, minimality=minimality, seed=seed,
     )  # fmt: skip
     folder = out or report_folder(source, *([] if pretrained else ["random"]))
     setup = Setup(

@@ -181,8 +181,8 @@ class Ablation(Result):
         if self.needed:
             sure = sum(one.interval[0] > 0 for one in self.needed)
             lines.append(
-                f"of the {len(self.needed)} heads within, {sure} surely need their offsets: uniform in their place, "
-                "the loss rises"
+                f"of the {len(self.needed)} heads within in the order that goes farthest, {sure} surely need their "
+                "offsets: uniform in their place, the loss rises"
             )
         return lines
 
@@ -199,11 +199,12 @@ class Ablation(Result):
         images = len(self.intact.right or self.intact.cosines)
         return {
             "source": self.source, "data": self.data, "classes": self.classes, "probe": self.probe,
-            **environment(self.device), "threads": self.threads, "cpu_seconds": round(self.seconds),
+            **environment(self.device), "threads": self.threads, "cpu_seconds_this_run": round(self.seconds),
             "bfloat16": self.bfloat16, "method": METHOD, "grid": self.positions.grid,
             "prefix_tokens": self.positions.columns.shape[2], "heads": self.heads, "images": images,
             "calibration_images": self.positions.images, "tolerance_points": self.plan.tolerance,
-            "greedy_step": self.plan.step, "seed": self.plan.seed, "models_asked": self.models[0],
+            "greedy_step": self.plan.step, "greedy_rounds": self.plan.rounds, "seed": self.plan.seed,
+            "models_asked": self.models[0],
             "models_measured": self.models[1],
             "score": self.intact.right.count("1") / images if self.intact.right else 1.0,
             "score_interval": wilson(self.intact.right.count("1"), images) if self.intact.right else None,

@@ -42,8 +42,8 @@ def measure(reader: AttentionReader, calibration: Calibration, plan: Plan, runne
         )
         for rung in plan.layers
     }  # fmt: skip
-    main = next((one for one in curves if one.rung == plan.by), None)
-    needed = minimality(main, runner) if plan.minimality and main and main.within else ()
+    farthest = max((one for one in curves if one.rung == plan.by), key=lambda one: one.within)
+    needed = minimality(farthest, runner) if plan.minimality and farthest.within else ()
     return Ablation(
         reader.source, calibration.positions, calibration.deviation, plan, intact, tuple(curves), alone, whole, needed,
         (runner.asked, runner.unique),
@@ -69,11 +69,13 @@ def ranked(order: str, heads: Sequence[Head], calibration: Calibration, plan: Pl
 def _greedy(heads: Sequence[Head], plan: Plan, runner: Runner) -> tuple[Head, ...]:
     """Round by round the heads that do least damage beside all that were taken before."""
     taken: list[Head] = []
+    rounds = 0
     while left := [head for head in heads if head not in taken]:
         models = [Model.of(same([*taken, head], plan.by), head[0], choosing=True) for head in left]
         rows = runner.rows(models, f"greedy, {len(taken)} of {len(heads)} heads")
-        best = np.argsort([row.damage for row in rows], kind="stable")[: plan.step]
-        taken += [left[i] for i in best]
+        rising = [left[i] for i in np.argsort([row.damage for row in rows], kind="stable")]
+        rounds += 1
+        taken += rising if rounds == plan.rounds else rising[: plan.step]
     return tuple(taken)
 
 

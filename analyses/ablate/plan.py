@@ -41,6 +41,8 @@ class Plan:
     """Replacements that all heads of each layer get at once."""
     step: int
     """Heads that a round of the greedy order takes."""
+    rounds: int
+    """Of the greedy order; the heads left then follow by their damage in the last one. 0: until none is left."""
     tolerance: float
     """Points of accuracy (hundredths of the cosine without classes) that may be lost."""
     minimality: bool
@@ -50,8 +52,11 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.rungs or not self.orders or not set(self.orders) <= set(ORDERS):
             raise ValueError(f"orders must be some of {', '.join(ORDERS)}, got {list(self.orders)}")
-        if self.step < 1 or self.tolerance < 0:
-            raise ValueError(f"step must be 1 or more and tolerance 0 or more, got {self.step} and {self.tolerance}")
+        if self.step < 1 or self.rounds < 0 or self.tolerance < 0:
+            raise ValueError(
+                f"step must be 1 or more, rounds and tolerance 0 or more, got {self.step}, {self.rounds} and "
+                f"{self.tolerance}"
+            )
 
 
 def plan_for(
@@ -64,6 +69,7 @@ def plan_for(
     single: Sequence[str] = ("offsets:1",),
     layers: Sequence[str] = (),
     step: int = 1,
+    rounds: int = 0,
     tolerance: float = 1.0,
     minimality: bool = True,
     seed: int = 0,
@@ -79,5 +85,5 @@ def plan_for(
         raise ValueError(f"counts must be from 1 to {heads}, the heads that there are, got {list(points)}")
     read: list[tuple[Rung, ...]] = [tuple(Rung.read(one) for one in names) for names in (rungs, single, layers)]
     return Plan(
-        read[0], tuple(orders), Rung.read(by), points, read[1], read[2], step, tolerance, minimality, seed
+        read[0], tuple(orders), Rung.read(by), points, read[1], read[2], step, rounds, tolerance, minimality, seed
     )  # fmt: skip

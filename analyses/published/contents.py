@@ -130,8 +130,8 @@ def ablation(record: Record) -> str:
     if record["needed"]:
         sure = sum(one["interval"][0] > 0 for one in record["needed"])
         parts.append(
-            f"Of the {len(record['needed'])} heads within, in the first order, {sure} lose more, by the whole "
-            "interval, when uniform attention takes the place of their offsets."
+            f"Of the {len(record['needed'])} heads within, in the order that goes farthest, {sure} lose more, by the "
+            "whole interval, when uniform attention takes the place of their offsets."
         )
     return "\n\n".join(parts)
 

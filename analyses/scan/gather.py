@@ -117,6 +117,7 @@ class _Group:
 
     def enter(self, layer: int, hidden: Tensor) -> None:
         """What enters a block, `b t d`."""
+        hidden = hidden.flatten(1, -2)  # of a hierarchical model `b y x d`
         norm = hidden.float().norm(dim=-1)
         patches = norm[:, self.p :]
         ratio = norm / patches.median(1, keepdim=True).values.clamp(min=torch.finfo(norm.dtype).tiny)
