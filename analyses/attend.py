@@ -77,7 +77,8 @@ class ImageAttention(Result):
 
     def plot(self, figure: Figure | SubFigure) -> None:
         """The image with its target, the mean over heads of the last layer and the rollout over it, then every head."""
-        above, below = figure.subfigures(2, 1, height_ratios=[3.2, self.size[1] - 3.2])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[3.2, self.size[1] - 3.2])
+        above, below = parts
         axes = above.subplots(1, 3)
         self._over(axes[0], None, "image" if self.target is None else "image and target")
         self._over(axes[1], self.maps[-1].mean(0), "last layer, mean over heads")

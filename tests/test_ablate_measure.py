@@ -194,9 +194,11 @@ def test_a_toy_says_how_many_heads_its_offsets_replace(tmp_path):
 
 def test_a_model_with_its_own_classes_from_python():
     torch.manual_seed(0)
-    model = create_model("vit_digits", depth=1).eval()
+    model = create_model("vit_digits", depth=1)
     batches = [(torch.randn(8, 1, 8, 8), torch.arange(8) % 10)]
     found = ablate(model, batches, batches, plan=plan_for(Toy(), rungs=["offsets:1"], orders=["greedy"], single=[]))
+    assert model.training, "as before"
+    model.eval()
     assert found.intact.right.count("1") / 8 == float((model(batches[0][0]).argmax(1) == batches[0][1]).float().mean())
     assert found.curves[0].points[-1].loss is not None
     with pytest.raises(ValueError, match=r"no class logits.*--labels none"):

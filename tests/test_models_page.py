@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from test_extraction_libraries import HF, TIMM, hf_reader, mae, randomised, timm_reader, torchvision_reader, whole
+from transformers import SwinConfig, SwinForImageClassification
 
 from aft_lens.extraction import as_reader
 from aft_lens.models import create_model
@@ -40,6 +41,11 @@ def readers():
     ):
         yield f"`hf:` {words}, its vision half", as_reader(whole(name))
     yield "`hf:` ViTMAEForPreTraining, nothing masked", as_reader(mae())
+    config = SwinConfig(image_size=32, window_size=2, embed_dim=16, depths=[1, 2], num_heads=[2, 2])
+    yield (
+        "`hf:` SwinForImageClassification, `hf:NAME,stage=N`",
+        as_reader(randomised(SwinForImageClassification(config))),
+    )
     yield "a checkpoint of ours, `vit_*`", as_reader(randomised(create_model("vit_digits", depth=1)))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ class Request:
                 "leave prefix out"
             )
         return found
+
+    def stage(self, word: str) -> "tuple[Request, int | None]":
+        """The request without a last `,stage=N` of its name, and N; InputError if that is no number."""
+        name, mark, number = self.name.rpartition(",stage=")
+        if not mark:
+            return self, None
+        if not number.isdecimal():
+            raise InputError(f"{self.spec}: stage must be a number, got {number!r}; give {word}:NAME,stage=2")
+        return replace(self, name=name, spec=f"{word}:{name}"), int(number)
 
     def own_weights(self, word: str) -> tuple[str, Path | None, int | None]:
         """The model's name, and the file and number of classes that follow it: NAME,weights=FILE,classes=N.

@@ -43,17 +43,31 @@ def ablate(
     `calibration` and `test` are batches of (images, labels) as the model takes them: maps, kernels, means and the
     orders damage and greedy come from the first, all scores from the second. With `classes` False labels are not read,
     and scores are cosines of the features with the intact model's. Raises ValueError as `head_positions` does, and
-    where the model has no classifier of the labels.
+    where the model has no classifier of the labels. The model runs in evaluation mode and is put back after.
     """
     reader = as_reader(model)
     plan = plan or plan_for(reader)
-    given = list(calibration)
-    found = calibrate(reader, given, progress=progress)
+    given, shown = list(calibration), list(test)
+    training = reader.model.training
+    reader.model.eval()
+    try:
+        result = _ablated(reader, given, shown, plan, classes=classes, bfloat16=bfloat16, progress=progress)
+    finally:
+        reader.model.train(training)
+    return replace(result, classes="data" if classes else "none", bfloat16=bfloat16)
+
+
+def _ablated(
+    reader: AttentionReader, calibration: list[Any], test: list[Any], plan: Plan, *, classes: bool, bfloat16: bool,
+    progress: bool,
+) -> Ablation:  # fmt: skip
+    """All of it in this process, kept for as long as it takes."""
+    found = calibrate(reader, calibration, progress=progress)
     benches: dict[bool, Bench] = {}
 
     def row(model: Model) -> Row:
         if model.choosing not in benches:
-            batches = given if model.choosing else test
+            batches = calibration if model.choosing else test
             benches[model.choosing] = Bench(
                 reader, found, batches, classes=classes, bfloat16=bfloat16, seed=plan.seed
             )  # fmt: skip
@@ -61,8 +75,7 @@ def ablate(
 
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(row, fingerprint(plan.seed), Store(Path(folder)), progress=progress)
-        result = measure(reader, found, plan, runner)
-    return replace(result, classes="data" if classes else "none", bfloat16=bfloat16)
+        return measure(reader, found, plan, runner)
 
 
 def command(

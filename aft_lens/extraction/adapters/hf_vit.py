@@ -1,7 +1,7 @@
-"""Hugging Face transformers' ViT, DeiT, DINOv2, DINOv3, ViTMAE and BEiT, and the vision towers of CLIP and SigLIP."""
+"""Hugging Face transformers' ViT, DeiT, DINOv2, DINOv3, ViTMAE and BEiT, the vision towers of CLIP and SigLIP, Swin."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from aft_lens.errors import InputError
+from aft_lens.extraction.adapters.hf_eager import eager
+from aft_lens.extraction.adapters.hf_windows import HFWindowReader
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
@@ -46,6 +48,8 @@ FAMILIES = {
     "siglip_vision_model": Family(pooled=True),
 }
 """By the values of a configuration's `model_type` that are read."""
+WINDOWED = "swin"
+"""The `model_type` whose stages are read one at a time."""
 TOKENS = ("cls_token", "distillation_token", "class_embedding")
 """Embeddings of which each is one token before the patches."""
 
@@ -150,25 +154,9 @@ class HFReader(AttentionReader):
     def _classifies(output: Any) -> bool:
         return getattr(output, "logits", None) is not None
 
-    @contextmanager
-    def exposed(self, sink: AttentionSink) -> Iterator[None]:
+    def exposed(self, sink: AttentionSink) -> AbstractContextManager[None]:
         """Run attention in eager form and read the weights that each module returns beside its output."""
-
-        def read(number: int) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                if output[1] is not None:
-                    sink(number, output[1])
-
-            return hook
-
-        config: Any = self.model.config
-        with ExitStack() as stack:
-            stack.callback(setattr, config, "_attn_implementation", config._attn_implementation)
-            config._attn_implementation = "eager"
-            for number, layer in enumerate(self.layers):
-                # Before other hooks of the layer: `edited` looks for the weights in its own.
-                stack.callback(layer.register_forward_hook(read(number), prepend=True).remove)
-            yield
+        return eager(self.model, self.layers, sink)
 
     def values(self, layer: int, x: Tensor) -> Tensor:
         """v_proj(x) by head."""
@@ -177,9 +165,7 @@ class HFReader(AttentionReader):
 
     def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
         """The output projection of what the heads read."""
-        projection = _projection(self.layers[layer])
-        assert projection is not None
-        return projection(mixed)
+        return _projection(self.layers[layer])(mixed)
 
 
 @contextmanager
@@ -193,14 +179,17 @@ def _quiet() -> Iterator[None]:
         transformers.logging.set_verbosity(before)
 
 
-def _projection(module: nn.Module) -> nn.Module | None:
-    """An attention module's output projection, whatever it is called."""
+def _projection(module: nn.Module) -> Any:
+    """An attention module's output projection, whatever it is called; None without one."""
     return getattr(module, "o_proj", None) or getattr(module, "out_proj", None)
 
 
 def read_model(model: nn.Module) -> AttentionReader:
     """A transformers ViT that is held in memory; how images must come to it, its image processor alone would say."""
-    name = getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__
+    config = getattr(model, "config", None)
+    name = getattr(config, "name_or_path", "") or type(model).__name__
+    if getattr(config, "model_type", "") == WINDOWED:
+        return HFWindowReader(model, f"hf:{name}")
     return HFReader(model, f"hf:{name}")
 
 
@@ -211,6 +200,7 @@ def open_model(request: Request) -> AttentionReader:
     safetensors, and InputError for one with code of its own, one that cannot be read, or one that leaves weights
     random.
     """
+    request, stage = request.stage("hf")
     name, folder = request.name, Path(request.name).expanduser()
     if folder.is_dir():
         name = str(folder)
@@ -219,15 +209,19 @@ def open_model(request: Request) -> AttentionReader:
         raise FileNotFoundError(f"{request.spec}: there is no folder {name}; give one that save_pretrained has written")
     with request.fetching("give a downloaded folder as hf:PATH", here=folder.is_dir()):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if config.model_type not in FAMILIES:
+        windowed = config.model_type == WINDOWED
+        if config.model_type not in FAMILIES and not windowed:
             raise InputError(
-                f"{request.spec}: looked for a model of type {', '.join(FAMILIES)}, found type {config.model_type}"
+                f"{request.spec}: looked for a model of type {', '.join((*FAMILIES, WINDOWED))}, found type "
+                f"{config.model_type}"
             )
+        if stage is not None and not windowed:
+            raise InputError(f"{request.spec}: stage={stage} is for Swin transformers; leave it out")
         if getattr(config, "auto_map", None):
             raise InputError(_OWN_CODE.format(request.spec))
         classifies = any("ImageClassification" in word for word in config.architectures or ())
         kind: Any = AutoModelForImageClassification if classifies else AutoModel
-        if tower := FAMILIES[config.model_type].tower:  # a whole model's text half is not read
+        if tower := FAMILIES.get(config.model_type, Family()).tower:  # a whole model's text half is not read
             kind, config = getattr(transformers, tower), config.vision_config
         if request.pretrained:
             with _quiet():
@@ -240,6 +234,12 @@ def open_model(request: Request) -> AttentionReader:
             model = kind._from_config(config) if tower else kind.from_config(config, dtype=torch.float32)
         described = not folder.is_dir() or any((folder / file).is_file() for file in PROCESSORS)
         processor = _processor(name, folder) if described else None
+        if windowed:
+            if request.grid is not None:
+                raise InputError(f"{request.spec}: a Swin transformer is read at its own size; leave grid out")
+            windows = HFWindowReader(model, request.spec, stage=stage)
+            windows.preprocessing = processor and preprocessing_of(processor, windows.image_size)
+            return windows
         patch = _pair(config.patch_size)
         grid = request.grid
         if grid is None and processor is not None:

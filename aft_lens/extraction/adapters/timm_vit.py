@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from aft_lens.errors import InputError
-from aft_lens.extraction.adapters.timm_windows import WindowReader
+from aft_lens.extraction.adapters.timm_windows import TimmWindowReader
 from aft_lens.extraction.preprocessing import Preprocessing, channels
 from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
@@ -114,11 +113,11 @@ def value(module: Any, x: Tensor) -> Tensor:
 
 def open_model(request: Request) -> AttentionReader:
     """Build or download a timm ViT; timm resamples its position embeddings or bias tables to another grid."""
-    request, stage = _stage(request)
+    request, stage = request.stage("timm")
     model, trained_grid = load(request)
     if isinstance(model, SwinTransformer):
         request.check_prefix(0)
-        reader: AttentionReader = window_reader(model, request.spec, stage)
+        reader: AttentionReader = TimmWindowReader(model, request.spec, stage=stage)
     elif stage is not None:
         raise InputError(f"{request.spec}: stage={stage} is for Swin transformers; leave it out")
     else:
@@ -132,28 +131,9 @@ def read_model(model: nn.Module) -> AttentionReader:
     """A timm ViT that is held in memory, with the images that its configuration asks for."""
     architecture = getattr(model, "default_cfg", {}).get("architecture") or type(model).__name__
     source = f"timm:{architecture}"
-    reader = window_reader(model, source) if isinstance(model, SwinTransformer) else TimmReader(model, source)
+    reader = TimmWindowReader(model, source) if isinstance(model, SwinTransformer) else TimmReader(model, source)
     reader.preprocessing = preprocessing_of(model)
     return reader
-
-
-def window_reader(model: nn.Module, source: str, stage: int | None = None) -> WindowReader:
-    """A reader of one stage of a Swin transformer, which its name says."""
-    reader = WindowReader(model, source, stage=stage)
-    reader.source = f"{source},stage={reader.stage}"
-    return reader
-
-
-def _stage(request: Request) -> tuple[Request, int | None]:
-    """The request without stage=N, and N."""
-    words = request.name.split(",")
-    asked = [word.removeprefix("stage=") for word in words if word.startswith("stage=")]
-    if not asked:
-        return request, None
-    if not asked[-1].isdecimal():
-        raise InputError(f"{request.spec}: stage must be a number, got {asked[-1]!r}; give timm:NAME,stage=2")
-    kept = ",".join(word for word in words if not word.startswith("stage="))
-    return replace(request, name=kept, spec=f"timm:{kept}"), int(asked[-1])
 
 
 def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:

@@ -4,22 +4,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from timm.models.swin_transformer import SwinTransformer, window_partition
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from aft_lens.errors import InputError
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader, AttentionSink
+from aft_lens.extraction.windows import Windows, chosen_stage
 
 
-class WindowReader(AttentionReader):
+class TimmWindowReader(AttentionReader):
     """Reads the attention of one stage of a Swin transformer, 0 where a target does not see a source.
 
     A stage has a grid and a number of heads of its own, so one is read at a time; `stage` counts from 0, and the one
-    with most blocks is read if it is left out. Shifted windows that wrap around the grid keep timm's mask. Raises
-    InputError on another model, on a stage that it has not, and on a grid that is no multiple of the windows.
+    with most blocks is read if it is left out; `source` then says which. Shifted windows that wrap around the grid keep
+    timm's mask. Raises ValueError on another model, on a stage that it has not, and on a grid that is no multiple of
+    the windows.
     """
 
     def __init__(
@@ -29,23 +29,13 @@ class WindowReader(AttentionReader):
         if not isinstance(model, SwinTransformer):
             raise InputError(f"{source}: looked for timm's SwinTransformer, found {type(model).__name__}")
         stages: list[Any] = list(model.layers)
-        if stage is None:
-            stage = max(range(len(stages)), key=lambda number: len(stages[number].blocks))
-        if not 0 <= stage < len(stages):
-            raise InputError(f"{source}: stage must be 0 to {len(stages) - 1}, got {stage}")
-        self.stage = stage
+        stage = chosen_stage(source, [len(one.blocks) for one in stages], stage)
         blocks: list[Any] = list(stages[stage].blocks)
         grid = tuple(blocks[0].input_resolution)
-        for block in blocks:
-            if any(side % window for side, window in zip(grid, block.window_size)):
-                raise InputError(
-                    f"{source}: windows of {block.window_size} do not fill the {grid[0]} x {grid[1]} grid of stage "
-                    f"{stage}; build the model with an img_size that they fill"
-                )
-        self.places = [_places(block, grid) for block in blocks]
+        self.windows = [Windows.of(grid, block.window_size, block.shift_size) for block in blocks]
         embed: Any = model.patch_embed
         super().__init__(
-            source,
+            f"{source},stage={stage}",
             model,
             [block.attn for block in blocks],
             grid=grid,
@@ -61,7 +51,7 @@ class WindowReader(AttentionReader):
         """Unfuse every layer, and write the weights of its windows out over the grid."""
 
         def read(number: int) -> Callable[..., None]:
-            return lambda _module, _inputs, output: sink(number, self.whole(number, output))
+            return lambda _module, _inputs, output: sink(number, self.windows[number].whole(output))
 
         layers: list[Any] = self.layers
         with ExitStack() as stack:
@@ -71,45 +61,19 @@ class WindowReader(AttentionReader):
                 stack.callback(layer.attn_drop.register_forward_hook(read(number)).remove)
             yield
 
-    def whole(self, layer: int, windows: Float[Tensor, "bw h a a2"]) -> Float[Tensor, "b h t s"]:
-        """Weights of windows as weights over the whole grid."""
-        place = self.places[layer].to(windows.device)
-        count, (_, heads, area, _) = len(place), windows.shape
-        t = self.grid[0] * self.grid[1]
-        found = windows.new_zeros(len(windows) // count, heads, t, t)
-        found[:, :, place[:, :, None], place[:, None, :]] = windows.reshape(-1, count, heads, area, area).transpose(
-            1, 2
-        )
-        return found
-
     def values(self, layer: int, x: Tensor) -> Tensor:
         """The value third of the windows' joint projection, by head, in the order of the grid."""
         module: Any = self.layers[layer]
-        place = self.places[layer].to(x.device)
-        heads = (
-            module.qkv(x)
-            .chunk(3, -1)[2]
-            .reshape(-1, place.numel(), self.num_heads, module.proj.in_features // self.num_heads)
-        )
-        found = torch.empty_like(heads)
-        found[:, place.flatten()] = heads
-        return found.transpose(1, 2)
+        value = self.windows[layer].merged(module.qkv(x).chunk(3, -1)[2])
+        return value.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
     def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
         """The output projection, in windows again."""
         module: Any = self.layers[layer]
-        place = self.places[layer].to(x.device)
-        return module.proj_drop(module.proj(mixed[:, place.flatten()].reshape(*x.shape[:2], -1)))
+        return module.proj_drop(module.proj(self.windows[layer].cut(mixed)))
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the classifier reads, pooled over the last stage, and its logits."""
         model: Any = self.model
         found = model.forward_features(images)
         return model.forward_head(found, pre_logits=True), model.forward_head(found) if model.num_classes else None
-
-
-def _places(block: Any, grid: tuple[int, int]) -> Int[Tensor, "window a"]:
-    """The patches of each window, in raster order of the grid: shifted and cut as the block does it."""
-    numbers = torch.arange(grid[0] * grid[1]).reshape(1, *grid, 1)
-    shifted = numbers.roll((-block.shift_size[0], -block.shift_size[1]), (1, 2))
-    return window_partition(shifted, block.window_size).flatten(1)
