@@ -80,14 +80,13 @@ class Runner:
             )
             for model in ordered
         ]  # fmt: skip
-        with tqdm(total=len(cells), desc=words, disable=not self.progress, leave=False, delay=PATIENCE) as bar:
-            found = run_cells(
-                cells,
-                self.store,
-                workers=self.workers,
-                budget=self.budget,
-                done=lambda _cell, _row: bar.update() and None,
-            )
+        missing = sum(self.store.get(cell.name, cell.mark) is None for cell in cells)
+        with tqdm(total=missing, desc=words, disable=not self.progress, leave=False, delay=PATIENCE) as bar:
+
+            def done(_cell: Cell, _row: Any) -> None:
+                bar.update()
+
+            found = run_cells(cells, self.store, workers=self.workers, budget=self.budget, done=done)
         found.check()
         if found.left:
             raise Stopped(

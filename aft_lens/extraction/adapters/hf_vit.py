@@ -142,11 +142,12 @@ class HFReader(AttentionReader):
         if not self.masks:
             return self.model(pixel_values=images, **options)
         config: Any = self.model.config
+        base: Any = self.model.base_model
         count, ratio = self.grid[0] * self.grid[1], config.mask_ratio
         order = torch.arange(count, device=images.device, dtype=torch.float32).expand(len(images), -1)
         try:
             config.mask_ratio = 0.0  # every patch is read, in its place: patches are sorted by the noise
-            return self.model.base_model(pixel_values=images, noise=order, **options)
+            return base(pixel_values=images, noise=order, **options)
         finally:
             config.mask_ratio = ratio
 
