@@ -251,8 +251,9 @@ def test_the_command_fits_a_probe_and_goes_on_where_it_was(folder, capsys):
     ]
     assert main(words) == 2
     assert "--probe 1000" in capsys.readouterr().err
-    assert main([*words, "--probe", "20", "--publish", str(folder / "published.json")]) == 0
+    assert main([*words, "--probe", "20", "--label", "a tiny one", "--publish", str(folder / "published.json")]) == 0
     printed = capsys.readouterr().out
+    assert "a tiny one on folder:" in printed
     assert "linear probe: scikit-learn's LogisticRegression" in printed
     assert "alone, " in printed
     record = json.loads((folder / "published.json").read_text())

@@ -1,7 +1,6 @@
 """How little position does a trained ViT need? Its heads replaced by maps, offsets, kernels and nothing, measured."""
 
 import tempfile
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -103,6 +102,7 @@ def command(
     root: str | None = None,
     device: str = "cpu",
     seed: int = 0,
+    label: str = "",
     store: Path | None = None,
     publish: Path | None = None,
     out: Path | None = None,
@@ -140,11 +140,11 @@ def command(
         root: Folder of downloaded data; data/ if left out.
         device: cpu, cuda or cuda:N.
         seed: Of random weights, orders and offsets.
+        label: What tables and figures call the model; SOURCE if left out.
         store: Folder of what is measured already; OUT/cells if left out.
         publish: JSON to write the result into as well.
         out: Folder for ablate.json, .png, .svg and .html; if left out reports/NAME, or reports/NAME-random.
     """
-    begun = time.process_time()
     reader = open_reader(source, pretrained=pretrained, device=device, seed=seed)
     name = data or reader.data
     if name is None:
@@ -170,7 +170,7 @@ def command(
     result = replace(
         measure(at_hand.reader, at_hand.calibration, plan, runner), data=name, classes=labels,
         probe=at_hand.probe.words if at_hand.probe else "", device=device, bfloat16=bfloat16,
-        threads=torch.get_num_threads(), seconds=time.process_time() - begun,
+        threads=torch.get_num_threads(), label=label,
     )  # fmt: skip
     report(result, folder)
     if publish is not None:

@@ -90,8 +90,13 @@ class Ablation(Result):
     bfloat16: bool = False
     threads: int = 0
     """Of PyTorch, while it was measured; 0: not said."""
-    seconds: float = 0.0
-    """Processor time, over all threads, of what was not measured before; 0: not said."""
+    label: str = ""
+    """What tables and figures call the model; its source if empty."""
+
+    @property
+    def shown(self) -> str:
+        """What the model is called."""
+        return self.label or self.source
 
     @property
     def heads(self) -> int:
@@ -156,7 +161,7 @@ class Ablation(Result):
 
     def _title(self) -> list[str]:
         images = len(self.intact.right or self.intact.cosines)
-        lines = [f"{self.source}{self.data and f' on {self.data}'}: maps from {self.positions.images} images; {images} "
+        lines = [f"{self.shown}{self.data and f' on {self.data}'}: maps from {self.positions.images} images; {images} "
                  f"test images, {self.heads} heads"]  # fmt: skip
         if self.probe:
             lines.append(f"linear probe: {self.probe}")
@@ -198,8 +203,8 @@ class Ablation(Result):
         """Everything measured."""
         images = len(self.intact.right or self.intact.cosines)
         return {
-            "source": self.source, "data": self.data, "classes": self.classes, "probe": self.probe,
-            **environment(self.device), "threads": self.threads, "cpu_seconds_this_run": round(self.seconds),
+            "model": self.shown, "source": self.source, "data": self.data, "classes": self.classes, "probe": self.probe,
+            **environment(self.device), "threads": self.threads,
             "bfloat16": self.bfloat16, "method": METHOD, "grid": self.positions.grid,
             "prefix_tokens": self.positions.columns.shape[2], "heads": self.heads, "images": images,
             "calibration_images": self.positions.images, "tolerance_points": self.plan.tolerance,

@@ -39,7 +39,7 @@ def draw(found: "Ablation", figure: Figure | SubFigure) -> None:
         axis.set(xlabel="head", ylabel="layer", xticks=range(change.shape[1]), yticks=range(change.shape[0]))
         axis.set_title(f"one head alone: {rung.words}", fontsize=9)
         figure.colorbar(image, ax=axis, label=f"change of {found.unit} (points)", pad=0.01)
-    figure.suptitle(f"{found.source}: how many heads can be replaced", fontsize=10)
+    figure.suptitle(f"{found.shown}: how many heads can be replaced", fontsize=10)
 
 
 def _panels(found: "Ablation") -> list[tuple[list["Curve"], str]]:
@@ -87,7 +87,7 @@ def interactive(found: "Ablation") -> go.Figure:
         figure.add_trace(heat, 2 + place // 2, 1 + place % 2)
         figure.update_yaxes(autorange="reversed", title="layer", dtick=1, row=2 + place // 2, col=1 + place % 2)
         figure.update_xaxes(title="head", dtick=1, row=2 + place // 2, col=1 + place % 2)
-    theme.axes(theme.layout(figure, title=f"{found.source}: how many heads can be replaced", height=420 * rows))
+    theme.axes(theme.layout(figure, title=f"{found.shown}: how many heads can be replaced", height=420 * rows))
     bound = max([1.0, *(abs(100 * point.change) for _, points in maps for point in points)])
     bar: dict[str, Any] = {"colorscale": "RdBu", "cmin": -bound, "cmax": bound}
     return figure.update_layout(coloraxis=bar | {"colorbar": {"title": "points", "len": 0.4, "y": 0.2}})

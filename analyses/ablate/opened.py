@@ -1,7 +1,6 @@
 """A model, its images and what replaces its heads, opened by what a command said; in each process once."""
 
 import multiprocessing
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -113,7 +112,7 @@ class Opened:
             return Calibration.load(path)
         found = calibrate(self.reader, self._batches("train", self.setup.calibration), progress=progress)
         found.save(path)
-        self._kept.put("calibration", mark, {"made": time.strftime("%Y-%m-%d")})
+        self._kept.put("calibration", mark, {"images": found.positions.images})
         return found
 
 

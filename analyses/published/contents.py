@@ -120,7 +120,7 @@ def ablation(record: Record) -> str:
         rows.append([curve["order"], curve["words"], *(_change(at[count]) for count in counts), *areas])
     columns = ["Order", "Heads replaced by", *(f"{count} heads" for count in counts), *(AREAS[name] for name in AREAS)]
     parts = [
-        f"{record['source']} on {record['data']}, {record['images']} test images, {percent(record['score'], 1)} "
+        f"{record['model']} on {record['data']}, {record['images']} test images, {percent(record['score'], 1)} "
         f"intact. Of {record['heads']} heads, so many can be replaced within {record['tolerance_points']:g} point(s):",
         table(["Order", "Heads", "Heads, by the whole interval"], within),
         "Change of accuracy, points, and areas under the curves: of the accuracy over the intact one's, and of "
