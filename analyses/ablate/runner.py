@@ -86,7 +86,8 @@ class Runner:
             def done(_cell: Cell, _row: Any) -> None:
                 bar.update()
 
-            found = run_cells(cells, self.store, workers=self.workers, budget=self.budget, done=done)
+            workers = self.workers if missing > 1 else 0  # one alone is done before a process has started
+            found = run_cells(cells, self.store, workers=workers, budget=self.budget, done=done)
         found.check()
         if found.left:
             raise Stopped(
