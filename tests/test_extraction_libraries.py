@@ -10,6 +10,7 @@ from transformers import (
     BeitConfig,
     BeitForImageClassification,
     CLIPConfig,
+    CLIPForImageClassification,
     CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -241,6 +242,16 @@ def test_the_half_that_sees_is_read_in_memory_and_from_a_folder(name, tmp_path):
     drawn = open_source(f"hf:{tmp_path}", pretrained=False)
     assert drawn.verify(images) < 1e-5
     assert (drawn.features(images) - held.features(images)).abs().max() > 1e-2
+
+
+def test_a_classifier_on_clip_is_refused_and_not_left_out(tmp_path):
+    vision = {**TINY, "image_size": 32, "patch_size": 16}
+    model = CLIPForImageClassification(CLIPConfig(vision_config=vision, text_config=TEXT, num_labels=3))
+    with pytest.raises(ValueError, match="save its vision model"):
+        as_reader(model)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="save its vision model"):
+        open_source(f"hf:{tmp_path}")
 
 
 @torch.no_grad()

@@ -59,6 +59,10 @@ ADAPTER = "adapter_config.json"
 """What peft writes beside an adapter's weights."""
 UNUSED = ("pooler.", "vit.pooler.", "deit.pooler.", "embeddings.mask_token", "dinov2.embeddings.mask_token")
 """Weights that no attention and no logit rests on: folders are often saved without them."""
+_CLASSIFIED = (
+    "{}: a classifier on top of CLIP or SigLIP is not read; save its vision model (model.vision_model) and read that, "
+    "with --probe 1000 where classes are needed"
+)
 _OWN_CODE = "{} brings code of its own (auto_map), which is never run here; save the model with a class of transformers"
 
 
@@ -81,6 +85,8 @@ class HFReader(AttentionReader):
         prefix: int | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
+        if hasattr(model, "vision_model") and hasattr(model, "classifier"):
+            raise InputError(_CLASSIFIED.format(source))
         model = getattr(model, "vision_model", model)
         config: Any = getattr(model, "config", None)
         found = getattr(config, "model_type", type(model).__name__)
@@ -222,6 +228,8 @@ def open_model(request: Request) -> AttentionReader:
             raise InputError(_OWN_CODE.format(request.spec))
         classifies = any("ImageClassification" in word for word in config.architectures or ())
         kind: Any = AutoModelForImageClassification if classifies else AutoModel
+        if classifies and FAMILIES.get(config.model_type, Family()).pooled:
+            raise InputError(_CLASSIFIED.format(request.spec))
         if tower := FAMILIES.get(config.model_type, Family()).tower:  # a whole model's text half is not read
             kind, config = getattr(transformers, tower), config.vision_config
         if request.pretrained:
