@@ -13,8 +13,10 @@ __version__ = "0.2.0"
 PLACES = {
     "AFTConv": "aft_lens.layers.mixers.aft_conv:AFTConv",
     "Checkpoint": "aft_lens.checkpoint:Checkpoint",
+    "ablate": "analyses.ablate:ablate",
     "aft_conv": "aft_lens.ops:aft_conv",
     "as_reader": "aft_lens.extraction:as_reader",
+    "attend": "analyses.attend:attend",
     "attention_maps": "analyses.attention:attention_maps",
     "batches": "aft_lens.data:batches",
     "bias_maps": "analyses.bias:position_bias_maps",
@@ -31,6 +33,7 @@ PLACES = {
     "outcome": "analyses.explain.causal:outcome",
     "prune": "analyses.pruning:prune_to_indexing",
     "read_recipe": "aft_lens.training:read_recipe",
+    "scan": "analyses.scan:scan",
     "train": "aft_lens.training:train",
 }
 """Each name, and the module and name that it stands for."""

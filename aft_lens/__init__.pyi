@@ -15,12 +15,15 @@ from aft_lens.ops import aft_conv as aft_conv
 from aft_lens.training import evaluate as evaluate
 from aft_lens.training import read_recipe as read_recipe
 from aft_lens.training import train as train
+from analyses.ablate import ablate as ablate
+from analyses.attend import attend as attend
 from analyses.attention import attention_maps as attention_maps
 from analyses.bias import position_bias_maps as bias_maps
 from analyses.explain.causal import compare as effect
 from analyses.explain.causal import outcome as outcome
 from analyses.keys import key_maps as key_maps
 from analyses.pruning import prune_to_indexing as prune
+from analyses.scan import scan as scan
 
 PLACES: dict[str, str]
 __version__: str
@@ -28,8 +31,10 @@ __all__ = [
     "AFTConv",
     "Checkpoint",
     "__version__",
+    "ablate",
     "aft_conv",
     "as_reader",
+    "attend",
     "attention_maps",
     "batches",
     "bias_maps",
@@ -46,5 +51,6 @@ __all__ = [
     "outcome",
     "prune",
     "read_recipe",
+    "scan",
     "train",
 ]

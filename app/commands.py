@@ -32,7 +32,11 @@ SHIPPED = {
     "list": Shipped("app.listing", "browse", "models, data sets, recipes and checkpoints"),
     "bias": Shipped("analyses.bias", "browse", "position-bias maps exp(w) - 1 by layer and head"),
     "keys": Shipped("analyses.keys", "browse", "key feature maps of an image beside an attribution"),
+    "scan": Shipped("analyses.scan", "browse", "what the heads of a ViT or AFT-conv do, the strongest findings first"),
     "attention": Shipped("analyses.attention", "browse", "relative attention of any ViT; relative positions"),
+    "attend": Shipped(
+        "analyses.attend", "browse", "what a patch or the class token of one image reads, by head and as rollout"
+    ),
     "locality": Shipped(
         "analyses.locality", "compare", "how local the heads of models are, beside random weights", page=True
     ),
@@ -40,6 +44,7 @@ SHIPPED = {
     "explain": Shipped(
         "analyses.explain", "compare", "whether position explains the heads of a model, and what edits of them cost"
     ),
+    "ablate": Shipped("analyses.ablate", "compare", "how many heads of a ViT offsets, kernels or nothing can replace"),
     "knockout": Shipped("analyses.knockout", "prune", "what edits of the position biases cost", page=True),
     "transfer": Shipped("analyses.transfer", "train", "start an AFT-conv from a ViT's weights"),
     "prune": Shipped("analyses.pruning.command", "prune", "prune position biases to indexing"),

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision.models import vision_transformer
+from torchvision.models.vision_transformer import VisionTransformer
 from transformers import BertConfig, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
+from aft_lens.errors import InputError
 from aft_lens.extraction import Preprocessing, image_batches, open_source, stream_relative
 from aft_lens.extraction.adapters import hub, torchvision_vit
 from aft_lens.models import create_model
@@ -131,6 +134,41 @@ def test_timm_by_name():
     assert (way.size, way.mean, way.crop, way.interpolation) == ((48, 32), (0.5, 0.5, 0.5), 0.9, "bicubic")
     batches = image_batches(way, "digits", images=2)
     assert stream_relative(reader, batches, resamples=2).average().shape == (12, 3, 5, 3)
+
+
+def test_torchvision_weights_of_ones_own(tmp_path, monkeypatch):
+    """A file of three classes, plain and as a trainer wraps it; at another grid its positions are resized."""
+
+    def small(name, *, weights=None, image_size=224, num_classes=1000):
+        fields = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
+        return VisionTransformer(image_size, 16, num_classes=num_classes, **fields)
+
+    monkeypatch.setattr(torchvision_vit, "get_model", small)
+    model = small("vit_b_16", num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "plain.pth")
+    torch.save({f"model.{key}": one for key, one in model.state_dict().items()}, tmp_path / "wrapped.pth")
+    save_file(model.state_dict(), tmp_path / "safe.safetensors")
+    for file in ("plain.pth", "wrapped.pth", "safe.safetensors"):
+        reader = open_source(f"torchvision:vit_b_16,weights={tmp_path / file}")
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(reader.model.state_dict()[name], tensor)
+    assert open_source(f"torchvision:vit_b_16,weights={tmp_path / 'plain.pth'}", grid=(3, 3)).grid == (3, 3)
+    torch.save(model, tmp_path / "pickled.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"conv_proj.weight": torch.ones(2)}, tmp_path / "part.pth")
+    torch.save({**model.state_dict(), "more": torch.ones(2)}, tmp_path / "more.pth")
+    for words, said in (
+        (f"weights={tmp_path / 'none.pth'}", "there is no file"),
+        (f"weights={tmp_path / 'pickled.pth'}", "cannot be read"),
+        (f"weights={tmp_path / 'list.pth'}", r"save model\.state_dict\(\) alone"),
+        (f"weights={tmp_path / 'part.pth'},classes=3", "cannot be read"),
+        (f"weights={tmp_path / 'more.pth'}", "the model has no more"),
+        (f"weights={tmp_path / 'plain.pth'},classes=4", "cannot be read"),
+        (f"weights={tmp_path / 'plain.pth'},classes=x", "classes must be a number"),
+        ("size=3", "torchvision:NAME,weights=FILE,classes=N"),
+    ):
+        with pytest.raises(InputError, match=said):
+            open_source(f"torchvision:vit_b_16,{words}")
 
 
 def test_a_local_hf_folder(tmp_path):

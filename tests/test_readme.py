@@ -28,8 +28,8 @@ pytestmark = [
 def test_the_readme_shows_every_job():
     jobs = {command.split()[0] for command in COMMANDS}
     assert jobs == {
-        "train", "evaluate", "bias", "keys", "attention", "locality", "match", "explain", "knockout", "transfer",
-        "prune",
+        "train", "evaluate", "bias", "keys", "attention", "attend", "scan", "locality", "match", "explain", "ablate",
+        "knockout", "transfer", "prune",
     }  # fmt: skip
     assert not re.search(r"@[A-Z]+@", README)
 

@@ -10,6 +10,7 @@ from aft_lens.extraction.preprocessing import Preprocessing, drawn_words, image_
 from aft_lens.extraction.reader import AttentionReader, spread
 from aft_lens.extraction.relative import ImageBatches, RelativeSums, relative_attention, stream_relative
 from aft_lens.extraction.request import Request
+from aft_lens.extraction.resume import can_resume, entering, resumed
 from aft_lens.extraction.sources import as_reader, open_source
 
 __all__ = [
@@ -22,14 +23,17 @@ __all__ = [
     "RelativeSums",
     "Request",
     "as_reader",
+    "can_resume",
     "drawn_words",
     "edit",
+    "entering",
     "fold_offsets",
     "hook_points",
     "image_batches",
     "open_positions",
     "open_source",
     "relative_attention",
+    "resumed",
     "run_with_cache",
     "spread",
     "stream_relative",

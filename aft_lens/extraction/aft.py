@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.extraction.preprocessing import Preprocessing
-from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.models import VisionModel
 from aft_lens.ops import expand_bias
@@ -62,11 +62,14 @@ class AFTReader(AttentionReader):
                 stack.callback(layer.get_submodule("hook_key").register_forward_hook(read(number)).remove)
             yield
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-        """proj(sigmoid(query) * (attention @ value)), without the gate where the layer has none."""
+    def values(self, layer: int, x: Tensor) -> Tensor:
+        """The layer's values, by head."""
         module = self._layer(layer)
-        value = module.value(x).unflatten(2, (module.num_heads, -1)).transpose(1, 2)
-        mixed = spread(attention, value)
+        return module.value(x).unflatten(2, (module.num_heads, -1)).transpose(1, 2)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """proj(sigmoid(query) * mixed), without the gate where the layer has none."""
+        module = self._layer(layer)
         return module.proj(mixed if module.query is None else module.query(x).sigmoid() * mixed)
 
     def bias(self, layer: int) -> Float[Tensor, "h y x"]:

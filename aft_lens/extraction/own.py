@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from aft_lens.extraction.hooks import unfused
 from aft_lens.extraction.preprocessing import Preprocessing
-from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.layers.mixers.attention import Attention
 from aft_lens.models import VisionModel
 
@@ -65,10 +65,16 @@ class OwnReader(AttentionReader):
                 stack.callback(handle.remove)
             yield
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-        """proj(attention @ value) with the layer's own value and output projections."""
-        module = self.layers[layer]
-        assert isinstance(module, Attention)
+    def values(self, layer: int, x: Tensor) -> Tensor:
+        """The last third of the layer's joint projection, by head."""
         b, t, d = x.shape
-        value = module.qkv(x)[..., 2 * d :].reshape(b, t, module.num_heads, -1).transpose(1, 2)
-        return module.proj(spread(attention, value))
+        return self._layer(layer).qkv(x)[..., 2 * d :].reshape(b, t, self.num_heads, -1).transpose(1, 2)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """proj(mixed)."""
+        return self._layer(layer).proj(mixed)
+
+    def _layer(self, number: int) -> Attention:
+        layer = self.layers[number]
+        assert isinstance(layer, Attention)
+        return layer

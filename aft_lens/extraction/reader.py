@@ -15,6 +15,9 @@ AttentionSink = Callable[[int, Tensor], None]
 """Called with a layer's number and its weights, `b h t s`, prefix tokens first."""
 AttentionEdit = Callable[[int, Tensor], Tensor]
 """Given a layer's number and its weights, returns the weights to use."""
+Remix = Callable[[int, Tensor, Tensor], Tensor | None]
+"""Given a layer's number, its input `b t d` and its weights `b h t s`, returns what its heads read, `b t d` with the
+heads side by side, in place of what they did; None leaves the layer as it is."""
 HEADS = ("head", "heads", "classifier", "cls_classifier")
 """What libraries call a ViT's classifier."""
 TOLERANCE = 1e-4
@@ -27,8 +30,8 @@ class AttentionReader(ABC):
     `layers` are the attention modules in order, `grid` the patches (rows, columns), `prefix` the tokens before them
     (class, distillation, registers), `preprocessing` how images must come, where that is known, `data` the data set
     that the model was trained on, where it is one of ours, and `trained_grid` the patches that its position embeddings
-    were trained for: they are interpolated where `grid` is another. Subclasses say how to expose the weights and how
-    to mix with given ones.
+    were trained for: they are interpolated where `grid` is another. Subclasses say how to expose the weights, what the
+    values are that they mix, and what a layer makes of the mixture.
     """
 
     def __init__(
@@ -65,41 +68,65 @@ class AttentionReader(ABC):
         """Inside the block, forward passes are unfused and every layer's weights go to `sink`."""
 
     @abstractmethod
+    def values(self, layer: int, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b h s c"]:
+        """What the heads of attention module `layer` mix, for its input x."""
+
+    @abstractmethod
+    def project(self, layer: int, x: Float[Tensor, "b t d"], mixed: Float[Tensor, "b t d"]) -> Tensor:
+        """The output of attention module `layer` for its input x, were `mixed` what its heads read, side by side."""
+
     def mix(self, layer: int, x: Float[Tensor, "b t d"], attention: Float[Tensor, "b h t s"]) -> Tensor:
         """The output of attention module `layer` for its input x, were its weights `attention`."""
+        return self.project(layer, x, spread(attention, self.values(layer, x)))
 
     def logits(self, images: Tensor) -> Tensor:
         """Run the model; the class logits, or the library's main output where it has no classifier."""
         return _tensor(self.model(images))
 
-    def features(self, images: Tensor) -> Float[Tensor, "b d"]:
-        """What a classifier reads: the input of the model's own, or the class token of a model that has none.
+    def read(self, images: Tensor) -> tuple[Float[Tensor, "b d"], Tensor | None]:
+        """Run the model once: what a classifier reads, and the class logits.
 
-        Without a class token either, the mean of the patches.
+        Features are the input of the model's own classifier. A model that has none gives no logits; its features are
+        the class token, or without one the mean of the patches.
         """
         found = (getattr(self.model, name, None) for name in HEADS)
         head = next((module for module in found if isinstance(module, nn.Module)), None)
         if head is None:
             tokens = self.logits(images)
-            return tokens if tokens.ndim == 2 else tokens[:, 0] if self.prefix else tokens.mean(1)
-        read: list[Tensor] = []
-        with head.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0])):
-            self.logits(images)
-        return read[0]
+            return (tokens if tokens.ndim == 2 else tokens[:, 0] if self.prefix else tokens.mean(1)), None
+        seen: list[Tensor] = []
+        with head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0])):
+            logits = self.logits(images)
+        return seen[0], None if isinstance(head, nn.Identity) else logits
+
+    def features(self, images: Tensor) -> Float[Tensor, "b d"]:
+        """What a classifier reads; see `read`."""
+        return self.read(images)[0]
 
     @contextmanager
     def edited(self, edit: AttentionEdit) -> Iterator[None]:
         """Inside the block, every layer mixes with `edit(layer, weights)` in place of its own weights."""
+
+        def mixed(layer: int, x: Tensor, attention: Tensor) -> Tensor | None:
+            changed = edit(layer, attention)
+            return None if changed is attention else spread(changed, self.values(layer, x))
+
+        with self.remixed(mixed):
+            yield
+
+    @contextmanager
+    def remixed(self, change: Remix) -> Iterator[None]:
+        """Inside the block, every layer's heads read what `change(layer, x, weights)` says."""
         current: dict[int, Tensor] = {}
 
         def replace(number: int) -> Callable[..., Any]:
             def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-                attention = current.pop(number)
-                changed = edit(number, attention)
-                if changed is attention:
+                x = _input(args, kwargs)
+                mixed = change(number, x, current.pop(number))
+                if mixed is None:
                     return output
-                mixed = self.mix(number, _input(args, kwargs), changed)
-                return (mixed, *output[1:]) if isinstance(output, tuple) else mixed
+                changed = self.project(number, x, mixed)
+                return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
             return hook
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from aft_lens.errors import InputError
 
@@ -35,6 +37,42 @@ class Request:
                 "leave prefix out"
             )
         return found
+
+    def stage(self, word: str) -> "tuple[Request, int | None]":
+        """The request without a last `,stage=N` of its name, and N; InputError if that is no number."""
+        name, mark, number = self.name.rpartition(",stage=")
+        if not mark:
+            return self, None
+        if not number.isdecimal():
+            raise InputError(f"{self.spec}: stage must be a number, got {number!r}; give {word}:NAME,stage=2")
+        return replace(self, name=name, spec=f"{word}:{name}"), int(number)
+
+    def own_weights(self, word: str) -> tuple[str, Path | None, int | None]:
+        """The model's name, and the file and number of classes that follow it: NAME,weights=FILE,classes=N.
+
+        `word` is the library's. Raises InputError on other words and on a file that is not there.
+        """
+        name, *words = self.name.split(",")
+        options = dict(each.partition("=")[::2] for each in words)
+        if not options:
+            return name, None, None
+        if set(options) - {"weights", "classes"} or "weights" not in options or ":" in name:
+            raise InputError(f"{self.spec}: give {word}:NAME,weights=FILE, or {word}:NAME,weights=FILE,classes=N")
+        file = Path(options["weights"]).expanduser()
+        if not file.is_file():
+            raise InputError(f"{self.spec}: there is no file {file}")
+        count = options.get("classes")
+        if count is not None and not count.isdecimal():
+            raise InputError(f"{self.spec}: classes must be a number, got {count!r}")
+        return name, file, None if count is None else int(count)
+
+    def named_tensors(self, state: Any, file: Path) -> dict[str, Tensor]:
+        """What a file holds, if that is tensors by name; without the `model.` that trainers put before all of them."""
+        if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+            raise InputError(f"{self.spec}: {file} holds no tensors by name; save model.state_dict() alone")
+        if state and all(key.startswith("model.") for key in state):
+            return {key.removeprefix("model."): one for key, one in state.items()}
+        return state
 
     @contextmanager
     def fetching(self, local: str, *, here: bool = False) -> Iterator[None]:

@@ -81,14 +81,25 @@ class HeadPositions:
         `patches` says. A prefix token has no place on the grid and no offsets: as target it gets its mean row (`rows`),
         whose part on patches is spread evenly for "uniform", and as the other head's is for "other".
         """
+        own = self.rows[layer][..., self.columns.shape[2] :]
+        shape = {"uniform": torch.ones_like(own), "other": own.roll(-1, 0)}.get(kind, own)
+        return self.whole(layer, self.patches(kind, layer, window), shape)
+
+    def whole(
+        self, layer: int, patches: Float[Tensor, "head t s"], shape: Float[Tensor, "head p s"] | None = None
+    ) -> Float[Tensor, "head T S"]:
+        """Whole attention matrices around distributions over patches: what prefix tokens give and get is their mean.
+
+        `shape` is how a prefix token as target weighs the patches, its own mean if left out; its sum is kept.
+        """
         p = self.columns.shape[2]
         whole = torch.zeros(len(self.maps[layer]), p + self._count, p + self._count, dtype=torch.float64)
         left = 1 - self.columns[layer].sum(-1)
         whole[:, p:, :p] = self.columns[layer].unsqueeze(1)
-        whole[:, p:, p:] = left[:, None, None] * self.patches(kind, layer, window)
+        whole[:, p:, p:] = left[:, None, None] * patches
         rows = self.rows[layer]
         own = rows[..., p:]
-        shape = {"uniform": torch.ones_like(own), "other": own.roll(-1, 0)}.get(kind, own).clamp(min=FLOOR)
+        shape = (own if shape is None else shape).clamp(min=FLOOR)
         whole[:, :p, :p] = rows[..., :p]
         whole[:, :p, p:] = own.sum(-1, keepdim=True) * shape / shape.sum(-1, keepdim=True)
         return whole

@@ -73,15 +73,26 @@ class ProbedReader(AttentionReader):
         """As the other reader's."""
         return self.reader.exposed(sink)
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
+    def values(self, layer: int, x: Tensor) -> Tensor:
         """As the other reader's."""
-        return self.reader.mix(layer, x, attention)
+        return self.reader.values(layer, x)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """As the other reader's."""
+        return self.reader.project(layer, x, mixed)
 
     def logits(self, images: Tensor) -> Tensor:
         """The probe's class logits."""
+        return self._read(images)[1]
+
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The other reader's features, and the probe's class logits."""
+        return self._read(images)
+
+    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.reader.features(images).float()
         with torch.autocast(features.device.type, enabled=False):
-            return F.linear(features, self.probe.weight.to(features), self.probe.bias.to(features))
+            return features, F.linear(features, self.probe.weight.to(features), self.probe.bias.to(features))
 
 
 @torch.no_grad()

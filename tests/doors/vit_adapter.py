@@ -10,7 +10,7 @@ from aft_lens.extraction.adapters.torchvision_vit import TorchvisionReader
 
 
 def open_model(request: Request) -> AttentionReader:
-    """Attention of torchvision's class has a reader; for another, subclass AttentionReader: `exposed` and `mix`."""
+    """Attention of torchvision's class has a reader; for another, subclass AttentionReader and its three methods."""
     request.check_prefix(1)  # the class token
     side = 8 * (request.grid or (4, 4))[0]
     model = VisionTransformer(side, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32)

@@ -1,8 +1,9 @@
-"""Hugging Face transformers' ViT, DeiT, DINOv2 and DINOv2 with registers."""
+"""Hugging Face transformers' ViT, DeiT, DINOv2, DINOv3, ViTMAE and BEiT, the vision towers of CLIP and SigLIP, Swin."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,46 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from aft_lens.errors import InputError
+from aft_lens.extraction.adapters.hf_eager import eager
+from aft_lens.extraction.adapters.hf_windows import HFWindowReader
 from aft_lens.extraction.adapters.hub import hub_once
 from aft_lens.extraction.preprocessing import Preprocessing
-from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
 from aft_lens.text_files import read_json
 
-FAMILIES = ("vit", "deit", "dinov2", "dinov2_with_registers")
-"""Values of a configuration's `model_type` that are read."""
-ALWAYS_INTERPOLATES = ("dinov2", "dinov2_with_registers")
-"""Families that interpolate their position embeddings without being asked to."""
+
+@dataclass(frozen=True)
+class Family:
+    """What sets a family's models apart."""
+
+    places: str = "asked"
+    """How position embeddings come to another grid: "asked" to, "always" interpolated, "rotary" (there are none, any
+    grid will do), or "fixed" (they do not)."""
+    pooled: bool = False
+    """True: what the model pools is trained, and is its features."""
+    tower: str = ""
+    """Class of the vision half, for a family whose whole models read text too."""
+
+
+FAMILIES = {
+    "vit": Family(),
+    "deit": Family(),
+    "dinov2": Family("always"),
+    "dinov2_with_registers": Family("always"),
+    "dinov3_vit": Family("rotary"),
+    "vit_mae": Family(),
+    "beit": Family("fixed"),
+    "clip": Family(pooled=True, tower="CLIPVisionModel"),
+    "clip_vision_model": Family(pooled=True),
+    "siglip": Family(pooled=True, tower="SiglipVisionModel"),
+    "siglip_vision_model": Family(pooled=True),
+}
+"""By the values of a configuration's `model_type` that are read."""
+WINDOWED = "swin"
+"""The `model_type` whose stages are read one at a time."""
+TOKENS = ("cls_token", "distillation_token", "class_embedding")
+"""Embeddings of which each is one token before the patches."""
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 """What a model of the Hub can be called; anything else is a path."""
@@ -32,6 +63,10 @@ ADAPTER = "adapter_config.json"
 """What peft writes beside an adapter's weights."""
 UNUSED = ("pooler.", "vit.pooler.", "deit.pooler.", "embeddings.mask_token", "dinov2.embeddings.mask_token")
 """Weights that no attention and no logit rests on: folders are often saved without them."""
+_CLASSIFIED = (
+    "{}: a classifier on top of CLIP or SigLIP is not read; save its vision model (model.vision_model) and read that, "
+    "with --probe 1000 where classes are needed"
+)
 _OWN_CODE = "{} brings code of its own (auto_map), which is never run here; save the model with a class of transformers"
 
 
@@ -39,9 +74,10 @@ class HFReader(AttentionReader):
     """Reads the attention modules of a transformers ViT, which return their weights in eager form.
 
     `grid` is the patches (rows, columns) of the images that will come, those of the configuration's `image_size` if
-    left out; position embeddings are interpolated to another one. Raises ValueError on a model type that is none of
-    `FAMILIES`, and where position embeddings that are not square would be interpolated: transformers takes a square
-    for granted (16 positions of a 2 x 8 grid would silently become 4 x 4).
+    left out; position embeddings are interpolated to another one. Of a whole CLIP or SigLIP the vision half is read;
+    ViTMAE masks nothing. Raises InputError on a model type that is none of `FAMILIES`, on another grid for one whose
+    positions are fixed, and where position embeddings that are not square would be interpolated: transformers takes a
+    square for granted (16 positions of a 2 x 8 grid would silently become 4 x 4).
     """
 
     def __init__(
@@ -53,28 +89,42 @@ class HFReader(AttentionReader):
         prefix: int | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
+        if hasattr(model, "vision_model") and hasattr(model, "classifier"):
+            raise InputError(_CLASSIFIED.format(source))
+        model = getattr(model, "vision_model", model)
         config: Any = getattr(model, "config", None)
         found = getattr(config, "model_type", type(model).__name__)
-        embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
-        layers = [module for module in model.modules() if hasattr(module, "v_proj") and hasattr(module, "o_proj")]
-        if found not in FAMILIES or embeddings is None or not layers:
-            raise ValueError(
+        family = FAMILIES.get(found)
+        embeddings = getattr(model, "embeddings", None) or getattr(
+            getattr(model, "base_model", None), "embeddings", None
+        )  # of a classifier those of its base
+        layers = [module for module in model.modules() if hasattr(module, "v_proj") and _projection(module)]
+        if hasattr(model, "decoder"):  # ViTMAE's reads no image
+            layers = layers[: config.num_hidden_layers]
+        if family is None or embeddings is None or not layers:
+            raise InputError(
                 f"{source}: looked for a transformers model of type {', '.join(FAMILIES)} with `embeddings` and "
                 f"attention modules that have v_proj and o_proj; found type {found} with {len(layers)} such modules"
             )
         patch, size = _pair(config.patch_size), _pair(config.image_size)
         trained = size[0] // patch[0], size[1] // patch[1]
         grid = grid or trained
-        interpolates = grid != trained or found in ALWAYS_INTERPOLATES
+        if grid != trained and family.places == "fixed":
+            raise InputError(
+                f"{source}: models of type {found} have positions for {trained[0]} x {trained[1]} patches alone, "
+                f"{grid[0]} x {grid[1]} were asked for; leave grid out, or use timm's model"
+            )
+        interpolates = (grid != trained and family.places == "asked") or family.places == "always"
         if interpolates and trained[0] != trained[1]:
-            raise ValueError(
+            raise InputError(
                 f"{source}: position embeddings of a {trained[0]} x {trained[1]} grid cannot be interpolated to "
                 f"{grid[0]} x {grid[1]}: transformers takes them for a square; use timm's model"
             )
         registers = getattr(embeddings, "register_tokens", None)
-        counted = sum(getattr(embeddings, name, None) is not None for name in ("cls_token", "distillation_token"))
+        counted = sum(getattr(embeddings, name, None) is not None for name in TOKENS)
         counted += 0 if registers is None else registers.shape[1]
-        self.asks_to_interpolate = interpolates and found not in ALWAYS_INTERPOLATES
+        self.asks_to_interpolate = interpolates and family.places == "asked"
+        self.pooled, self.masks = family.pooled, found == "vit_mae"
         super().__init__(
             source,
             model,
@@ -90,40 +140,67 @@ class HFReader(AttentionReader):
 
     def logits(self, images: Tensor) -> Tensor:
         """The class logits, or the last hidden state of a model without a classifier."""
-        options = {"interpolate_pos_encoding": True} if self.asks_to_interpolate else {}
-        output = self.model(pixel_values=images, **options)
-        return output.logits if hasattr(output, "logits") else output.last_hidden_state
+        output = self._output(images)
+        return output.logits if self._classifies(output) else output.last_hidden_state
 
-    @contextmanager
-    def exposed(self, sink: AttentionSink) -> Iterator[None]:
-        """Run attention in eager form and read the weights that each module returns beside its output."""
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As any reader's; of CLIP and SigLIP the features are what they pool."""
+        return (self._output(images).pooler_output, None) if self.pooled else super().read(images)
 
-        def read(number: int) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                if output[1] is not None:
-                    sink(number, output[1])
-
-            return hook
-
+    def _output(self, images: Tensor) -> Any:
+        options: dict[str, Any] = {"interpolate_pos_encoding": True} if self.asks_to_interpolate else {}
+        if not self.masks:
+            return self.model(pixel_values=images, **options)
         config: Any = self.model.config
-        with ExitStack() as stack:
-            stack.callback(setattr, config, "_attn_implementation", config._attn_implementation)
-            config._attn_implementation = "eager"
-            for number, layer in enumerate(self.layers):
-                # Before other hooks of the layer: `edited` looks for the weights in its own.
-                stack.callback(layer.register_forward_hook(read(number), prepend=True).remove)
-            yield
+        base: Any = self.model.base_model
+        count, ratio = self.grid[0] * self.grid[1], config.mask_ratio
+        order = torch.arange(count, device=images.device, dtype=torch.float32).expand(len(images), -1)
+        try:
+            config.mask_ratio = 0.0  # every patch is read, in its place: patches are sorted by the noise
+            return base(pixel_values=images, noise=order, **options)
+        finally:
+            config.mask_ratio = ratio
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-        """o_proj(attention @ value) with the layer's own value and output projections."""
+    @staticmethod
+    def _classifies(output: Any) -> bool:
+        return getattr(output, "logits", None) is not None
+
+    def exposed(self, sink: AttentionSink) -> AbstractContextManager[None]:
+        """Run attention in eager form and read the weights that each module returns beside its output."""
+        return eager(self.model, self.layers, sink)
+
+    def values(self, layer: int, x: Tensor) -> Tensor:
+        """v_proj(x) by head."""
         module: Any = self.layers[layer]
-        b, t = x.shape[:2]
-        return module.o_proj(spread(attention, module.v_proj(x).reshape(b, t, self.num_heads, -1).transpose(1, 2)))
+        return module.v_proj(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """The output projection of what the heads read."""
+        return _projection(self.layers[layer])(mixed)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside the block transformers lists no weights that a model does not take: those of text halves and decoders."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def _projection(module: nn.Module) -> Any:
+    """An attention module's output projection, whatever it is called; None without one."""
+    return getattr(module, "o_proj", None) or getattr(module, "out_proj", None)
 
 
 def read_model(model: nn.Module) -> AttentionReader:
     """A transformers ViT that is held in memory; how images must come to it, its image processor alone would say."""
-    name = getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__
+    config = getattr(model, "config", None)
+    name = getattr(config, "name_or_path", "") or type(model).__name__
+    if getattr(config, "model_type", "") == WINDOWED:
+        return HFWindowReader(model, f"hf:{name}")
     return HFReader(model, f"hf:{name}")
 
 
@@ -134,6 +211,7 @@ def open_model(request: Request) -> AttentionReader:
     safetensors, and InputError for one with code of its own, one that cannot be read, or one that leaves weights
     random.
     """
+    request, stage = request.stage("hf")
     name, folder = request.name, Path(request.name).expanduser()
     if folder.is_dir():
         name = str(folder)
@@ -147,24 +225,39 @@ def open_model(request: Request) -> AttentionReader:
     local = f"give a downloaded folder as hf:PATH (there is no folder {name} here)"
     with nullcontext() if here else hub_once(), request.fetching(local, here=here):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if config.model_type not in FAMILIES:
+        windowed = config.model_type == WINDOWED
+        if config.model_type not in FAMILIES and not windowed:
             raise InputError(
-                f"{request.spec}: looked for a model of type {', '.join(FAMILIES)}, found type {config.model_type}"
+                f"{request.spec}: looked for a model of type {', '.join((*FAMILIES, WINDOWED))}, found type "
+                f"{config.model_type}"
             )
+        if stage is not None and not windowed:
+            raise InputError(f"{request.spec}: stage={stage} is for Swin transformers; leave it out")
         if getattr(config, "auto_map", None):
             raise InputError(_OWN_CODE.format(request.spec))
         classifies = any("ImageClassification" in word for word in config.architectures or ())
-        kind = AutoModelForImageClassification if classifies else AutoModel
+        kind: Any = AutoModelForImageClassification if classifies else AutoModel
+        if classifies and FAMILIES.get(config.model_type, Family()).pooled:
+            raise InputError(_CLASSIFIED.format(request.spec))
+        if tower := FAMILIES.get(config.model_type, Family()).tower:  # a whole model's text half is not read
+            kind, config = getattr(transformers, tower), config.vision_config
         if request.pretrained:
-            model, report = kind.from_pretrained(
-                name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-            )
+            with _quiet():
+                model, report = kind.from_pretrained(
+                    name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+                )
             missing = {key for key in report["missing_keys"] if not key.startswith(UNUSED)}
             request.check_loaded(model, missing, report["unexpected_keys"])
         else:
-            model = kind.from_config(config, trust_remote_code=False, dtype=torch.float32)
+            model = kind._from_config(config) if tower else kind.from_config(config, dtype=torch.float32)
         described = not folder.is_dir() or any((folder / file).is_file() for file in PROCESSORS)
         processor = _processor(name, folder) if described else None
+        if windowed:
+            if request.grid is not None:
+                raise InputError(f"{request.spec}: a Swin transformer is read at its own size; leave grid out")
+            windows = HFWindowReader(model, request.spec, stage=stage)
+            windows.preprocessing = processor and preprocessing_of(processor, windows.image_size)
+            return windows
         patch = _pair(config.patch_size)
         grid = request.grid
         if grid is None and processor is not None:

@@ -1,6 +1,6 @@
-"""timm's ViTs: vit_*, deit_*, deit3_*, vit_relpos_*, beit_*, eva02_*, with any prefix tokens."""
+"""timm's ViTs: vit_*, deit_*, deit3_*, vit_relpos_*, beit_*, eva02_*, with any prefix tokens; a stage of swin_*."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from timm.layers.attention import Attention, AttentionRope
 from timm.models.beit import Attention as BeitAttention
 from timm.models.eva import EvaAttention
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from aft_lens.errors import InputError
 from aft_lens.extraction.adapters.hub import hub_once
+from aft_lens.extraction.adapters.timm_windows import TimmWindowReader
 from aft_lens.extraction.preprocessing import Preprocessing, channels
-from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
 
 LAYERS = (Attention, AttentionRope, RelPosAttention, BeitAttention, EvaAttention)
@@ -82,10 +84,13 @@ class TimmReader(AttentionReader):
                 stack.callback(layer.attn_drop.register_forward_hook(read(number)).remove)
             yield
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-        """proj(gate * norm(attention @ value)), with gate and norm where the layer has them."""
+    def values(self, layer: int, x: Tensor) -> Tensor:
+        """The layer's values, whatever form its projections have."""
+        return value(self.layers[layer], x)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """proj(gate * norm(mixed)), with gate and norm where the layer has them."""
         module: Any = self.layers[layer]
-        mixed = spread(attention, value(module, x))
         norm, gate = getattr(module, "norm", None), getattr(module, "gate", None)
         if norm is not None:
             mixed = norm(mixed)
@@ -109,8 +114,15 @@ def value(module: Any, x: Tensor) -> Tensor:
 
 def open_model(request: Request) -> AttentionReader:
     """Build or download a timm ViT; timm resamples its position embeddings or bias tables to another grid."""
+    request, stage = request.stage("timm")
     model, trained_grid = load(request)
-    reader = TimmReader(model, request.spec, prefix=request.prefix, trained_grid=trained_grid)
+    if isinstance(model, SwinTransformer):
+        request.check_prefix(0)
+        reader: AttentionReader = TimmWindowReader(model, request.spec, stage=stage)
+    elif stage is not None:
+        raise InputError(f"{request.spec}: stage={stage} is for Swin transformers; leave it out")
+    else:
+        reader = TimmReader(model, request.spec, prefix=request.prefix, trained_grid=trained_grid)
     with request.fetching("", here=True):
         reader.preprocessing = preprocessing_of(model)
     return reader
@@ -119,7 +131,8 @@ def open_model(request: Request) -> AttentionReader:
 def read_model(model: nn.Module) -> AttentionReader:
     """A timm ViT that is held in memory, with the images that its configuration asks for."""
     architecture = getattr(model, "default_cfg", {}).get("architecture") or type(model).__name__
-    reader = TimmReader(model, f"timm:{architecture}")
+    source = f"timm:{architecture}"
+    reader = TimmWindowReader(model, source) if isinstance(model, SwinTransformer) else TimmReader(model, source)
     reader.preprocessing = preprocessing_of(model)
     return reader
 
@@ -131,8 +144,8 @@ def load(request: Request) -> tuple[nn.Module, tuple[int, int] | None]:
     its classes, or those of `classes=N`. Raises ValueError on an unknown name, on one without pretrained weights, and
     on a grid for a model without patches; InputError on weights that do not fit or cannot be read.
     """
-    name, *words = request.name.split(",")
-    own = _own_weights(request, name, words)
+    name, file, classes = request.own_weights("timm")
+    own = _own_weights(request, name, file, classes)
     local = name.startswith(("local-dir:", "hf-hub:"))
     if not local and not timm.is_model(name.split(".")[0]):
         near = get_close_matches(name, timm.list_models(f"{name.split('_')[0]}_*"), n=4, cutoff=0.2)
@@ -163,29 +176,17 @@ def _checked(request: Request, model: nn.Module) -> nn.Module:
     return model
 
 
-def _own_weights(request: Request, name: str, words: Sequence[str]) -> dict[str, Any]:
+def _own_weights(request: Request, name: str, file: Path | None, classes: int | None) -> dict[str, Any]:
     """What `timm.create_model` needs for weights=FILE and classes=N."""
-    options = dict(word.partition("=")[::2] for word in words)
-    if not options:
+    if file is None:
         return {}
-    if set(options) - {"weights", "classes"} or "weights" not in options or ":" in name:
-        raise InputError(f"{request.spec}: give timm:NAME,weights=FILE, or timm:NAME,weights=FILE,classes=N")
     with request.fetching("", here=True):
-        file = Path(options["weights"]).expanduser()
-        if not file.is_file():
-            raise InputError(f"{request.spec}: there is no file {file}")
-        state = timm.models.load_state_dict(str(file))  # by safetensors, or torch.load with weights_only
-        if not isinstance(state, dict) or not all(isinstance(one, torch.Tensor) for one in state.values()):
-            raise InputError(f"{request.spec}: {file} holds no tensors by name; save model.state_dict() alone")
-        if state and all(key.startswith("model.") for key in state):
-            state = {key.removeprefix("model."): one for key, one in state.items()}
+        # By safetensors, or torch.load with weights_only.
+        state = request.named_tensors(timm.models.load_state_dict(str(file)), file)
         head = timm.get_pretrained_cfg_value(name, "classifier") or "head"
-        found = state.get(f"{head}.weight")
-        count = options.get("classes") or str(0 if found is None else len(found))
-        if not count.isdecimal():
-            raise InputError(f"{request.spec}: classes must be a number, got {count!r}")
-    overlay = {"state_dict": state, "num_classes": int(count)}
-    return {"num_classes": int(count), "pretrained_cfg_overlay": overlay}
+    found = state.get(f"{head}.weight")
+    count = classes if classes is not None else 0 if found is None else len(found)
+    return {"num_classes": count, "pretrained_cfg_overlay": {"state_dict": state, "num_classes": count}}
 
 
 def preprocessing_of(model: Any) -> Preprocessing:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +11,14 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_builder, get_model_weights, list_models
 from torchvision.models import vision_transformer as vit
 
+from aft_lens.errors import InputError
 from aft_lens.extraction.preprocessing import Preprocessing
-from aft_lens.extraction.reader import AttentionReader, AttentionSink, spread
+from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
+from aft_lens.weights import read_tensors
 
+HEAD, POSITIONS = "heads.head", "encoder.pos_embedding"
+"""The classifier, and the position embeddings, of torchvision's ViTs."""
 NAMES = [name for name in list_models() if get_model_builder(name).__module__ == vit.__name__]
 
 
@@ -67,16 +72,22 @@ class TorchvisionReader(AttentionReader):
                 stack.callback(layer.register_forward_hook(read(number), prepend=True).remove)
             yield
 
-    def mix(self, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-        """out_proj(attention @ value) with the value third of the layer's joint projection."""
-        module = self.layers[layer]
-        assert isinstance(module, nn.MultiheadAttention)
+    def values(self, layer: int, x: Tensor) -> Tensor:
+        """The value third of the layer's joint projection, by head."""
+        module = self._layer(layer)
         assert module.in_proj_weight is not None
         weight = module.in_proj_weight.chunk(3)[2]
         bias = None if module.in_proj_bias is None else module.in_proj_bias.chunk(3)[2]
-        b, t = x.shape[:2]
-        value = F.linear(x, weight, bias).reshape(b, t, module.num_heads, -1).transpose(1, 2)
-        return module.out_proj(spread(attention, value))
+        return F.linear(x, weight, bias).unflatten(2, (module.num_heads, -1)).transpose(1, 2)
+
+    def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
+        """out_proj(mixed)."""
+        return self._layer(layer).out_proj(mixed)
+
+    def _layer(self, number: int) -> nn.MultiheadAttention:
+        layer = self.layers[number]
+        assert isinstance(layer, nn.MultiheadAttention)
+        return layer
 
 
 def read_model(model: nn.Module) -> AttentionReader:
@@ -87,20 +98,28 @@ def read_model(model: nn.Module) -> AttentionReader:
 def open_model(request: Request) -> AttentionReader:
     """Build a torchvision ViT, with its default weights or random ones; its own code interpolates to another grid.
 
-    Raises ValueError on an unknown name and on a grid that is not square, which torchvision's ViTs cannot take.
+    `NAME,weights=FILE` takes those of a file of one's own, .safetensors or what torch.save wrote of tensors, and its
+    classes, or those of `classes=N`. Raises InputError on weights that do not fit or cannot be read, and
+    ValueError on an unknown name and on a grid that is not square, which torchvision's ViTs cannot take.
     """
-    if request.name not in NAMES:
+    name, file, classes = request.own_weights("torchvision")
+    if name not in NAMES:
         raise ValueError(f"{request.spec}: torchvision has no ViT of that name; choose one of: {', '.join(NAMES)}")
     request.check_prefix(1)
-    weights = get_model_weights(request.name).DEFAULT
+    weights = get_model_weights(name).DEFAULT
     recipe = weights.transforms()
     with torch.device("meta"):
-        patch = get_model(request.name, weights=None).patch_size
+        patch = get_model(name, weights=None).patch_size
     side = recipe.crop_size[0] if request.grid is None else request.grid[0] * patch
     if request.grid and request.grid[0] != request.grid[1]:
         raise ValueError(f"{request.spec}: grid must be square for torchvision's ViTs, got {request.grid}; try timm's")
-    model = get_model(request.name, weights=None, image_size=side, num_classes=len(weights.meta["categories"]))
-    if request.pretrained:
+    state = None if file is None else _state(request, file)
+    if classes is None:
+        classes = len(weights.meta["categories"]) if state is None else len(state.get(f"{HEAD}.weight", ()))
+    model = get_model(name, weights=None, image_size=side, num_classes=classes)
+    if state is not None and request.pretrained:
+        _load(request, model, vit.interpolate_embeddings(side, patch, state) if POSITIONS in state else state)
+    elif request.pretrained:
         with request.fetching(f"put the file of {weights.url} into torch.hub's folder `checkpoints`"):
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         model.load_state_dict(vit.interpolate_embeddings(side, patch, state))
@@ -110,3 +129,21 @@ def open_model(request: Request) -> AttentionReader:
     own = recipe.crop_size[0] // patch
     trained = (own, own) if request.pretrained else None
     return TorchvisionReader(model, request.spec, preprocessing=preprocessing, trained_grid=trained)
+
+
+def _state(request: Request, file: Path) -> dict[str, Tensor]:
+    """The tensors of a file; nothing else is unpickled."""
+    with request.fetching("", here=True):
+        if file.suffix == ".safetensors":
+            return request.named_tensors(read_tensors(file), file)
+        return request.named_tensors(torch.load(file, map_location="cpu", weights_only=True), file)
+
+
+def _load(request: Request, model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a model its weights; InputError where some are missing, left over or of another shape."""
+    with request.fetching("", here=True):
+        report = model.load_state_dict(state, strict=False)
+        request.check_loaded(model, report.missing_keys, report.unexpected_keys)
+        if report.unexpected_keys:
+            raise InputError(f"{request.spec}: the model has no {', '.join(report.unexpected_keys[:3])}; give the name "
+                             "of the model that the file was saved from")  # fmt: skip
