@@ -11,10 +11,12 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from analyses.command import run_module
 from app.uploads import MAX_BYTES
 
+T = TypeVar("T")
 MAIN = Path(__file__).with_name("main.py")
 ROOTS_VARIABLE, DATA_VARIABLE = "AFT_LENS_ROOTS", "AFT_LENS_DATA"
 """Environment variables with the folders the app lists, and those of image files it may show, as JSON lists."""
@@ -41,24 +43,26 @@ _SETTINGS: Mapping[str, str] = {
 
 
 def command(
-    root: list[Path] | None = None,
+    root: list[Path] | Path | None = None,
     port: int = 8501,
     address: str = "localhost",
-    hosts: list[str] | None = None,
-    data: list[Path] | None = None,
+    hosts: list[str] | str | None = None,
+    data: list[Path] | Path | None = None,
 ) -> None:
     """Serve the app until it is interrupted. Raises ValueError on a missing root or a port in use.
 
     Args:
-        root: Folders searched for checkpoints and runs; checkpoints/ and runs/ if left out.
+        root: Folder searched for checkpoints and runs, or several as '[a,b]'; checkpoints/ and runs/ if left out.
         port: Port to serve on; 0 takes a free one.
         address: Address to listen on; 0.0.0.0 serves the network.
-        hosts: Names that browsers may ask for it by, beside this machine's own, e.g. those of a proxy.
-        data: Folders of image files it may show beside the roots, where checkpoints were trained on folder:PATH.
+        hosts: Name that browsers may ask for it by, beside this machine's own, e.g. a proxy's; or several.
+        data: Folder of image files it may show beside the roots, where checkpoints were trained on folder:PATH; or
+            several.
     """
     if find_spec("streamlit") is None:
         raise ModuleNotFoundError("No module named 'streamlit'", name="streamlit")
-    missing = [str(path) for path in (*(root or []), *(data or [])) if not path.is_dir()]
+    roots, names, folders = _several(root), _several(hosts), _several(data)
+    missing = [str(path) for path in (*(roots or []), *(folders or [])) if not path.is_dir()]
     if missing:
         raise ValueError(
             f"root and data must be existing folders, got {', '.join(missing)}; `aft-lens list` shows checkpoints"
@@ -69,7 +73,7 @@ def command(
     if taken(address, port):
         raise ValueError(f"port {port} is in use; choose another with --port, or --port 0 for a free one")
     print(f"AFT Lens is at {url(address, port)}  (Ctrl-C stops it)", flush=True)
-    process = start(root, port, address, hosts=hosts, data=data)
+    process = start(roots, port, address, hosts=names, data=folders)
     before = signal.signal(signal.SIGTERM, _end)
     try:
         if status := process.wait():
@@ -79,6 +83,11 @@ def command(
     finally:
         stop(process)
         signal.signal(signal.SIGTERM, before)
+
+
+def _several(given: list[T] | T | None) -> list[T] | None:
+    """One or several as several."""
+    return given if given is None or isinstance(given, list) else [given]
 
 
 def _end(number: int, frame: FrameType | None) -> None:

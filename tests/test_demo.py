@@ -60,6 +60,7 @@ def test_demo_fails_without_parity(tmp_path, monkeypatch, capsys):
 
 def test_serve_says_what_is_wrong(tmp_path, capsys):
     assert cli.main(["app", "--root", f"[{tmp_path / 'gone'}]"]) == 2
+    assert cli.main(["app", "--root", str(tmp_path / "gone")]) == 2
     assert "must be existing folders" in capsys.readouterr().err
 
 
