@@ -102,7 +102,7 @@ def steady(path: Path | str, read: Callable[[Path], T]) -> T:
         try:
             found = read(folder)
         except Exception:  # of a folder that is gone by now; of one that is still there, the error is true
-            if _identity(folder) == before:
+            if _identity(folder) == before and recovered(path) == folder:
                 raise
         else:
             if _identity(folder) == before:

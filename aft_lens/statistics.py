@@ -122,6 +122,16 @@ def percentile_interval(draws: Float[np.ndarray, "draw *n"]) -> Float[np.ndarray
     return np.percentile(draws, TAILS, axis=0)
 
 
+def jackknife(left_out: Float[np.ndarray, "part"]) -> tuple[float, Interval]:
+    """Mean and 95 % interval of a number from its values with each part left out in turn, by Student's t."""
+    parts, value = len(left_out), float(left_out.mean())
+    if parts < 2:
+        return value, (np.nan, np.nan)
+    error = np.sqrt((parts - 1) / parts * ((left_out - value) ** 2).sum())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, parts - 1)) * float(error)
+    return value, (value - half, value + half)
+
+
 def permutation_p(observed: float, chance: Float[np.ndarray, "draws"], *, tolerance: float = 0.0) -> float:
     """Share of random draws, counting the data, that are as high as the observed value (one-sided).
 

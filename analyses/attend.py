@@ -157,7 +157,8 @@ def command(
     """Show what the class token, or a patch, of one image reads, by head and as rollout.
 
     Args:
-        source: A checkpoint folder (ViT or AFT-conv), timm:NAME, torchvision:NAME or hf:NAME_OR_PATH.
+        source: Folder of a ViT or AFT-conv, the name of one that ships or was trained, timm:NAME, torchvision:NAME or
+            hf:NAME_OR_PATH.
         image: An image file.
         target: Row and column of a patch, from 0, e.g. [7,7]; the class token if left out.
         pretrained: False takes the model's architecture with random weights, as a control.

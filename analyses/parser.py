@@ -25,6 +25,8 @@ RAISES = re.compile(r"\.? Raises \w+[^:]*")
 
 
 TYPES = (
+    (re.compile(r"Union\[list\[(\w+)\], \w+, null\]"), lambda found: f"{found[1].lower()}, or a list"),
+    (re.compile(r"Optional\[(.*)\](?=[,)])"), lambda found: found[1]),
     (re.compile(r"<class '(\w+)'>"), lambda found: found[1].lower()),
     (re.compile(r" \| null\b"), lambda _: ""),
     (re.compile(r", default: null\b"), lambda _: ""),

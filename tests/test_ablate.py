@@ -78,7 +78,9 @@ class Toy(AttentionReader):
     def __init__(self, prefix=1):
         model = Model(prefix).eval()
         layers = [block.mixer for block in model.blocks]
-        super().__init__("toy", model, layers, grid=GRID, prefix=prefix, num_heads=HEADS, image_size=GRID)
+        super().__init__(
+            "toy", model, layers, grid=GRID, prefix=prefix, num_heads=HEADS, image_size=GRID, in_chans=WIDTH
+        )
 
     @contextmanager
     def exposed(self, sink):

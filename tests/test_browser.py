@@ -166,7 +166,7 @@ def test_compare_click_reads_an_offset(page, address):
     picture(page, "compare")
     page.reload()
     expect(heading).to_have_text(after)
-    page.get_by_role("radio", name="Each head").click()
+    page.get_by_role("radio", name="Each model").click()
     expect(page).to_have_url(re.compile("scale=Each"))
     settle(page)
 

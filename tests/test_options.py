@@ -124,7 +124,7 @@ def test_options_take_dashes_and_underscores_and_show_dashes(option):
 def test_help_has_types_in_words_and_says_that_names_are_taken(name):
     parser = _parser(command_module(name).command, f"aft-lens {name}", True)
     printed = parser.format_help()
-    for word in ("<class", "null", "{true,yes", str(Path.cwd())):
+    for word in ("<class", "null", "Union[", "Optional[", "{true,yes", str(Path.cwd())):
         assert word not in printed or (name, word) == ("demo", str(Path.cwd()))  # the folder that ships
     for action in parser._actions:
         if action.dest in ("checkpoint", "checkpoints", "source", "sources", "first"):

@@ -12,10 +12,11 @@ from torch import nn
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import batches, load_data
 from aft_lens.extraction import relative_attention
+from aft_lens.statistics import jackknife
 from analyses.explain.position import head_positions
 from analyses.maps.frame import mean_distance
 from analyses.scan import Finding, scan
-from analyses.scan.findings import head_findings, jackknife, layer_findings, measures, ranked
+from analyses.scan.findings import head_findings, layer_findings, measures, ranked
 from analyses.scan.gather import _Tokens, gather
 from app.cli import main
 

@@ -23,7 +23,7 @@ pytestmark = [
 
 def test_the_study_trains_once_goes_on_and_is_judged(tmp_path, capsys, monkeypatch):
     study, out = smoke(tmp_path), tmp_path / "out"
-    started, original = [], worker._execute
+    started, original = [], worker.execute
 
     def cut(task):
         """Train as ever, but break off the second run of the ViT in its second epoch."""
@@ -40,7 +40,7 @@ def test_the_study_trains_once_goes_on_and_is_judged(tmp_path, capsys, monkeypat
         if trainer.current_epoch == 1:
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(worker, "_execute", cut)
+    monkeypatch.setattr("analyses.study.train.execute", cut)
     with pytest.raises(ValueError, match="digits-claims-vit-s1: RuntimeError: power cut"):
         command("train", study=study, workers=0)
     assert len(read_runs(study)) == 3

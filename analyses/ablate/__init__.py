@@ -110,7 +110,8 @@ def command(
     """Replace a ViT's heads by averaged maps, offsets, kernels or nothing, and say how many of them can go.
 
     Args:
-        source: A checkpoint folder (ViT or AFT-conv), timm:NAME, torchvision:NAME or hf:NAME_OR_PATH.
+        source: Folder of a ViT or AFT-conv, the name of one that ships or was trained, timm:NAME, torchvision:NAME or
+            hf:NAME_OR_PATH.
         data: Data set whose training images make what replaces heads, and whose test images measure it; the model's own
             if left out.
         images: Test images.

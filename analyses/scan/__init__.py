@@ -98,7 +98,8 @@ def command(
     """Say what the heads of a ViT or AFT-conv do, the strongest findings first, on one page.
 
     Args:
-        source: A checkpoint folder (ViT or AFT-conv), timm:NAME, torchvision:NAME or hf:NAME_OR_PATH.
+        source: Folder of a ViT or AFT-conv, the name of one that ships or was trained, timm:NAME, torchvision:NAME or
+            hf:NAME_OR_PATH.
         data: Data set whose test images are taken, e.g. images:PATH for any folder; the model's own if left out.
         images: How many of them.
         pretrained: False takes the model's architecture with random weights, as a control.

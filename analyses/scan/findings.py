@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
-from aft_lens.statistics import LEVEL, Interval, percentile_interval
+from aft_lens.statistics import Interval, jackknife, percentile_interval
 from analyses.maps.frame import mean_distance
 from analyses.scan.gather import LARGE, Sums
 from analyses.trained_vit.heads import place_words
@@ -246,16 +245,6 @@ def layer_findings(sums: Sums, prefix: tuple[str, ...], *, seed: int = 0) -> lis
                 f"place explains {_percent(value, bounds)} of the variance of the patches {where(layer)}",
             ))  # fmt: skip
     return made
-
-
-def jackknife(left_out: Float[np.ndarray, "part"]) -> tuple[float, Interval]:
-    """Mean and 95 % interval of a number from its values with each part left out in turn, by Student's t."""
-    parts, value = len(left_out), float(left_out.mean())
-    if parts < 2:
-        return value, (np.nan, np.nan)
-    error = np.sqrt((parts - 1) / parts * ((left_out - value) ** 2).sum())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, parts - 1)) * float(error)
-    return value, (value - half, value + half)
 
 
 def ranked(findings: list[Finding]) -> tuple[Finding, ...]:
