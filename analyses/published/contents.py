@@ -56,6 +56,25 @@ def claims(record: Record) -> str:
     return f"{held} of {len(rows)} hold.\n\n{table(columns, rows, 6)}"
 
 
+def long_runs(record: Record) -> str:
+    """Each run with what its position biases do and are."""
+    rows = []
+    for run in record["runs"]:
+        places = run["places"] or {}
+        near, start, without = (places.get(key) for key in ("nearness", "start_correlation", "without"))
+        pruned = [run["pruned"].get(keep) for keep in ("1", "4", "16")]
+        rows.append([
+            run["configuration"], run["family"], str(run["seed"]), str(run["epochs"]), f"{run['accuracy']:.2f}",
+            *("–" if value is None else f"{value:.2f}" for value in (without, *pruned, start)),
+            "–" if near is None else ", ".join(f"{value:.2f}" for value in near),
+            f"{places['distance']:.2f}" if places else "–",
+        ])  # fmt: skip
+    columns = ["Model", "Data", "Seed", "Epochs", "Test accuracy, %", "with w = 0", "cut to 1 offset", "to 4", "to 16",
+               "Start's correlation", "Spearman of w with nearness, by layer", "Mean distance (patches)"]  # fmt: skip
+    missing = f"\n\nNot trained yet: {', '.join(record['missing'])}." if record["missing"] else ""
+    return table(columns, rows, 2) + missing
+
+
 def start_sweep(record: Record) -> str:
     """Accuracy and what is left of the start, by start and learning rate of the biases."""
     rows = [

@@ -22,6 +22,16 @@ class Section:
 SECTIONS = {
     "claims": Section("The paper's claims in small", contents.claims, "Criteria were set before the runs."),
     "controls": Section("Do positions matter", contents.claims, "Criteria were set before the runs."),
+    "long_runs": Section(
+        "Long runs", contents.long_runs,
+        "Models that ship, trained on all training images; cut by magnitude, without training on.",
+        [("cifar10-conv-bias.png", "Position biases of the AFT-conv of seed 0")],
+    ),
+    "learned": Section(
+        "How much of the maps that ship is learned", contents.rows_of,
+        "Correlation of w with its start, heads whose strongest offset is the start's, share of the weight that a head "
+        "moves, and Spearman correlation of w with nearness in the first two layers beside shuffled maps.",
+    ),
     "attention_dinov2": Section(
         "A trained ViT", contents.trained_vit,
         figures=[("dinov2-attention.png", "Relative attention of its heads, and their mean distances")],
