@@ -89,6 +89,26 @@ def test_a_key_of_every_image_is_replaced():
     assert torch.equal(model(IMAGES), plain[0])
 
 
+@torch.no_grad()
+def test_a_key_that_is_a_number_is_saved(tmp_path):
+    model = small()
+    plain = model(IMAGES)
+    path = save_checkpoint(tmp_path / "c", model, data=DATA.record(), recipe={}, seed=0, metrics=[])
+    loaded = load_checkpoint(path)
+    with edit(loaded.model, 0, 1, key=2):
+        saved = loaded.save(tmp_path / "edited")
+        edited = loaded.model(IMAGES)
+    again = load_checkpoint(saved).model
+    assert torch.equal(again(IMAGES), edited)
+    name = "blocks.0.mixer.hook_key"
+    kept = run_with_cache(again, IMAGES, [name])[1][name]
+    assert torch.equal(kept[:, 1], torch.full_like(kept[:, 1], 2.0))
+    assert kept[:, 0].std() > 0
+    assert torch.equal(loaded.model(IMAGES), plain)
+    with edit(loaded.model, 0, 1, key=lambda key: torch.zeros_like(key)):  # the same by a hook, up to a constant
+        torch.testing.assert_close(loaded.model(IMAGES), edited, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["vit_digits", "aft_conv_digits"])
 @torch.no_grad()
 def test_attention_is_replaced(name):

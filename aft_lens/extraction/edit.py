@@ -33,7 +33,7 @@ def edit(
 
     `bias` is w of an AFT-conv's head on its window, `y x` (`k` where it is indexed): it is set in the weights, so that
     a checkpoint saved inside the block has it; the other heads keep theirs to the bit. `key` is what an AFT-conv's head
-    adds to w for each image, `b *grid`. Both work for AFT-conv layers inside any model, `layer` counting them in the
+    adds to w for each image, `b *grid`; a number is set in the weights too, and saved. Both work for AFT-conv layers inside any model, `layer` counting them in the
     order of its modules. `attention` are the weights of any ViT's head, or an AFT-conv's written out, `b t s` with the
     class token first. Several may be given.
 
@@ -50,7 +50,9 @@ def edit(
             mixer = _conv(inner, layer, head)
             if bias is not None:
                 before = stack.enter_context(_biased(mixer, head, bias))
-            if key is not None:
+            if isinstance(key, int | float):
+                stack.enter_context(_constant_key(mixer, head, float(key)))
+            elif key is not None:
                 stack.callback(mixer.hook_key.register_forward_hook(_keyed(head, key)).remove)
         if attention is not None:
             stack.enter_context(_attending(_reader(model), layer, head, attention))
@@ -106,6 +108,20 @@ def _biased(mixer: AFTConv, head: int, value: Value) -> Iterator[Tensor]:
         yield before
     finally:
         place.load_state_dict(kept)
+
+
+@contextmanager
+def _constant_key(mixer: AFTConv, head: int, value: float) -> Iterator[None]:
+    """Make a head's key a number everywhere, in the weights: the head then reads by position alone."""
+    wanted = _replaced("key", value, mixer.key.bias[head])
+    kept = {name: tensor.clone() for name, tensor in mixer.key.state_dict().items()}
+    try:
+        with torch.no_grad():
+            mixer.key.weight[head] = 0.0
+            mixer.key.bias[head] = wanted
+        yield
+    finally:
+        mixer.key.load_state_dict(kept)
 
 
 def _keyed(head: int, value: Value) -> Callable[[nn.Module, Any, Tensor], Tensor]:
