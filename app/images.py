@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 import torch
 
-from aft_lens.data import UNCOUNTED, model_input
+from aft_lens.data import UNCOUNTED, how_read, model_input
 from app import loaders
 from app.loaders import Entry
 from app.uploads import MAX_BYTES, UploadError, read_image
@@ -60,7 +60,8 @@ def choose(*entries: Entry) -> Chosen | None:
         return None
     content = st.session_state[KEPT][1]
     try:
-        read_image(content)
+        if done := how_read(read_image(content)):
+            st.caption(plain(f"As read: {done}."))
     except UploadError as error:
         st.error(plain(error), icon=":material/broken_image:")
         return None

@@ -9,7 +9,17 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from aft_lens.checkpoint import revision, save_checkpoint
-from aft_lens.data import DataSource, ImageError, fit, flatten, load_data, model_input, read_image, representative
+from aft_lens.data import (
+    DataSource,
+    ImageError,
+    fit,
+    flatten,
+    how_read,
+    load_data,
+    model_input,
+    read_image,
+    representative,
+)
 from aft_lens.data import image as reading
 from aft_lens.data.transforms import eval_transform, train_transform
 from aft_lens.models import create_model
@@ -220,3 +230,20 @@ def test_images_that_stand_for_a_split(tmp_path):
     assert representative(data.test, None) == representative(data.test, 500) == list(range(150))
     digits: DataSource = load_data("digits")
     assert representative(digits.test, 20) == list(range(20))
+
+
+def test_what_was_done_to_a_picture_is_said(tmp_path):
+    picture = Image.fromarray(COLOUR)
+    plain, photo, deep, clear, film = (tmp_path / f"{name}.png" for name in ("plain", "photo", "deep", "clear", "film"))
+    picture.save(plain)
+    picture.save(photo, exif=turned(6))
+    Image.fromarray(RAMP).save(deep)
+    with_hole = picture.convert("RGBA")
+    with_hole.putalpha(Image.fromarray(np.uint8(RAMP >> 8)))
+    with_hole.save(clear)
+    picture.save(film.with_suffix(".gif"), save_all=True, append_images=[picture.rotate(90), picture.rotate(180)])
+    assert how_read(read_image(plain)) == ""
+    assert how_read(read_image(photo)) == "turned upright (EXIF orientation 6)"
+    assert how_read(read_image(deep)) == "16 bits scaled to 8"
+    assert how_read(read_image(clear)).startswith("transparent parts laid on white")
+    assert how_read(read_image(film.with_suffix(".gif"))) == "first of 3 frames"

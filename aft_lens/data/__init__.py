@@ -4,7 +4,7 @@ from aft_lens.data.batches import batches
 from aft_lens.data.build import Part, from_files, from_tensors
 from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.download import offline
-from aft_lens.data.image import ImageError, fit, flatten, read_image, to_pixels
+from aft_lens.data.image import ImageError, fit, flatten, how_read, read_image, to_pixels
 from aft_lens.data.load import is_cropped, load_data, model_input
 from aft_lens.data.resident import ResidentBatches
 from aft_lens.data.samples import load_samples, save_samples
@@ -42,6 +42,7 @@ __all__ = [
     "flatten",
     "from_files",
     "from_tensors",
+    "how_read",
     "is_cropped",
     "load_data",
     "load_samples",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 else:
     F = later("torchvision.transforms.v2.functional")
 
+ORIENTATION = 0x0112
+"""EXIF's tag of how a photo is stored turned."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is decoded, by content: of files and of bytes alike."""
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -32,6 +34,8 @@ MAX_PIXELS = 25_000_000
 """Most pixels of an image that is handed over as bytes, checked before any pixel is decoded."""
 MAX_FILE_PIXELS = 178_956_970
 """Most pixels of an image in a file of one's own: what Pillow itself decodes, half a GiB in RGB."""
+NOTES = "read"
+"""Key of a picture's `info` with what was done to it, in words."""
 WORDS = {
     "empty": "cannot be read ({}); give a PNG or JPEG",
     "format": "cannot be read ({}); remove or replace it",
@@ -57,7 +61,8 @@ def read_image(source: str | Path | bytes) -> Image.Image:
 
     A photo that is stored turned is turned as its EXIF orientation says. Grey of 16 bits (PNG, TIFF, PGM) is scaled by
     the range of its type, 65535 to white. Animations give their first frame; palettes, CMYK and black and white become
-    RGB. What lies behind transparent parts is decided where the model's channels are known, in `flatten`.
+    RGB. What lies behind transparent parts is decided where the model's channels are known, in `flatten`. What was done
+    is in the picture: `how_read` says it.
 
     Raises ImageError, a ValueError that names the file and the next step: on what is no image of `FORMATS`, is broken
     or cut off, is larger than `MAX_FILE_PIXELS` (bytes: `MAX_BYTES`, `MAX_PIXELS`), or has 32-bit values, which have no
@@ -89,12 +94,20 @@ def read_image(source: str | Path | bytes) -> Image.Image:
             raise _error(name, "values", "32-bit values")
         try:
             image.load()
+            done = _notes(image)
             _set_upright(image)
-            return _in_colour(image, name)
+            picture = _in_colour(image, name)
+            picture.info[NOTES] = done
+            return picture
         except ImageError:
             raise
         except Exception as error:  # as above
             raise _error(name, "damaged", str(error) or type(error).__name__) from error
+
+
+def how_read(image: Image.Image) -> str:
+    """What `read_image` did beyond decoding, in words for a line; empty where it did nothing."""
+    return "; ".join(image.info.get(NOTES, ()))
 
 
 def flatten(image: Image.Image, channels: int, *, invert: bool = False) -> Image.Image:
@@ -154,6 +167,25 @@ def fit(
     sides = [int(side / crop + 1e-6) for side in size]  # 1e-6: 252 / 0.9 is 280
     resized = F.resize(pixels, sides[:1] if size[0] == size[1] else sides, mode, antialias=True)
     return F.center_crop(resized, list(size))
+
+
+def _notes(image: Image.Image) -> list[str]:
+    """What is about to be done to a decoded image, in words."""
+    turn, frames, done = 1, getattr(image, "n_frames", 1), []
+    with warnings.catch_warnings(), suppress(Exception):  # of broken metadata: then it is not turned
+        warnings.simplefilter("ignore")
+        turn = image.getexif().get(ORIENTATION, 1)
+    if turn in range(2, 9):
+        done.append(f"turned upright (EXIF orientation {turn})")
+    if frames > 1:
+        done.append(f"first of {frames} frames")
+    if image.mode.startswith("I"):
+        done.append("16 bits scaled to 8")
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        done.append(f"{image.mode} turned to RGB")
+    if image.has_transparency_data:
+        done.append("transparent parts laid on white for a model of colours, on black for one of grey")
+    return done
 
 
 def _in_colour(image: Image.Image, name: str) -> Image.Image:

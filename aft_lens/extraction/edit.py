@@ -33,9 +33,9 @@ def edit(
 
     `bias` is w of an AFT-conv's head on its window, `y x` (`k` where it is indexed): it is set in the weights, so that
     a checkpoint saved inside the block has it; the other heads keep theirs to the bit. `key` is what an AFT-conv's head
-    adds to w for each image, `b *grid`; a number is set in the weights too, and saved. Both work for AFT-conv layers inside any model, `layer` counting them in the
-    order of its modules. `attention` are the weights of any ViT's head, or an AFT-conv's written out, `b t s` with the
-    class token first. Several may be given.
+    adds to w for each image, `b *grid`; a number is set in the weights too, and saved. Both work for AFT-conv layers
+    inside any model, `layer` counting them in the order of its modules. `attention` are the weights of any ViT's head,
+    or an AFT-conv's written out, `b t s` with the class token first. Several may be given.
 
     The block's value is no handle of the edit: it is the head's w before, to compare with or to build on, None unless
     `bias` is given. The edited thing is `model` itself: `with edit(model, 0, 3, bias=0) as before: model(images)`.
