@@ -53,3 +53,17 @@ def test_a_stale_page_is_found(tmp_path, monkeypatch):
     Path("here.md").write_text("else")
     with pytest.raises(ValueError, match="is not what"):
         run(command, ("python", "-m", "analyses.published"), ["--out", "here.md", "--check"])
+
+
+def test_the_readme_says_what_the_records_of_cifar_say():
+    words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    learned, long = (json.loads((PUBLISHED / f"{name}.json").read_text()) for name in ("learned", "long_runs"))
+    shipped = {row["checkpoint"]: row for row in learned["rows"]}
+    assert f"correlation with the random start is {shipped['cifar10-conv']['start_correlation']:.2f}" in words
+    assert all(row["start_correlation"] < 0.3 for row in learned["rows"] if row["start_correlation"] is not None)
+    accuracy = {run["configuration"]: run["accuracy"] for run in long["runs"] if run["seed"] == 0}
+    assert f"has {accuracy['conv']:.1f} % test accuracy, a ViT of its size {accuracy['vit']:.1f}" in words
+    assert f"96 single positions a layer {accuracy['single-96']:.1f}" in words
+    places = next(row for row in learned["agreements"] if row["null"] == "places")
+    low, high = places["null_interval"]
+    assert f"overlap by {places['overlap']:.2f}, by chance {places['null_mean']:.2f} [{low:.2f}, {high:.2f}]" in words
