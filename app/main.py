@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas  # noqa: F401  Streamlit's: whole before Plotly looks at it, which another visitor may be importing
 import streamlit as st
 from PIL import Image
 
