@@ -52,8 +52,7 @@ def student_interval(values: Sequence[float]) -> Interval:
     """Interval of the mean of few values (seeds), by Student's t; NaN for one value."""
     if len(values) < 2:
         return math.nan, math.nan
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * float(stats.sem(values))
-    return fmean(values) - half, fmean(values) + half
+    return _by_student(fmean(values), float(stats.sem(values)), len(values) - 1)
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -74,9 +73,7 @@ def unpaired_interval(first: Sequence[float], second: Sequence[float], pooled: t
         return math.nan, math.nan
     own = [max(deviation, stdev(group)) if len(group) > 1 else deviation for group in (first, second)]
     error = math.sqrt(sum(spread**2 / len(group) for spread, group in zip(own, (first, second))))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
-    middle = fmean(first) - fmean(second)
-    return middle - half, middle + half
+    return _by_student(fmean(first) - fmean(second), error, degrees)
 
 
 def bootstrap_interval(values: Float[np.ndarray, "images"], *, draws: int = 2000, seed: int = 0) -> Interval:
@@ -128,8 +125,7 @@ def jackknife(left_out: Float[np.ndarray, "part"]) -> tuple[float, Interval]:
     if parts < 2:
         return value, (np.nan, np.nan)
     error = np.sqrt((parts - 1) / parts * ((left_out - value) ** 2).sum())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, parts - 1)) * float(error)
-    return value, (value - half, value + half)
+    return value, _by_student(value, float(error), parts - 1)
 
 
 def permutation_p(observed: float, chance: Float[np.ndarray, "draws"], *, tolerance: float = 0.0) -> float:
@@ -180,3 +176,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[number]))
         adjusted[number] = highest
     return adjusted
+
+
+def _by_student(middle: float, error: float, degrees: int) -> Interval:
+    """Interval of a number by its standard error and Student's quantile."""
+    half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
+    return middle - half, middle + half

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from aft_lens.data import how_read, read_image
 from aft_lens.extraction import AttentionReader, as_reader
 from analyses.command import report, report_folder, run_module
 from analyses.explain import open_reader
+from analyses.image_file import image_file
 from analyses.maps.head_maps import HeadMaps
 from analyses.maps.mosaic import SIDES, mosaic
 from analyses.maps.picture import draw, size
@@ -171,10 +171,7 @@ def command(
     reader = open_reader(source, pretrained=pretrained, device=device, seed=seed)
     if reader.preprocessing is None:
         raise ValueError(f"{source} does not say how images must come; save its image processor beside it")
-    picture = read_image(image)
-    if done := how_read(picture):
-        print(f"{image}: {done}")
-    given = reader.preprocessing.transform()(picture)
+    given = reader.preprocessing.transform()(image_file(image))
     found = attend(reader, given, None if target is None else (target[0], target[1]))
     report(found, out or report_folder(source, *([] if pretrained else ["random"])))
 

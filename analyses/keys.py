@@ -14,11 +14,12 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor, nn
 
 from aft_lens.checkpoint import Checkpoint, load_checkpoint
-from aft_lens.data import how_read, load_data, model_input, read_image
+from aft_lens.data import load_data, model_input
 from aft_lens.extraction import run_with_cache
 from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.models import VisionModel, as_model
 from analyses.command import report, report_folder, run_module
+from analyses.image_file import image_file
 from analyses.maps import pixels
 from analyses.maps.head_maps import HeadMaps
 from analyses.maps.picture import COLOURS
@@ -195,10 +196,7 @@ def command(
     if image is not None and sample is not None:
         raise ValueError(f"image and sample exclude each other, got {image} and {sample}; give one of them")
     loaded = load_checkpoint(checkpoint, device)
-    picture = read_image(image) if image is not None else None
-    if picture is not None and (done := how_read(picture)):
-        print(f"{image}: {done}")
-    given = model_input(picture, loaded.data) if picture is not None else None
+    given = model_input(image_file(image), loaded.data) if image is not None else None
     found = key_maps(loaded.model, _sample(loaded, sample or 0, data, root) if given is None else given)
     classes = [str(name) for name in loaded.data["classes"]]
     report(replace(found, source=str(checkpoint), classes=classes), out or report_folder(checkpoint))
