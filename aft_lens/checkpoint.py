@@ -19,13 +19,13 @@ from torch import Tensor
 import aft_lens
 from aft_lens.device import usable_device
 from aft_lens.errors import InputError
-from aft_lens.files import recovered, recovered_of, steady, whole_folder
-from aft_lens.models import ModelConfig, VisionModel
-from aft_lens.record import CONFIG, Record, read_record
+from aft_lens.files import CONFIG, METRICS, recovered, recovered_of, steady, whole_folder, write_whole
+from aft_lens.models import Config, Decoder, DecoderConfig, Model, ModelConfig, VisionModel, build_model, kind_of
+from aft_lens.record import Record, read_record
 from aft_lens.text_files import read_json, read_table
 from aft_lens.weights import Entry, differences, read_header, read_tensors, write_tensors
 
-WEIGHTS, METRICS, CARD, SNAPSHOTS = "model.safetensors", "metrics.csv", "card.md", "snapshots"
+WEIGHTS, CARD, SNAPSHOTS = "model.safetensors", "card.md", "snapshots"
 FIRST = "start.safetensors"
 """Of the snapshots' folder, where the position biases started."""
 SHIPPED = next(
@@ -67,17 +67,38 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         """A line on the model, in place of all its modules."""
-        config, weights = self.config, sum(parameter.numel() for parameter in self.model.parameters())
-        name = self.path.name if self.path.parent == SHIPPED else self.path
-        return (
-            f"{name}: {config.mixer}, {config.depth} layers x {config.num_heads} heads, width {config.embed_dim}, "
-            f"{weights:,} weights, data {self.data.get('name', 'unknown')}"
-        )
+        return _in_a_line(self.path, self.model, self.data)
+
+
+@dataclass(frozen=True)
+class DecoderCheckpoint:
+    """A loaded decoder in evaluation mode and what it was trained from."""
+
+    path: Path
+    model: Decoder
+    config: DecoderConfig
+    data: dict[str, Any]
+    """Name, vocab_size, length, grid and unit of the sequences."""
+    recipe: dict[str, Any]
+    seed: int
+
+    def __repr__(self) -> str:
+        """A line on the model, in place of all its modules."""
+        return _in_a_line(self.path, self.model, self.data)
+
+
+def _in_a_line(path: Path, model: Model, data: Mapping[str, Any]) -> str:
+    config, weights = model.config, sum(parameter.numel() for parameter in model.parameters())
+    name = taken_as(path)
+    return (
+        f"{name}: {config.mixer}, {config.depth} layers x {config.num_heads} heads, width {config.embed_dim}, "
+        f"{weights:,} weights, data {data.get('name', 'unknown')}"
+    )
 
 
 def save_checkpoint(
     path: Path | str,
-    model: VisionModel,
+    model: Model,
     *,
     data: Mapping[str, Any],
     recipe: Mapping[str, Any],
@@ -95,7 +116,9 @@ def save_checkpoint(
     leaves the old checkpoint whole.
     """
     path = Path(path)
+    kind = kind_of(model.config)
     record = {
+        **({} if kind == "vision" else {"kind": kind}),
         "model": asdict(model.config),
         "data": dict(data),
         "recipe": dict(recipe),
@@ -104,15 +127,10 @@ def save_checkpoint(
         "versions": versions(),
         "commit": commit(),
     }
-    columns = list(dict.fromkeys(key for row in metrics for key in row))
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, columns)
-    writer.writeheader()
-    writer.writerows(metrics)
     with whole_folder(path) as folder:
         record["weights"] = write_tensors(model.state_dict(), folder / WEIGHTS)
         texts = {CONFIG: yaml.dump(record, Dumper=_Plain, sort_keys=False, allow_unicode=True)}
-        texts |= {METRICS: table.getvalue(), CARD: card or _card(path.name, record, metrics)}
+        texts |= {METRICS: _table(metrics), CARD: card or _card(path.name, record, metrics)}
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
         for epoch, biases in (snapshots or {}).items():
@@ -130,11 +148,33 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Che
     a ValueError, if the configuration has unknown fields or values, or the weights are damaged, not finite or differ
     from it, naming each differing key and both shapes.
     """
+    found = load_any(path, device)
+    if not isinstance(found, Checkpoint):
+        raise InputError(
+            f"checkpoint {found.path} is a decoder, which this does not take; `aft-lens evaluate`, `sample`, "
+            "`complete` and `decoder` do, and load_decoder from Python"
+        )
+    return found
+
+
+def load_decoder(path: Path | str, device: torch.device | str = "cpu") -> DecoderCheckpoint:
+    """Read the checkpoint folder of a decoder, or a shipped or trained one by its name; errors as `load_checkpoint`."""
+    found = load_any(path, device)
+    if not isinstance(found, DecoderCheckpoint):
+        raise InputError(f"checkpoint {found.path} is a vision model, which this does not take; give a decoder")
+    return found
+
+
+def load_any(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint | DecoderCheckpoint:
+    """Read a checkpoint of either kind; errors as `load_checkpoint`."""
     place, named = usable_device(device), checkpoint_folder(path)
-    return steady(named, lambda folder: _loaded(named, folder, place))
+    record, model = steady(named, lambda folder: _loaded(named, folder, place))
+    if isinstance(model, VisionModel):
+        return Checkpoint(named, model, model.config, record.data, record.recipe, record.seed)
+    return DecoderCheckpoint(named, model, model.config, record.data, record.recipe, record.seed)
 
 
-def _loaded(path: Path, folder: Path, device: torch.device) -> Checkpoint:
+def _loaded(path: Path, folder: Path, device: torch.device) -> tuple[Record, Model]:
     """The checkpoint `path`, whose files are in `folder`."""
     if not folder.exists():
         raise FileNotFoundError(_unknown(path))
@@ -153,10 +193,10 @@ def _loaded(path: Path, folder: Path, device: torch.device) -> Checkpoint:
             f"checkpoint {path}: weights that are NaN or infinite in {', '.join(broken[:3])}: its training diverged, "
             "or the file is damaged; train or copy it again"
         )
-    model = VisionModel(record.model)
+    model = build_model(record.model)
     model.load_state_dict(state)
     model.to(device).eval()
-    return Checkpoint(path, model, record.model, record.data, record.recipe, record.seed)
+    return record, model
 
 
 def _instead(folder: Path) -> str:
@@ -169,19 +209,25 @@ def _instead(folder: Path) -> str:
     return f"it is another library's: give it as {word}{folder}, to a command that reads such models"
 
 
-def _misfits(config: ModelConfig, header: Mapping[str, Entry]) -> list[str]:
+def _misfits(config: Config, header: Mapping[str, Entry]) -> list[str]:
     """What differs between a configuration's weights and a file's, nothing allocated for either."""
     blocks = {name.split(".")[1] for name in header if name.startswith("blocks.")}
     if len(blocks) != config.depth:
         return [f"depth is {config.depth}, the weights have {len(blocks)} blocks"]
-    if config.traits.pooled is False:  # its grid is in the weights, by which all that grows with it is bounded
-        places = (1, config.grid_size**2 + 1, config.embed_dim)
-        found = header.get("pos_embed", Entry((), "")).shape
-        if found != places:
-            return [f"shape of pos_embed: expected {places}, found {found}"]
+    places = _places(config)  # in the weights, by which all that grows with them is bounded
+    found = header.get("pos_embed", Entry((), "")).shape
+    if places and found != places:
+        return [f"shape of pos_embed: expected {places}, found {found}"]
     with torch.device("meta"):
-        expected = VisionModel(config).state_dict()
+        expected = build_model(config).state_dict()
     return differences({name: Entry.of(tensor) for name, tensor in expected.items()}, header)
+
+
+def _places(config: Config) -> tuple[int, ...]:
+    """Shape of the position embedding; empty where a model has none."""
+    if isinstance(config, DecoderConfig):
+        return 1, config.length, config.embed_dim
+    return () if config.traits.pooled else (1, config.grid_size**2 + config.prefix, config.embed_dim)
 
 
 def checkpoint_folder(name: Path | str) -> Path:
@@ -191,6 +237,11 @@ def checkpoint_folder(name: Path | str) -> Path:
         return path
     named = (root / path.name for root in (SHIPPED, *ROOTS))
     return next((folder for folder in named if recovered(folder).is_dir()), path)
+
+
+def taken_as(path: Path | str) -> str:
+    """How commands take a checkpoint from anywhere: one that ships by its name, any other by its folder."""
+    return Path(path).name if Path(path).parent == SHIPPED else str(path)
 
 
 def checkpoint_names() -> list[str]:
@@ -226,6 +277,26 @@ def read_metrics(path: Path | str) -> list[dict[str, float]]:
         return [{key: float(cell) for key, cell in row.items() if cell} for row in rows]
     except ValueError as error:
         raise InputError(f"{Path(path) / METRICS}: {error}; restore the file") from error
+
+
+def note_test_accuracy(path: Path | str, accuracy: float, images: int) -> None:
+    """Add an accuracy from 0 to 1 on so many test images to a checkpoint's metrics, in their last row, and card."""
+    path = Path(path)
+    rows = read_metrics(path)
+    rows[-1]["test_accuracy"] = accuracy
+    write_whole(path / METRICS, _table(rows))
+    with (path / CARD).open("a", encoding="utf-8") as card:
+        card.write(f"- test_accuracy: {accuracy:.4f} on {images} images\n")
+
+
+def held_out_accuracy(record: Record, rows: Sequence[Mapping[str, float]]) -> float | None:
+    """Accuracy, 0 to 1, on images that a run has not trained on, as its metrics last note it; None where they do not.
+
+    That is its test_accuracy, or its val_accuracy unless its recipe trained on the validation images as well.
+    """
+    held_out = record.recipe.get("data", {}).get("held_out", True)
+    names = ("test_accuracy", "val_accuracy") if held_out else ("test_accuracy",)
+    return next((row[name] for name in names for row in reversed(rows) if name in row), None)
 
 
 def read_config(path: Path | str) -> Record:
@@ -283,6 +354,16 @@ def commit() -> str:
 def weight_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     """One line for every key that is missing from `found`, unexpected in it or of another shape or type."""
     return differences(*({name: Entry.of(tensor) for name, tensor in state.items()} for state in (expected, found)))
+
+
+def _table(rows: Sequence[Mapping[str, float]]) -> str:
+    """Rows as CSV, a column for every name in any of them."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
 
 
 class _Plain(yaml.SafeDumper):

@@ -1,6 +1,11 @@
-"""Where tensors live, by name."""
+"""Where tensors live, by name, and who may work there."""
+
+import threading
 
 import torch
+
+DEVICE_WORK = threading.Lock()
+"""Held by a thread that works on a GPU beside the main one, and while a CUDA graph is captured: that bears no other."""
 
 
 def usable_device(name: str | torch.device) -> torch.device:

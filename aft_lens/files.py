@@ -11,6 +11,8 @@ from typing import BinaryIO, TypeVar
 from aft_lens.errors import InputError
 
 T = TypeVar("T")
+CONFIG, METRICS = "config.yaml", "metrics.csv"
+"""Of a checkpoint's folder: what it is, and its numbers by epoch."""
 TRIES = 50
 """How often a folder is read again that was replaced while it was read."""
 

@@ -1,8 +1,9 @@
 """What is said on stderr while work goes on: a bar for what takes long, a line on what was left out."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
@@ -13,11 +14,45 @@ from aft_lens.errors import printable
 T = TypeVar("T")
 PATIENCE = 3.0
 """Seconds after which a bar appears."""
+Listener = Callable[[str, int, int | None], None]
+"""Told what is gone through, how many items are done, and of how many, where that is known."""
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
-def progress(items: Iterable[T], words: str, *, shown: bool = True) -> Iterable[T]:
-    """The items, with a bar on stderr, where that is a terminal, if going through them takes longer than `PATIENCE`."""
-    return tqdm(items, words, delay=PATIENCE, leave=False, file=sys.stderr, disable=None if shown else True)
+def progress(items: Iterable[T], words: str, *, shown: bool = True, patience: float | None = None) -> Iterable[T]:
+    """The items, with a bar on stderr, where that is a terminal, if going through them takes longer than `patience`
+    seconds (`PATIENCE`, if left out).
+
+    Inside `heard` the listener is told of every item, too.
+    """
+    delay = PATIENCE if patience is None else patience
+    bar = tqdm(items, words, delay=delay, leave=False, file=sys.stderr, disable=None if shown else True)
+    listener = _LISTENER.get()
+    return bar if listener is None else _told(bar, words, listener)
+
+
+@contextmanager
+def heard(listener: Listener) -> Iterator[None]:
+    """Inside the block, whoever asked for the work hears how far it has come."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def _told(bar: "tqdm[T]", words: str, listener: Listener) -> Iterator[T]:
+    """The items, each of which is told after it is done."""
+    listener(words, 0, bar.total)
+    for number, item in enumerate(bar, 1):
+        yield item
+        listener(words, number, bar.total)
+
+
+def ticks(words: str) -> Callable[[int], object]:
+    """What to call after each of many steps: a bar on stderr, where that is a terminal, if they take long."""
+    bar = tqdm(desc=words, delay=PATIENCE, leave=False, file=sys.stderr, disable=None)
+    return lambda count: bar.update()
 
 
 @cache

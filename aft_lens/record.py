@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from aft_lens.errors import InputError
-from aft_lens.models import ModelConfig
+from aft_lens.files import CONFIG
+from aft_lens.models import KINDS, Config, DecoderConfig, ModelConfig
 from aft_lens.text_files import read_yaml
 
-CONFIG = "config.yaml"
 MOST_CLASSES = 100_000
 LONGEST = 1000
 """Characters of a name."""
@@ -29,12 +29,14 @@ class DataRecord(dict[str, Any]):
 class Record:
     """A checked config.yaml."""
 
-    model: ModelConfig
+    model: Config
     data: DataRecord
     recipe: dict[str, Any]
     seed: int
     digest: str | None
     """SHA-256 of the weights that were saved with it; None in checkpoints of earlier versions."""
+    start: str | None
+    """Where its first weights are from; None where they were drawn."""
 
 
 def read_record(folder: Path | str) -> Record:
@@ -55,20 +57,23 @@ def _checked(content: Mapping[str, Any]) -> Record:
     """The record in what a file holds."""
     if not isinstance(content.get("model"), dict):
         raise ValueError("has no `model`; train it again or restore the file")
-    model = _section(content, "model")
-    unknown = sorted(map(str, set(model) - {field.name for field in fields(ModelConfig)}))
+    kind = content.get("kind", "vision")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r:.80}; update aft-lens")
+    model, made = _section(content, "model"), KINDS[kind]
+    unknown = sorted(set(model) - {field.name for field in fields(made)})
     if unknown:
         raise ValueError(f"has unknown model fields {unknown}; update aft-lens")
-    hints = get_type_hints(ModelConfig)
-    config = ModelConfig(**{name: _typed(f"model.{name}", value, hints[name]) for name, value in model.items()})
+    hints = get_type_hints(made)
+    config = made(**{name: _typed(f"model.{name}", value, hints[name]) for name, value in model.items()})
     recipe = _section(content, "recipe")
     for name in SECTIONS:
         _section(recipe, name)
     seed = _typed("seed", content.get("seed", 0), int)
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be 0 or more and below 2^63, got {seed}")
-    digest = content.get("weights")
-    return Record(config, _data(_section(content, "data"), config), recipe, seed, digest and str(digest))
+    digest, start = (content.get(key) and str(content[key]) for key in ("weights", "start"))
+    return Record(config, _data(_section(content, "data"), config), recipe, seed, digest, start)
 
 
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -79,11 +84,32 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-def _data(data: Mapping[str, Any], config: ModelConfig) -> DataRecord:
+def _data(data: Mapping[str, Any], config: Config) -> DataRecord:
     """The data's record: of each field that is there, the type and range."""
     out = DataRecord(data)
     if "name" in data:
         out["name"] = _name("data.name", data["name"])
+    if isinstance(config, DecoderConfig):
+        return _sequences(out, config)
+    return _images(out, data, config)
+
+
+def _sequences(out: DataRecord, config: DecoderConfig) -> DataRecord:
+    """Of a decoder's data: whether its symbols are the model's."""
+    if "unit" in out:
+        out["unit"] = _name("data.unit", out["unit"])
+    for key in ("vocab_size", "length"):
+        if key in out and _typed(f"data.{key}", out[key], int) != getattr(config, key):
+            raise ValueError(f"data.{key} must be the model's {getattr(config, key)}, got {out[key]}")
+    if "grid" in out:
+        out["grid"] = _typed("data.grid", out["grid"], tuple[int, ...])
+        if out["grid"] and math.prod(out["grid"]) != config.length:
+            raise ValueError(f"data.grid must hold the model's {config.length} symbols, got {out['grid']}")
+    return out
+
+
+def _images(out: DataRecord, data: Mapping[str, Any], config: ModelConfig) -> DataRecord:
+    """Of a vision model's data: classes, and whether channels and sides are the model's."""
     if "classes" in data:
         classes = data["classes"]
         if not isinstance(classes, list) or len(classes) > MOST_CLASSES:
@@ -123,5 +149,7 @@ def _typed(field: str, value: Any, kind: Any) -> Any:
             return value
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(kind, "whole numbers")
+    words = {
+        int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple[str, ...]: "texts",
+    }.get(kind, "whole numbers")  # fmt: skip
     raise ValueError(f"{field} must be {words}, got {value!r:.80}")

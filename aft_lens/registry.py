@@ -35,7 +35,7 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self._own or name in self.names()  # looking into all packages takes a while
 
     def __getitem__(self, name: str) -> T:
         """The thing of that name; what ships comes before what is added. ValueError says which names there are."""

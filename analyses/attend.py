@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from aft_lens.extraction import AttentionReader, as_reader
-from analyses.command import report, report_folder, run_module
+from analyses.command import UNPREPARED, report, report_folder, run_module
 from analyses.explain import open_reader
 from analyses.image_file import image_file
 from analyses.maps.head_maps import HeadMaps
@@ -127,7 +127,9 @@ def attend(
         raise ValueError(f"target must be a row of 0 to {rows - 1} and a column of 0 to {columns - 1}, got {target}")
     token = 0 if target is None else reader.prefix + target[0] * columns + target[1]
     batch = image[None].to(next(reader.model.parameters()).device)
-    reader.verify(batch)
+    if target is not None and not reader.patches_read:
+        raise ValueError(f"{reader.source}: the class token alone reads others; leave target out")
+    reader.verify(batch, patches=False)
     weights: dict[int, Tensor] = {}
     with reader.exposed(weights.__setitem__):
         reader.logits(batch)
@@ -170,7 +172,7 @@ def command(
         raise ValueError(f"target must be a row and a column, e.g. [7,7], got {target}")
     reader = open_reader(source, pretrained=pretrained, device=device, seed=seed)
     if reader.preprocessing is None:
-        raise ValueError(f"{source} does not say how images must come; save its image processor beside it")
+        raise ValueError(f"{source} {UNPREPARED}")
     given = reader.preprocessing.transform()(image_file(image))
     found = attend(reader, given, None if target is None else (target[0], target[1]))
     report(found, out or report_folder(source, *([] if pretrained else ["random"])))

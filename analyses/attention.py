@@ -21,7 +21,7 @@ from aft_lens.extraction import (
     targets_per_offset,
 )
 from analyses.built_in_positions import built_in_positions
-from analyses.command import report, report_folder, run_module, save
+from analyses.command import UNPREPARED, report, report_folder, run_module, save
 from analyses.maps.frame import mean_distance
 from analyses.maps.head_maps import HeadMaps
 from analyses.maps.result import MapResult
@@ -188,9 +188,8 @@ def _batches(reader: AttentionReader, data: str | None, images: int, root: str |
             "of images"
         )
     if reader.preprocessing is None:
-        raise ValueError(f"{reader.source} does not say how images must come (size, mean, standard deviation); save "
-                         "its image processor beside it")  # fmt: skip
-    return name, image_batches(reader.preprocessing, name, images=images, root=root)
+        raise ValueError(f"{reader.source} {UNPREPARED}")
+    return name, image_batches(reader.preprocessing, name, images=images, root=root, device=reader.device)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Many pieces of long work, several at a time: a finished one is kept under its fingerprint and never done again.
 
 A cell runs in a process of its own kind, which takes one after another; one that dies takes its cell alone with it, and
-all end with the command, however that ends.
+all end with the command, however that ends. With an address of Ray the processes are actors on a cluster's machines
+(`analyses.ray_cells`); this process alone writes rows.
 """
 
 import multiprocessing
@@ -11,11 +12,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
+from tqdm import tqdm
+
+from aft_lens.errors import Stopped
+from aft_lens.later import later
+from aft_lens.progress import PATIENCE
 from analyses.processes import end_with
 from analyses.provenance import visible_gpu
 from analyses.store import Store
+
+if TYPE_CHECKING:
+    from analyses import ray_cells
+else:
+    ray_cells = later("analyses.ray_cells")
 
 RESERVE = 1.15
 """Share of its expected time that a cell must have left to be started."""
@@ -39,6 +51,41 @@ class Cell:
     """Name of a cell whose work this one needs."""
 
 
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work, and for how long. Raises ValueError on fewer than 0 workers, seconds or GPUs."""
+
+    workers: int = 1
+    """Processes of this machine that share the work, spread over all GPUs; 0 does it in this one. With `ray`, actors; 0
+    is one for each processor of the cluster."""
+    ray: str = ""
+    """Address of a Ray cluster whose machines share the work, as `ray.init` takes it ("auto", "local", HOST:PORT);
+    empty for this machine."""
+    gpus: float = 0.0
+    """Of each of Ray's workers, a fraction too; of each process of this machine, as many as it is to see (0: one)."""
+    budget: float = 0.0
+    """Seconds after which running cells are ended, and before which none is started that cannot be expected to end by
+    then, judged by the slowest of its kind; 0 is no limit."""
+    life: int = 0
+    """Cells after which a worker is replaced, for work that leaves memory behind, as CUDA graphs do; 0: never."""
+
+    def __post_init__(self) -> None:
+        if min(self.workers, self.budget, self.gpus, self.life) < 0:
+            raise ValueError(
+                f"workers, budget, gpus and life must be 0 or more, got {self.workers}, {self.budget:g}, {self.gpus:g} "
+                f"and {self.life}"
+            )
+
+    @classmethod
+    def of(cls, workers: int | None, ray: str, gpus: float, budget: float) -> "Crew":
+        """As commands say it, whose `workers` are None if left out: one process, or a cluster's every processor."""
+        return cls((0 if ray else 1) if workers is None else workers, ray, gpus, budget)
+
+
+HERE = Crew(workers=0)
+"""This process alone."""
+
+
 @dataclass
 class Outcome:
     """What came of a call: rows by name, what failed and why, and what is left for another time."""
@@ -52,26 +99,29 @@ class Outcome:
         if self.failed:
             raise ValueError("runs failed:\n  " + "\n  ".join(f"{name}: {why}" for name, why in self.failed.items()))
 
+    def check_whole(self, words: str, store: Store) -> None:
+        """As `check`; Stopped, with what to do, where the time was over before all was done."""
+        self.check()
+        if self.left:
+            raise Stopped(
+                f"the time is over with {len(self.left)} of {len(self.left) + len(self.rows)} {words} left; what was "
+                f"measured is kept in {store.folder}: run the same command again to go on"
+            )
+
 
 def run_cells(
     cells: Sequence[Cell],
     store: Store,
+    crew: Crew = Crew(),
     *,
-    workers: int = 1,
-    budget: float = 0.0,
-    life: int = 0,
     done: Callable[[Cell, Any], None] = lambda cell, row: None,
+    words: str = "",
 ) -> Outcome:
-    """Do every cell that the store has not, the first ones first, and keep each row at once.
+    """Do every cell that the store has not, the first ones first, and keep each row at once; `done` hears of each.
 
-    `workers` processes share the work, spread over all GPUs; 0 does it in this process. After `budget` seconds (0: no
-    limit) running cells are ended, and none is started that cannot be expected to end by then, judged by the slowest
-    of its kind. A process is replaced after `life` cells (0: never), for work that leaves memory behind, as CUDA graphs
-    do.
-    `done` is called after each new row. Raises ValueError on fewer than 0 workers or seconds.
+    With `words` a bar says how far it is. On a cluster the cell of a worker that is lost is done again by another.
+    Raises ValueError where there is no cluster at the crew's address, or it cannot give what a worker needs.
     """
-    if workers < 0 or budget < 0:
-        raise ValueError(f"workers and budget must be 0 or more, got {workers} and {budget}")
     outcome = Outcome()
     waiting = []
     for each in cells:
@@ -80,21 +130,30 @@ def run_cells(
             waiting.append(each)
         else:
             outcome.rows[each.name] = row
-    queue = _Queue(waiting, outcome, time.monotonic() + budget if budget else float("inf"), store, done)
-    if workers:
-        _share(queue, min(workers, len(waiting)), life)
-    else:
-        while (cell := queue.take()) is not None:
-            try:
-                queue.finish(cell, cell.work(), "")
-            except Exception as error:  # one that fails must not keep the others from being done
-                queue.finish(cell, None, f"{type(error).__name__}: {error}")
+    end = time.monotonic() + crew.budget if crew.budget else float("inf")
+    with tqdm(total=len(waiting), desc=words, disable=None if words else True, leave=False, delay=PATIENCE) as bar:
+
+        def told(cell: Cell, row: Any) -> None:
+            bar.update()
+            done(cell, row)
+
+        queue = Queue(waiting, outcome, end, store, told)
+        if crew.ray and waiting:
+            ray_cells.share(queue, crew)
+        elif crew.workers:
+            _share(queue, crew)
+        else:
+            while (cell := queue.take()) is not None:
+                try:
+                    queue.finish(cell, cell.work(), "")
+                except Exception as error:  # one that fails must not keep the others from being done
+                    queue.finish(cell, None, f"{type(error).__name__}: {error}")
     outcome.left += [cell.name for cell in queue.waiting]
     return outcome
 
 
 @dataclass
-class _Queue:
+class Queue:
     """What waits, and what is known of how long it takes."""
 
     waiting: list[Cell]
@@ -129,12 +188,12 @@ class _Queue:
         self.done(cell, self.outcome.rows[cell.name])
 
 
-def _share(queue: _Queue, workers: int, life: int) -> None:
+def _share(queue: Queue, crew: Crew) -> None:
     """Keep processes busy until nothing may start any more or the time is over; none is left behind."""
     context = multiprocessing.get_context("spawn")
     busy: dict[Any, tuple[Any, int, Cell]] = {}  # by our end of the pipe
     idle: list[tuple[Any, Any, int]] = []
-    numbers = list(range(workers))
+    numbers = list(range(min(crew.workers, len(queue.waiting))))
     processes = []
     served: dict[Any, int] = {}  # cells, by our end of the pipe
     try:
@@ -142,7 +201,7 @@ def _share(queue: _Queue, workers: int, life: int) -> None:
             while (idle or numbers) and (cell := queue.take()) is not None:
                 if not idle:
                     pipe, theirs = context.Pipe()
-                    process = context.Process(target=_serve, args=(theirs, visible_gpu(numbers[0])), daemon=True)
+                    process = context.Process(target=_serve, args=(theirs, gpus_of(numbers[0], crew)), daemon=True)
                     process.start()
                     theirs.close()
                     processes.append(process)
@@ -167,7 +226,7 @@ def _share(queue: _Queue, workers: int, life: int) -> None:
                 try:
                     row, error = ours.recv()
                     served[ours] = served.get(ours, 0) + 1
-                    if served[ours] == life:
+                    if served[ours] == crew.life:
                         process.kill()
                         numbers.append(number)
                     else:
@@ -183,10 +242,17 @@ def _share(queue: _Queue, workers: int, life: int) -> None:
             process.join()
 
 
-def _serve(pipe: Connection, gpu: str | None) -> None:
-    """Do what comes through the pipe until it closes, on one GPU; end with the process that sends it, even killed."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+def gpus_of(number: int, crew: Crew) -> str:
+    """The GPUs of the process of that number, as CUDA_VISIBLE_DEVICES names them; in turn over all, "" without any."""
+    count = max(1, int(crew.gpus))
+    named = (visible_gpu(number * count + place) for place in range(count))
+    return ",".join(dict.fromkeys(gpu for gpu in named if gpu is not None))
+
+
+def _serve(pipe: Connection, gpus: str) -> None:
+    """Do what comes through the pipe until it closes, on some GPUs; end with the process that sends it, even killed."""
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     sender = multiprocessing.parent_process()
     if sender is not None and sender.pid is not None:
         end_with(sender.pid, signal.SIGKILL)
@@ -200,3 +266,9 @@ def _serve(pipe: Connection, gpu: str | None) -> None:
             pipe.send((work(), ""))
         except Exception as error:  # whatever work raises is reported with its name
             pipe.send((None, f"{type(error).__name__}: {error}"))
+
+
+def share_cores() -> None:
+    """In a process of this module, have PyTorch compute on one core; Ray's workers do so already."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)

@@ -11,12 +11,33 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser
 
+from aft_lens.later import later
 from analyses.answered import answered
+from analyses.line import commanded
 from analyses.parser import Parser
-from analyses.provenance import commanded
 
 if TYPE_CHECKING:  # parsing draws nothing
+    from aft_lens.extraction import Preprocessing, said
     from analyses.result import Result
+else:
+    said = later("aft_lens.extraction.said")
+
+
+SOURCE_OPTIONS: dict[str, tuple[Any, str]] = {
+    "weights": (str | None, "File of the model's own weights, .safetensors or tensors that torch.save wrote."),
+    "num_classes": (int | None, "Classes of those weights, where the file does not say."),
+    "size": (int | None, "Side of the image in pixels, checked against the model."),
+    "mean": (
+        float | list[float] | None,
+        "Of each channel, in [0, 1], e.g. [0.485,0.456,0.406], where no processor says it.",
+    ),
+    "std": (float | list[float] | None, "Standard deviation of each channel, as the mean."),
+}
+"""What every command that takes a `source` takes beside it, for other libraries' models: its type and its words."""
+
+
+UNPREPARED = "does not say how images must come; give --mean and --std, or save its image processor beside it"
+"""What is said of a model that no image can be prepared for."""
 
 
 def run(
@@ -32,8 +53,13 @@ def run(
     words = list(arguments)
     if get_origin(next(iter(signature(command).parameters.values())).annotation) is list:
         words = _listed(words)
+    given = vars(parser.instantiate(parser.parse_args(words)))
+    told = {name: given.pop(name) for name in SOURCE_OPTIONS if name not in signature(command).parameters
+            and name in given}  # fmt: skip
     with commanded(*program, *arguments):
-        command(**vars(parser.instantiate(parser.parse_args(words))))
+        if any(value is not None for value in told.values()):
+            given["source"] = said.with_words(given["source"], **told)
+        command(**given)
 
 
 def run_module(module: str, command: Callable[..., Any], *, as_positional: bool = True) -> None:
@@ -62,6 +88,21 @@ def save(result: "Result", folder: Path, name: str | None = None) -> None:
         print(f"wrote {path}")
 
 
+def known_data(
+    source: str, name: str | None, way: "Preprocessing | None",
+    advice: str = ", e.g. images:PATH with a folder of images",
+) -> tuple[str, "Preprocessing"]:  # fmt: skip
+    """The data set that a source's images come from, and how they are prepared; ValueError where one is unknown.
+
+    `advice` follows what the error says to give.
+    """
+    if way is None:
+        raise ValueError(f"{source} {UNPREPARED}")
+    if name is None:
+        raise ValueError(f"{source} is of no known data set; give --data{advice}")
+    return name, way
+
+
 def report_folder(source: Path | str, *variant: str) -> Path:
     """Where a source's figures go if nothing is said: reports/NAME, NAME being a checkpoint's or a library's model's.
 
@@ -87,6 +128,11 @@ def _parser(command: Callable[..., Any], program: str, as_positional: bool) -> A
     parser.add_function_arguments(
         command, as_group=False, as_positional=as_positional, fail_untyped=True, skip=set(defaults), sub_configs=True
     )
+    if "source" in hints:
+        group = parser.add_argument_group("another library's model")
+        for name, (kind, meaning) in SOURCE_OPTIONS.items():
+            if name not in hints:
+                group.add_argument(f"--{name}", type=kind, default=None, help=meaning)
     for name, default in defaults.items():
         add_yes_or_no(parser, name, default, help_of.get(name) or "")
     return parser

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,11 +14,15 @@ from matplotlib.figure import Figure, SubFigure
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.data import load_data
 from aft_lens.training import evaluate, read_recipe, train
+from aft_lens.training.run import remove_run
 from analyses import theme
 from analyses.command import run_module
 from analyses.provenance import RESULTS
 from analyses.result import Result, Table, published
+from analyses.store import Store, fingerprint
 
+CLOCK = "processor time"
+"""What seconds are measured by: what else a machine does changes them little."""
 RECIPES = ("digits-vit", "digits-conv", "digits-entropy", "digits-single")
 
 
@@ -30,7 +35,7 @@ class Run:
     accuracy: float
     """Share of the test images that are right."""
     seconds: float
-    """Wall clock of the training, validation and checkpoints included."""
+    """Processor time of the training, of all threads, validation and checkpoints included."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class DigitsAccuracy(Result):
     def record(self) -> dict[str, Any]:
         """A summary of each recipe, and every run."""
         return {
+            "clock": CLOCK,
             "seeds": sorted({run.seed for run in self.runs}),
             "recipes": {
                 recipe: {
@@ -72,7 +78,7 @@ class DigitsAccuracy(Result):
             ]
             for recipe, row in self.record()["recipes"].items()
         ]
-        return Table(["recipe", "mean", "lowest", "longest training"], rows)
+        return Table(["recipe", "mean", "lowest", f"longest training, {CLOCK}"], rows)
 
     def plot(self, figure: Figure | SubFigure) -> None:
         """A dot a run."""
@@ -94,9 +100,10 @@ class DigitsAccuracy(Result):
 def measure(recipe: str, seed: int, out: Path) -> Run:
     """Train a recipe from nothing into a folder of its own and evaluate it on the test images."""
     chosen = read_recipe(recipe, f"seed={seed}")
-    start = time.perf_counter()
-    path = train(chosen, out / f"{recipe}-{seed}")
-    seconds = time.perf_counter() - start
+    remove_run(out / f"{recipe}-{seed}")  # of a call that was killed
+    start = time.process_time()
+    path = train(chosen, out / f"{recipe}-{seed}", progress=False)
+    seconds = time.process_time() - start
     data = load_data(chosen.data.name, img_size=chosen.model.img_size)
     return Run(recipe, seed, evaluate(load_checkpoint(path).model, data.test, data.classes).accuracy, seconds)
 
@@ -106,20 +113,22 @@ def command(
     out: Path = Path("runs/digits-accuracy"),
     result: Path = RESULTS / "digits_accuracy.json",
 ) -> None:
-    """Train every digits recipe with each seed and publish the accuracies.
+    """Train every digits recipe with each seed and publish the accuracies; a finished run is not trained again.
 
     Args:
         seeds: Seeds to train with.
-        out: Folder of the trained checkpoints; it must not hold earlier ones.
+        out: Folder of the trained checkpoints, and of a JSON of each that has finished.
         result: JSON file to write.
     """
-    runs = []
-    for recipe in RECIPES:
-        for seed in seeds:
-            runs.append(measure(recipe, seed, out))
-            print(f"{recipe} seed {seed}: {100 * runs[-1].accuracy:.2f} % in {runs[-1].seconds:.0f} s", flush=True)
-    print(DigitsAccuracy(runs))
-    print(f"wrote {published(DigitsAccuracy(runs), result)}")
+    store, runs = Store(out), []
+    for recipe, seed in product(RECIPES, seeds):
+        name, mark = f"{recipe}-{seed}", fingerprint(read_recipe(recipe, f"seed={seed}"))
+        kept = store.get(name, mark)
+        runs.append(measure(recipe, seed, out) if kept is None else Run(**kept))
+        store.put(name, mark, runs[-1])
+        print(f"{name}: {100 * runs[-1].accuracy:.2f} %, {runs[-1].seconds:.0f} s of {CLOCK}", flush=True)
+    accuracy = DigitsAccuracy(runs)
+    print(f"{accuracy}\nwrote {published(accuracy, result)}")
 
 
 if __name__ == "__main__":

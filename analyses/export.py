@@ -29,7 +29,7 @@ from analyses.command import report_folder, run_module
 
 TOLERANCE = {"torch.export": 1e-5, "onnx": 1e-4}
 """Largest |logit difference| allowed, over logits of 1 or their largest; onnxruntime sums products in another order."""
-KINDS = ("offset", "attention")
+KINDS = ("offset", "attention", "replaced")
 """`Mixer.weights` of the mixers that have a form in plain operators."""
 
 
@@ -155,13 +155,12 @@ def _compare(form: str, path: Path, expected: Tensor, found: Tensor) -> Exported
 
 
 def _check_range(layer: int, mixer: AFTConv) -> None:
-    """Exported graphs hold the gather alone, without the forms for biases that it is not exact for."""
+    """Exported graphs hold the gather alone; for k > 1 they have no form for biases that it is not exact for."""
     w = mixer.position_bias().detach()
-    lowest = -LARGEST if mixer.position_bias.keep == 1 else MOST_NEGATIVE
-    if w.numel() and not (float(w.min()) >= lowest and float(w.max()) <= LARGEST):
+    if w.shape[1] > 1 and not (float(w.min()) >= MOST_NEGATIVE and float(w.max()) <= LARGEST):
         raise ValueError(
-            f"position biases must lie in [{lowest:g}, {LARGEST:g}] to be exported, block {layer} has "
-            f"{float(w.min()):.3g} to {float(w.max()):.3g}; clamp them and fine-tune"
+            f"biases of several positions a head must lie in [{MOST_NEGATIVE:g}, {LARGEST:g}] to be exported, block "
+            f"{layer} has {float(w.min()):.3g} to {float(w.max()):.3g}; clamp them and fine-tune"
         )
 
 
@@ -171,7 +170,8 @@ def command(checkpoint: Path, out: Path | None = None, seed: int = 0) -> None:
     Both take any number of images at the training size, normalised. `torch.export.load` needs PyTorch alone.
 
     Args:
-        checkpoint: Folder of an AFT-conv, dense or pruned, or a ViT, or the name of one that ships or was trained.
+        checkpoint: Folder of an AFT-conv, dense or pruned, or a ViT, compact or not, or the name of one that ships or
+            was trained.
         out: Folder of the files; reports/NAME/export if left out.
         seed: Of the random images that the files are checked on.
     """

@@ -2,16 +2,25 @@
 
 import os
 import platform
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from aft_lens.checkpoint import versions
+from analyses.line import command_line, commanded
+
+__all__ = [
+    "PUBLISHED",
+    "RESULTS",
+    "command_line",
+    "commanded",
+    "environment",
+    "hardware",
+    "made_by",
+    "results_from",
+    "visible_gpu",
+]
 
 PUBLISHED = Path(__file__).parent / "results"
 """The figures that are published: they ship with the package."""
@@ -26,22 +35,6 @@ def results_from(here: Path) -> Path:
 RESULTS = results_from(Path.cwd())
 """Where figures go that may be published, unless another folder is given: below the folder one stands in; for who
 stands in the source tree, which a maintainer does, its own."""
-_LINE: ContextVar[str] = ContextVar("line", default="")
-
-
-@contextmanager
-def commanded(*words: object) -> Iterator[None]:
-    """Inside the block, what is made is made by the command line of these words (quoted as a shell needs it)."""
-    token = _LINE.set(shlex.join(map(str, words)))
-    try:
-        yield
-    finally:
-        _LINE.reset(token)
-
-
-def command_line() -> str:
-    """The command line that runs now; empty where a result is made from Python."""
-    return _LINE.get()
 
 
 def hardware(device: str | torch.device = "cpu") -> str:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aft_lens.files import write_whole
 
 
@@ -34,8 +36,17 @@ class Store:
 
     def put(self, name: str, mark: str, content: Any) -> Path:
         """Keep a finished piece in place of what the name had, and return its path."""
-        return write_whole(self.path(name), json.dumps({"fingerprint": mark, "content": _plain(content)}) + "\n")
+        return write_whole(
+            self.path(name), json.dumps({"fingerprint": mark, "content": _plain(content)}, default=_listed) + "\n"
+        )
 
 
 def _plain(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _listed(value: Any) -> Any:
+    """An array as lists, its numbers to the last bit."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no plain value")

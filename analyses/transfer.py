@@ -75,7 +75,9 @@ def transfer(
     """
     result = from_vit(reader.model, config, seed=seed)
     if relative_on is not None:
-        batches = image_batches(_preprocessing(reader), relative_on, images=images, split="train", root=root)
+        batches = image_batches(
+            _preprocessing(reader), relative_on, images=images, split="train", root=root, device=reader.device
+        )
         sums = stream_relative(reader, batches, progress=True)
         start_from_relative(result.model, sums.average(), targets_per_offset(reader.grid))
         words = f"from the ViT's relative attention over {sums.images} training images of {relative_on}"

@@ -1,14 +1,13 @@
-"""`aft-lens evaluate`: accuracy and loss of checkpoints."""
+"""`aft-lens evaluate`: accuracy and loss of classifiers, bits a symbol of decoders."""
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Literal
 
-from torch.utils.data import Subset
-
-from aft_lens.checkpoint import load_checkpoint
-from aft_lens.data import load_data, representative
+from aft_lens.checkpoint import Checkpoint, DecoderCheckpoint, load_any
+from aft_lens.data import load_data, representative, some
+from aft_lens.data.sequences import load_sequences
+from aft_lens.training.bits import Bits, measure_bits
 from aft_lens.training.evaluation import Evaluation, evaluate
 
 
@@ -20,25 +19,36 @@ def command(
     images: int | None = None,
     device: str = "cpu",
     confusion: bool = False,
+    context: int | None = None,
     json: bool = False,
 ) -> None:
-    """Print accuracy and loss of one checkpoint or several with 95 % intervals, and accuracy by class.
+    """Print accuracy and loss of checkpoints with 95 % intervals, and accuracy by class; of decoders, bits a symbol.
 
     Args:
         checkpoints: Models' folders, or names of those that ship or were trained, one or more.
         data: Data set; the one that each model was trained on if left out.
         root: Folder of downloaded data; data/ if left out.
         split: train, val or test.
-        images: Images at most, a fixed draw over the classes; all of the split if left out.
+        images: Images at most, a fixed draw over the classes; all of the split if left out. Of a decoder's, the first;
+            of text, windows.
         device: cpu, cuda or cuda:N.
         confusion: Print how many images of each class (rows) were taken for each (columns), too.
+        context: Symbols that a decoder of text reads before each it predicts, at least; half its length by default.
         json: Print JSON in place of text: a list with an object for each checkpoint.
     """
     if images is not None and images < 1:
         raise ValueError(f"images must be 1 or more, got {images}")
     records = []
     for number, name in enumerate(checkpoints):
-        found, source = _evaluated(Path(name), data, root, split, images, device)
+        loaded = load_any(name, device)
+        if isinstance(loaded, DecoderCheckpoint):
+            bits, source, unit = _decoded(loaded, data, root, split, images, device, context)
+            if json:
+                records.append(_record(name, source, split, unit, bits))
+            else:
+                print("\n" * (number > 0) + "\n".join(_lines(name, source, split, unit, bits)))
+            continue
+        found, source = _evaluated(loaded, data, root, split, images, device)
         if json:
             records.append({"checkpoint": name, "data": source, "split": split, **asdict(found)})
             continue
@@ -51,16 +61,51 @@ def command(
 
 
 def _evaluated(
-    path: Path, data: str | None, root: str | None, split: str, images: int | None, device: str
+    loaded: Checkpoint, data: str | None, root: str | None, split: str, images: int | None, device: str
 ) -> tuple[Evaluation, str]:
     """A checkpoint's evaluation, and the data set that it is on."""
-    loaded = load_checkpoint(path, device)
     name = data or loaded.data["name"]
     source = load_data(name, root=root, img_size=loaded.data["img_size"])
     source.check_fits(loaded.data)
     part = getattr(source, split)
-    chosen = part if images is None else Subset(part, representative(part, images))
+    chosen = part if images is None else some(part, representative(part, images))
     return evaluate(loaded.model, chosen, source.classes, device=device, progress=True), name
+
+
+def _decoded(
+    loaded: DecoderCheckpoint,
+    data: str | None,
+    root: str | None,
+    split: str,
+    windows: int | None,
+    device: str,
+    context: int | None,
+) -> tuple[Bits, str, str]:
+    """A decoder's bits, the data that they are of, and what a symbol is called."""
+    name = data or loaded.data["name"]
+    source = load_sequences(name, root=root, length=loaded.config.length)
+    source.check_fits(loaded.data)
+    least = context or (1 if source.grid else max(1, source.length // 2))
+    found = measure_bits(
+        loaded.model, getattr(source, split), context=least, limit=windows, device=device, progress=True
+    )
+    return found, name, source.unit
+
+
+def _lines(name: str, source: str, split: str, unit: str, bits: Bits) -> list[str]:
+    """Bits a symbol with their interval and context, as text."""
+    low, high = bits.interval
+    return [
+        f"{name} on {source} ({split}, {bits.symbols:,} symbols; interval 95 %)",
+        f"bits/{unit}  {bits.mean:.4f}  [{low:.4f}, {high:.4f}]",
+        bits.context,
+    ]
+
+
+def _record(name: str, source: str, split: str, unit: str, bits: Bits) -> dict[str, object]:
+    """The same for JSON."""
+    return {"checkpoint": name, "data": source, "split": split, "unit": unit, "symbols": bits.symbols,
+            "bits": bits.mean, "interval": bits.interval, "context": bits.context}  # fmt: skip
 
 
 def _matrix(found: Evaluation) -> list[str]:

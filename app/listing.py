@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from aft_lens.checkpoint import ROOTS, SHIPPED, list_checkpoints, read_config, read_metrics
+from aft_lens.checkpoint import ROOTS, SHIPPED, held_out_accuracy, list_checkpoints, read_config, read_metrics
 from aft_lens.data import DATASETS
+from aft_lens.data.sequences import CORPORA
 from aft_lens.errors import answer, printable
-from aft_lens.models import list_models, model_config
+from aft_lens.models import decoder_config, list_decoders, list_models, model_config
 from aft_lens.training.recipe_file import list_recipes, recipe_path
 from analyses.parser import Parser
 
@@ -27,7 +28,17 @@ def main(arguments: list[str]) -> int:
             f"  {name:<26} {config.mixer:<10} "
             f"width {config.embed_dim:<4} depth {config.depth:<3} heads {config.num_heads}"
         )
+    print("decoders")
+    for name in list_decoders():
+        decoder = decoder_config(name)
+        print(
+            f"  {name:<30} {decoder.mixer:<18} width {decoder.embed_dim:<4} depth {decoder.depth:<3} "
+            f"length {decoder.length}"
+        )
     print("data sets\n  " + "\n  ".join(DATASETS))
+    print("text, for decoders (which take images in memory, too)")
+    for word in CORPORA:
+        print(f"  {word}:{CORPORA[word].argument}")
     print("recipes")
     for name in list_recipes():
         print(f"  {name:<26} {_words(name)}")
@@ -52,6 +63,8 @@ def _line(path: Path, label: str) -> str:
     except (ValueError, OSError) as error:
         said = " ".join((answer(error) or str(error)).split())
         return printable(f"  {label:<32} cannot be read: {said}")
-    accuracy = rows[-1].get("val_accuracy") if rows else None
-    score = "" if accuracy is None else f"val accuracy {100 * accuracy:.1f} %"
+    last, accuracy = rows[-1] if rows else {}, held_out_accuracy(record, rows)
+    score = "" if accuracy is None else f"held-out accuracy {100 * accuracy:.1f} %"
+    if "val_bits" in last:
+        score = f"val {last['val_bits']:.3f} bits a {record.data.get('unit', 'symbol')}"
     return printable(f"  {label:<32} {record.model.mixer:<10} {record.data.get('name', '?'):<14} {score}")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aft_lens.checkpoint import CONFIG, METRICS
 from aft_lens.errors import InputError, answer, markless
-from aft_lens.files import recovered_of, steady
+from aft_lens.files import CONFIG, METRICS, recovered_of, steady
 from aft_lens.text_files import read_table, read_yaml
 
 STALE_SECONDS = 600.0
@@ -32,11 +31,17 @@ class Run:
     """When its numbers were written last, in seconds since 1970."""
     problem: str = ""
     """Why it cannot be read; empty for one that can."""
+    held_out: bool = True
+    """Whether its validation images are held out; False where its recipe trains on them as well."""
 
 
 def find_runs(roots: Sequence[Path]) -> dict[str, Run]:
-    """Every folder with metrics below the roots by label, those in progress first, then the latest."""
-    found = ((recovered_of(file.parent) / METRICS, root) for root in roots for file in root.rglob(METRICS))
+    """Every folder with metrics below the roots by label, those in progress first, then the latest.
+
+    A run in its first epoch has no folder yet, only its NAME.state.
+    """
+    found = [(recovered_of(file.parent) / METRICS, root) for root in roots for file in root.rglob(METRICS)]
+    found += [(state.with_suffix("") / METRICS, root) for root in roots for state in root.rglob("*.state")]
     files = {file.resolve(): file for file, root in found if not _hidden(file, root)}
     runs: dict[str, Run] = {}
     for file in sorted(files.values(), key=_written, reverse=True):
@@ -64,11 +69,14 @@ def describe(label: str, path: Path) -> Run:
     lately = any(
         abs(time.time() - each) < STALE_SECONDS for each in times
     )  # not the future, after a clock was set back
+    if not (path / METRICS).is_file() and not path.is_dir():  # in its first epoch
+        return Run(label, path, lately, None, False, max(times, default=0.0))
     rows, record = read_rows(path), _record(path)
     epochs, model = _find_epochs(record), record.get("model")
     single = isinstance(model, dict) and model.get("position_bias") == "single"
     missing = epochs is not None and (not rows or rows[-1]["epoch"] + 1 < epochs)
-    return Run(label, path, missing and lately, epochs, single, max(times, default=0.0))
+    written, held_out = max(times, default=0.0), _find_held_out(record)
+    return Run(label, path, missing and lately, epochs, single, written, held_out=held_out)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
@@ -86,8 +94,11 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     return [epochs[epoch] for epoch in sorted(epochs)]
 
 
-def headline(rows: Sequence[dict[str, float]], epochs: int | None) -> list[tuple[str, str]]:
-    """Up to four (name, text) pairs for the top of the page: the epoch and the last accuracy, loss and entropy."""
+def headline(rows: Sequence[dict[str, float]], epochs: int | None, *, held_out: bool = True) -> list[tuple[str, str]]:
+    """Up to four (name, text) pairs for the top of the page: the epoch and the last accuracy, loss and entropy.
+
+    Without `held_out`, validation images are trained on, and their numbers stand nowhere here.
+    """
     last: dict[str, float] = {}
     for row in rows:
         last.update(row)
@@ -98,10 +109,10 @@ def headline(rows: Sequence[dict[str, float]], epochs: int | None) -> list[tuple
         ("loss", 1.0, "{:.3f}"),
         ("entropy", 1.0, "{:.2f} nats"),
     ):
-        names = [name for name in last if word in name.lower()]
-        held_out = [name for name in names if any(part in name.lower() for part in ("test", "val"))]
+        names = [name for name in last if word in name.lower() and (held_out or not name.lower().startswith("val"))]
+        apart = [name for name in names if any(part in name.lower() for part in ("test", "val"))]
         means = [name for name in names if name.endswith("/mean")]
-        for name in (held_out or means or names)[-1:]:
+        for name in (apart or means or names)[-1:]:
             title = name.replace("_", " ").replace("/", " ").capitalize()
             found.append((title, form.format(scale * last[name])))
     return found[:4]
@@ -134,6 +145,13 @@ def _record(path: Path) -> dict[str, Any]:
         return steady(path, lambda folder: read_yaml(folder / CONFIG))
     except (InputError, OSError):
         return {}
+
+
+def _find_held_out(record: dict[str, Any]) -> bool:
+    """`data.held_out` of a run's recipe; True where it does not say."""
+    recipe = record.get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    return not isinstance(data, dict) or data.get("held_out", True) is not False
 
 
 def _find_epochs(record: Any) -> int | None:

@@ -14,12 +14,11 @@ from types import FrameType
 from typing import TypeVar
 
 from analyses.command import run_module
-from app.uploads import MAX_BYTES
+from app.limits import MAX_BYTES
+from app.places import DATA_VARIABLE, JOBS_VARIABLE, ROOTS_VARIABLE, WRITE_VARIABLE
 
 T = TypeVar("T")
 MAIN = Path(__file__).with_name("main.py")
-ROOTS_VARIABLE, DATA_VARIABLE = "AFT_LENS_ROOTS", "AFT_LENS_DATA"
-"""Environment variables with the folders the app lists, and those of image files it may show, as JSON lists."""
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
 """Names of this machine for itself."""
 _SETTINGS: Mapping[str, str] = {
@@ -35,10 +34,14 @@ _SETTINGS: Mapping[str, str] = {
     "server.enableXsrfProtection": "true",
     "server.enableStaticServing": "false",
     "server.disconnectedSessionTTL": "30",
-    "theme.base": "light",
-    "theme.primaryColor": "#2f6db3",
-    "theme.textColor": "#1f2933",
-    "theme.secondaryBackgroundColor": "#f3f5f7",
+    "theme.light.primaryColor": "#2f6db3",
+    "theme.light.textColor": "#1f2933",
+    "theme.light.backgroundColor": "#ffffff",
+    "theme.light.secondaryBackgroundColor": "#f3f5f7",
+    "theme.dark.primaryColor": "#6aa9e6",
+    "theme.dark.textColor": "#e8ecf0",
+    "theme.dark.backgroundColor": "#14181d",
+    "theme.dark.secondaryBackgroundColor": "#20262d",
 }
 
 
@@ -48,6 +51,8 @@ def command(
     address: str = "localhost",
     hosts: list[str] | str | None = None,
     data: list[Path] | Path | None = None,
+    jobs: Path | None = None,
+    train: bool = True,
 ) -> None:
     """Serve the app until it is interrupted. Raises ValueError on a missing root or a port in use.
 
@@ -58,6 +63,8 @@ def command(
         hosts: Name that browsers may ask for it by, beside this machine's own, e.g. a proxy's; or several.
         data: Folder of image files it may show beside the roots, where checkpoints were trained on folder:PATH; or
             several.
+        jobs: Folder that results of jobs are kept in, to be found again; a folder of the user's cache if left out.
+        train: Whether pages may start and stop runs, where the app is asked for by this machine's own names alone.
     """
     if find_spec("streamlit") is None:
         raise ModuleNotFoundError("No module named 'streamlit'", name="streamlit")
@@ -73,7 +80,8 @@ def command(
     if taken(address, port):
         raise ValueError(f"port {port} is in use; choose another with --port, or --port 0 for a free one")
     print(f"AFT Lens is at {url(address, port)}  (Ctrl-C stops it)", flush=True)
-    process = start(roots, port, address, hosts=names, data=folders)
+    write = train and address in LOCAL and not names
+    process = start(roots, port, address, hosts=names, data=folders, jobs=jobs, write=write)
     before = signal.signal(signal.SIGTERM, _end)
     try:
         if status := process.wait():
@@ -102,6 +110,8 @@ def start(
     *,
     hosts: list[str] | None = None,
     data: list[Path] | None = None,
+    jobs: Path | None = None,
+    write: bool = False,
     quiet: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start the server as a child process; `quiet` drops its standard output, never its errors."""
@@ -109,6 +119,9 @@ def start(
     for variable, folders in ((ROOTS_VARIABLE, root), (DATA_VARIABLE, data)):
         if folders:
             environment[variable] = json.dumps([str(path.resolve()) for path in folders])
+    if jobs is not None:
+        environment[JOBS_VARIABLE] = str(jobs.resolve())
+    environment[WRITE_VARIABLE] = "1" if write else "0"
     flags = [f"--{key}={value}" for key, value in _SETTINGS.items()]
     # -P: a user's app.py or analyses.py where the command runs is no part of the app.
     flags += [f"--server.allowedHosts={name}" for name in (*own_names(address), *(hosts or []))]

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aft_lens.data import CENTRE, ImageError, fit
+from aft_lens.data import CENTRE, FILES_BY, ImageError, fit
 from aft_lens.data import read_image as read_any
 from aft_lens.data.image import MAX_BYTES
 from aft_lens.later import later
@@ -25,6 +25,7 @@ WORDS = {
     "format": "The file is not an image that can be read. Upload a PNG, JPEG, WebP or TIFF.",
     "pixels": "The image has {}. Scale it down first.",
     "damaged": "The image is damaged or cut off. Export it again and upload the new file.",
+    "seconds": "The image takes {} to decode. Save it again as PNG or plain JPEG and upload the new file.",
     "values": "The image has {}. Save it with 8 or 16 bits and upload the new file.",
 }
 """By kind of `ImageError`, what was found and what to do."""
@@ -38,7 +39,7 @@ def read_image(data: bytes) -> Image.Image:
     """Decode an upload as any image file is read, to RGB or RGBA.
 
     Raises UploadError if it is empty, no image, of another format, larger than MAX_BYTES or the limit of pixels, cut
-    off, or of 32-bit values.
+    off, too long to decode, or of 32-bit values.
     """
     try:
         return read_any(data)
@@ -58,9 +59,10 @@ def fit_image(
     """
     if channels not in (1, 3):
         raise UploadError(f"The model takes {channels} channels; an image file has 1 or 3.")
-    kept = CENTRE if (channels == 3 if crop is None else crop) else 1.0
+    cropped = channels == 3 if crop is None else crop
+    kept, by = (CENTRE, FILES_BY) if cropped else (1.0, "bilinear")
     try:
-        return F.to_pil_image(fit(image, (size, size), channels, crop=kept, invert=invert))
+        return F.to_pil_image(fit(image, (size, size), channels, crop=kept, interpolation=by, invert=invert))
     except ImageError as error:
         raise UploadError(WORDS[error.kind].format(error.found)) from error
 

@@ -15,7 +15,7 @@ from analyses.ablate.agreement import _cka, agreement, linear_cka
 from analyses.ablate.bench import Bench
 from analyses.ablate.calibration import _Sums, calibrate, neighbours
 from analyses.ablate.replacer import Replacer, kept, matrices, same
-from analyses.ablate.rung import KINDS, Rung
+from analyses.ablate.rung import COUNTED, KINDS, Rung
 
 GRID, N, HEADS, WIDTH = (4, 5), 20, 2, 6
 ALL = Rung("offsets", 7 * 9)
@@ -152,7 +152,7 @@ def test_replaced_by_its_own_attention_no_model_changes_and_passes_that_resume_a
     assert can_resume(reader, batches[0][0])
     bench = Bench(reader, calibration, batches, classes=False)
     for kind in KINDS:
-        edits = {(0, 1): Rung("map"), (1, 0): Rung(kind, 2 if kind in ("offsets", "centre", "random") else 0)}
+        edits = {(0, 1): Rung("map"), (1, 0): Rung(kind, 2 if kind in COUNTED else 0)}
         whole, resumed = bench.row(edits, 0), bench.row(edits, 1)
         assert whole.cosines == pytest.approx(resumed.cosines, abs=1e-5)
 

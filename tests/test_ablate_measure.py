@@ -18,9 +18,10 @@ from analyses.ablate import Plan, Rung, ablate, plan_for
 from analyses.ablate.ablation import Needed
 from analyses.ablate.bench import Row
 from analyses.ablate.curve import Curve, Point, areas, next_count, reach
-from analyses.ablate.measure import curve, ranked
+from analyses.ablate.measure import curve, minimality, ranked
 from analyses.ablate.opened import Setup, measured
 from analyses.ablate.runner import Model, Runner
+from analyses.cells import Crew
 from analyses.store import Store
 from app.cli import main
 
@@ -156,8 +157,8 @@ def test_failures_and_time_that_is_over_are_said(tmp_path):
 
     with pytest.raises(ValueError, match="no such head"):
         Runner(fail, "m", Store(tmp_path)).rows([Model.of({})], "words")
-    slow = Runner(harm, "m", Store(tmp_path), budget=1e-9)
-    with pytest.raises(Stopped, match=r"1 of 1 models left .* run the same command again"):
+    slow = Runner(harm, "m", Store(tmp_path), crew=Crew(workers=0, budget=1e-9))
+    with pytest.raises(Stopped, match=r"1 of 1 models .words. left.* run the same command again"):
         slow.rows([Model.of({(0, 0): ONE})], "words")
 
 
@@ -167,6 +168,19 @@ def test_offsets_that_restore_nothing_are_not_needed():
     assert needed.interval[0] > 0
     same = Needed.of((1, 2), row(40), row(40))
     assert (same.loss, same.interval) == (0, (0, 0))
+
+
+def test_each_of_several_offsets_is_given_back_alone(tmp_path):
+    def measured(model):
+        rung = dict(model.edits)[0, 0]
+        return row(30 if rung == Rung("rank", 1) else 40 if rung.kind == "offsets" else 10)
+
+    made = Curve("explained", Rung("offsets", 2), ((0, 0), (0, 1)), (), (), 1, 1)
+    (found,) = minimality(made, Runner(measured, "m", Store(tmp_path)))
+    assert [one.rank for one in found.offsets] == [1, 2]
+    assert [one.loss for one in found.offsets] == pytest.approx([20 * 1.9 / 40, 0])
+    assert [one.interval[0] > 0 for one in found.offsets] == [True, False]
+    assert found.loss == pytest.approx(30 * 1.9 / 40)
 
 
 def test_a_toy_says_how_many_heads_its_offsets_replace(tmp_path):
@@ -277,11 +291,11 @@ def test_the_command_takes_images_without_classes_and_tests_on_others_than_it_ca
     assert record["curves"][0]["points"][0]["loss"] is None
     assert "cosine of features" in capsys.readouterr().out
     assert main([*images, str(folder / "no"), "--calibration", "100"]) == 2
-    assert "--calibration 100 takes all" in capsys.readouterr().err
+    assert "has no images beyond the 100 that calibrate" in capsys.readouterr().err
 
 
 def test_other_processes_open_what_is_measured_by_plain_values(folder, tmp_path):
-    setup = Setup(f"hf:{folder / 'dino'}", f"folder:{folder / 'data'}", 4, 4, 2, 0, "none")
+    setup = Setup(f"hf:{folder / 'dino'}", f"folder:{folder / 'data'}", 4, 4, 0, "none", choosing=2)
     work = pickle.loads(pickle.dumps(partial(measured, Model.of({(0, 1): ONE}), setup=setup, folder=tmp_path)))
     found = work()
     assert len(found.cosines) == 4

@@ -16,13 +16,16 @@ from streamlit.testing.v1 import AppTest
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.data.batches import MOST_BYTES, batches
+from aft_lens.data.image import MAX_BYTES
 from aft_lens.errors import InputError
 from aft_lens.models import create_model
-from app import loaders, serve
+from app import places, serve, trainings
+from app.back import listing, opened
+from app.limits import MAX_BYTES as MOST_UPLOAD
 from app.runs import find_runs, read_rows
-from app.widgets import plain
+from app.words import plain
 
-SCREENS = Path(__file__).parents[1] / "app/screens"
+MAIN = Path(__file__).parents[1] / "app/main.py"
 RECORD = {"name": "digits", "classes": [str(i) for i in range(10)], "mean": [0.3], "std": [0.37], "in_chans": 1,
           "img_size": 8}  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("default")
@@ -39,21 +42,21 @@ def saved(folder, **data):
 def root(tmp_path, monkeypatch):
     folder = tmp_path / "roots 12:30"
     folder.mkdir()
-    monkeypatch.setenv(serve.ROOTS_VARIABLE, f'["{folder}"]')
+    monkeypatch.setenv(places.ROOTS_VARIABLE, f'["{folder}"]')
     monkeypatch.chdir(folder)
     return folder
 
 
 def page(name):
-    test = AppTest.from_file(str(SCREENS / f"{name}.py"), default_timeout=120).run()
+    test = AppTest.from_file(str(MAIN), default_timeout=120).switch_page(f"screens/{name}.py").run()
     assert not test.exception, [item.value for item in test.exception]
     return test
 
 
 def test_roots_may_have_colons_in_their_names(root, monkeypatch):
-    assert loaders.roots() == [root]
-    monkeypatch.setenv(serve.ROOTS_VARIABLE, f"a{os.pathsep}b")
-    assert loaders.roots() == [Path("a"), Path("b")]
+    assert places.roots() == [root]
+    monkeypatch.setenv(places.ROOTS_VARIABLE, f"a{os.pathsep}b")
+    assert places.roots() == [Path("a"), Path("b")]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_what_would_be_markdown_is_escaped(text, forbidden):
     assert plain("Layer 1, head 1, offset Δy -2, Δx +3") == "Layer 1, head 1, offset Δy -2, Δx +3"
 
 
-@pytest.mark.parametrize("name", ["compare", "training", "pruning"])
+@pytest.mark.parametrize("name", ["overview", "compare", "training", "pruning"])
 def test_a_bad_folder_is_a_line_beside_the_good_ones(root, name):
     saved(root / "good")
     for number, content in enumerate(("a: &a [*a]", "model: {depth: 1000000000}", "\x00", "[" * 9999, "data: 3")):
@@ -86,9 +89,10 @@ def test_a_bad_folder_is_a_line_beside_the_good_ones(root, name):
     (saved(root / "no metrics") / "metrics.csv").unlink()
     test = page(name)
     assert not test.error, [item.value for item in test.error]
-    if name != "training":
-        said = " ".join(item.value for item in test.warning)
+    if name == "overview":
+        said = test.table[0].value.to_string()
         assert all(f"bad{number}" in said for number in range(5))
+        assert said.count("cannot be looked at") >= 5
 
 
 def test_runs_take_any_table(root):
@@ -107,9 +111,9 @@ def test_a_record_leads_to_no_folder_outside_and_fetches_nothing(root, tmp_path,
             Image.effect_noise((8, 8), 50).save(elsewhere / name / f"{number}.png")
     for name in (f"folder:{elsewhere}", "folder:/", "folder:../elsewhere", f"folder:{root}/../elsewhere"):
         with pytest.raises(FileNotFoundError, match="may not be shown here; start the app with --data"):
-            loaders.data.__wrapped__(name, 8)
-    monkeypatch.setenv(serve.DATA_VARIABLE, f'["{elsewhere}"]')
-    assert len(loaders.data.__wrapped__(f"folder:{elsewhere}", 8).classes) == 2
+            opened.data(name, 8)
+    monkeypatch.setenv(places.DATA_VARIABLE, f'["{elsewhere}"]')
+    assert len(opened.data(f"folder:{elsewhere}", 8).classes) == 2
 
     def fetched(*_args, **_kwargs):
         pytest.fail("fetched")
@@ -117,7 +121,32 @@ def test_a_record_leads_to_no_folder_outside_and_fetches_nothing(root, tmp_path,
     monkeypatch.setattr("torchvision.datasets.utils.download_url", fetched)
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fetched)
     with pytest.raises(FileNotFoundError, match="nothing is fetched from here"):
-        loaders.data.__wrapped__("cifar10", 8)
+        opened.data("cifar10", 8)
+
+
+def test_a_path_leads_to_no_model_outside_and_uploads_have_one_limit(root, tmp_path):
+    for source in (str(tmp_path), "../", "/", f"{root}/../elsewhere"):
+        with pytest.raises(ValueError, match="may not be shown here; start the app with --root"):
+            listing.described(source)
+    assert "may not be shown here" in listing.described(f"hf:{tmp_path}").problem
+    assert MOST_UPLOAD == MAX_BYTES
+
+
+def test_runs_are_started_by_this_machine_alone(root, monkeypatch):
+    called = []
+    monkeypatch.setattr(serve, "start", lambda *_, write, **__: called.append(write) or pytest.fail("started"))
+    monkeypatch.setattr(serve, "taken", lambda *_: False)
+    for options in ({}, {"hosts": "lens.example.org"}, {"address": "0.0.0.0"}, {"train": False}):
+        with pytest.raises(pytest.fail.Exception):
+            serve.command(port=1, **options)
+    assert called == [True, False, False, False]
+    monkeypatch.setenv(places.WRITE_VARIABLE, "0")
+    with pytest.raises(ValueError, match="started from a terminal here"):
+        trainings.begin("x", [["list"]])
+    monkeypatch.setenv(places.WRITE_VARIABLE, "1")
+    for name in ("../x", "", ".hidden", "a/b"):
+        with pytest.raises(ValueError, match="must be that of a folder"):
+            trainings.begin(name, [["list"]])
 
 
 def test_images_beyond_the_budget_are_refused():

@@ -1,13 +1,47 @@
-"""Visitors who ask for nothing, or leave while a job of theirs runs."""
+"""Visitors who ask for nothing."""
 
 import asyncio
 from contextlib import suppress
 
 import pytest
 import uvicorn
-from streamlit.runtime.scriptrunner import StopException
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
-from app import loaders, server
+from app import serving
+
+
+def uploaded(held):
+    return {session: [*files] for session, files in held.file_storage.items() if files}
+
+
+def test_uploads_are_bounded_and_the_oldest_go(monkeypatch):
+    monkeypatch.setattr(serving, "MOST_BYTES", 350)
+    held = serving.Uploads("/upload")
+
+    def send(session, name):
+        held.add_file(session, UploadedFileRec(name, "a.png", "image/png", bytes(100)))
+
+    for name in "abc":
+        send("one", name)
+    assert uploaded(held) == {"one": ["b", "c"]}
+    send("two", "d")
+    send("one", "c")
+    assert uploaded(held) == {"two": ["d"], "one": ["b", "c"]}
+    send("three", "e")
+    assert uploaded(held) == {"one": ["b", "c"], "three": ["e"]}
+    assert [file.file_id for file in held.get_files("one", ["b", "c", "a"])] == ["b", "c"]
+    for name in "fg":
+        send("two", name)
+    assert uploaded(held) == {"three": ["e"], "two": ["f", "g"]}
+
+
+def test_the_server_bounds_them(monkeypatch):
+    begun = []
+    monkeypatch.setattr(serving.server, "MemoryUploadedFileManager", None)
+    monkeypatch.setattr(serving.cli, "main", lambda **_: begun.append(serving.server.MemoryUploadedFileManager))
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "")
+    serving.main()
+    assert begun == [serving.Uploads]
 
 
 async def plain(scope, receive, send):
@@ -18,55 +52,33 @@ async def plain(scope, receive, send):
 
 async def answers(sent):
     """What a server that waits a fifth of a second for a request sends back, until it closes the connection."""
-    config = uvicorn.Config(plain, port=0, http=server.Impatient, lifespan="off", log_level="critical")
-    serving = uvicorn.Server(config)
-    task = asyncio.create_task(serving.serve())
-    while not serving.started:
+    config = uvicorn.Config(plain, port=0, http=serving.Impatient, lifespan="off", log_level="critical")
+    running = uvicorn.Server(config)
+    task = asyncio.create_task(running.serve())
+    while not running.started:
         await asyncio.sleep(0.01)
-    reader, writer = await asyncio.open_connection(*serving.servers[0].sockets[0].getsockname())
+    reader, writer = await asyncio.open_connection(*running.servers[0].sockets[0].getsockname())
     try:
         for part in sent:
             writer.write(part)
             await asyncio.sleep(0.1)
-        return await asyncio.wait_for(reader.read(), 3)
+        return await asyncio.wait_for(reader.read(), 120)
     finally:
         writer.close()
-        serving.should_exit = True
+        running.should_exit = True
         with suppress(asyncio.CancelledError):
             await task
 
 
 @pytest.mark.parametrize("sent", [[b""], [b"GET / HT"], [b"GET / HTTP/1.1\r\nHost: a\r\n", b"X: y\r\n", b"Z: y\r\n"]])
 def test_a_connection_that_asks_for_nothing_whole_is_closed(sent, monkeypatch):
-    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    monkeypatch.setattr(serving, "PATIENCE", 0.2)
     assert b"200 OK" not in asyncio.run(answers(sent))
 
 
 @pytest.mark.parametrize("path", [b"/", b"/slow"])
 def test_what_is_asked_for_is_answered_and_half_a_question_after_it_closes(path, monkeypatch):
-    monkeypatch.setattr(server, "PATIENCE", 0.2)
+    monkeypatch.setattr(serving, "PATIENCE", 0.2)
     found = asyncio.run(answers([b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HT"]))
     assert found.count(b"200 OK") == 1
     assert found.endswith(b"ok")
-
-
-def test_a_job_ends_when_its_visitor_has_left(monkeypatch):
-    class Visit:
-        session_id = "one"
-
-    class Runtime:
-        active = True
-
-        def is_active_session(self, number):
-            return number == "one" and self.active
-
-    there = Runtime()
-    assert [*loaders.Attended("abc")] == [*"abc"]
-    monkeypatch.setattr(loaders, "get_script_run_ctx", lambda suppress_warning: Visit)
-    monkeypatch.setattr(loaders.runtime, "exists", lambda: True)
-    monkeypatch.setattr(loaders.runtime, "get_instance", lambda: there)
-    items = iter(loaders.Attended("abc"))
-    assert next(items) == "a"
-    there.active = False
-    with pytest.raises(StopException):
-        next(items)

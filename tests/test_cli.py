@@ -44,7 +44,7 @@ def test_help_names_every_command(capsys):
     for name in ("train", "evaluate", "list", "bias", "keys", "attention", "prune", "app", "demo"):
         assert f"  {name} " in printed
     jobs = re.findall(r"^(\w+)$", printed, re.M)
-    assert jobs == ["train", "browse", "compare", "prune", "publish"]
+    assert jobs == ["train", "browse", "write", "compare", "prune", "publish"]
 
 
 HEAVY = {"lightning", "torchmetrics", "torchvision", "sklearn", "scipy.stats", "seaborn", "transformers", "timm"}

@@ -1,6 +1,9 @@
 """One reader and one fit: whatever a file is like, a folder, a command and an upload make the same input of it."""
 
 import io
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -24,9 +27,8 @@ from aft_lens.data import image as reading
 from aft_lens.data.transforms import eval_transform, train_transform
 from aft_lens.models import create_model
 from analyses import keys
-from app.images import Chosen, for_model
-from app.loaders import Entry
-from app.uploads import fit_image, to_tensor
+from app.back import reads
+from app.uploads import UploadError, fit_image, to_tensor
 from app.uploads import read_image as read_upload
 
 RAMP = np.linspace(0, 65535, 28 * 56).reshape(28, 56).astype(np.uint16)
@@ -80,7 +82,6 @@ def trained(tmp_path_factory):
 
 def test_one_file_three_ways(trained, monkeypatch):
     data, files, path = trained
-    entry = Entry("m", path, revision(path), "aft_conv", "")
     assert len(data.test) == len(files) == 14
     seen = []
 
@@ -96,11 +97,11 @@ def test_one_file_three_ways(trained, monkeypatch):
         sample, _ = data.test[number]
         with pytest.raises(Seen):
             keys.command(path, image=file)
-        upload, _, _ = for_model(Chosen(file.read_bytes(), 0, False), entry)
+        upload, _, _ = reads.image_of(str(path), revision(path), "", {"upload": file.read_bytes()})
         assert sample.shape == (3, 16, 16)
         assert sample.std() > 0.1, f"{file.name} shows something"
         assert torch.equal(seen[-1], sample), file.name
-        assert torch.equal(torch.from_numpy(upload), sample), file.name
+        assert torch.equal(upload, sample), file.name
         by_hand = to_tensor(fit_image(read_upload(file.read_bytes()), 16, 3), data.mean, data.std)
         torch.testing.assert_close(by_hand, sample, msg=file.name)
 
@@ -193,6 +194,8 @@ def test_pixels_of_any_number_of_channels():
         (lambda file: file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "no image of a known"),
         (lambda file: file.mkdir(), r"x\.png cannot be read .*directory"),
         (lambda file: None, "No such file"),
+        (os.mkfifo, "it is no file"),
+        (lambda file: file.touch() or os.truncate(file, 2**30 + 1), "is too large .1024 MiB; up to 1024 MiB are read"),
         (lambda file: Image.fromarray(COLOUR).save(file) or file.write_bytes(file.read_bytes()[:2000]), "cannot be re"),
         (lambda file: Image.fromarray(np.zeros((8, 8), np.float32)).save(file, "TIFF"), "has 32-bit values; save it"),
         (lambda file: Image.fromarray(np.zeros((8, 8), np.int32)).save(file, "TIFF"), "has 32-bit values; save it"),
@@ -213,6 +216,45 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypat
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ImageError, match=r"x\.png is too large \(more than .* pixels\)"):
         read_image(str(tmp_path / "x.png"))
+
+
+def many_scans():
+    """A progressive JPEG whose last scan comes again and again."""
+    file = io.BytesIO()
+    Image.new("L", (1200, 1200), 128).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    last = whole.rindex(b"\xff\xda")
+    return whole[:-2] + whole[last:-2] * 2000 + whole[-2:]
+
+
+def many_chunks():
+    """A PNG with nothing in 100,000 chunks that nobody knows."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "PNG")
+    chunk = struct.pack(">I", 0) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))
+    return file.getvalue()[:33] + chunk * 100_000 + file.getvalue()[33:]
+
+
+def many_frames():
+    """A GIF of 50,000 frames, which are counted."""
+    file = io.BytesIO()
+    Image.new("P", (4, 4)).save(file, "GIF")
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    return file.getvalue()[:-1] + frame * 50_000 + b";"
+
+
+@pytest.mark.parametrize("made", [many_scans, many_chunks, many_frames])
+def test_what_takes_long_to_decode_is_refused_while_it_is_decoded(made, tmp_path, monkeypatch):
+    content = made()
+    monkeypatch.setattr(reading, "MAX_SECONDS", 0.02)
+    with pytest.raises(UploadError, match=r"takes more than 0\.02 s of a processor to decode"):
+        read_upload(content)
+    (tmp_path / "x").write_bytes(content)
+    monkeypatch.setattr(reading, "MAX_FILE_SECONDS", 0.03)
+    with pytest.raises(
+        ImageError, match=r"x takes too long to decode \(more than 0\.03 s of a processor\); save it again"
+    ):
+        read_image(tmp_path / "x")
 
 
 def test_images_that_stand_for_a_split(tmp_path):

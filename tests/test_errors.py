@@ -2,7 +2,11 @@
 
 import errno
 import json
+import re
+import sys
 import threading
+import traceback
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -10,9 +14,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from aft_lens.data import load_data
+from aft_lens.data import flatten, load_data
 from aft_lens.device import usable_device
-from aft_lens.errors import InputError, answer, markless, printable
+from aft_lens.errors import InputError, answer, markless, printable, report_defect
 from aft_lens.training.run import TrainingStopped
 from analyses.answered import answered, missing_module
 
@@ -31,9 +35,67 @@ def test_words_of_ours_and_of_the_system_are_answers_and_a_librarys_are_none():
     assert answer(OSError(errno.ENOSPC, "No space left on device", "x")) == (
         "x: No space left on device; free some space, or write elsewhere"
     )
-    assert "not enough memory" in answer(raised(lambda: torch.empty(2**50)))
+    assert answer(OSError(errno.ENOENT, "No such file or directory", "x")) == "x: No such file or directory"
+    wanting = "there is not enough memory for this; ask for less at once (images, batch size, model), or free some"
+    assert answer(raised(lambda: torch.empty(2**50))) == answer(MemoryError()) == wanting
+    assert answer(raised(lambda: torch.zeros(2) @ torch.zeros(3))) == ""
+    assert "channels must be 1 or 3" in answer(raised(lambda: flatten(Image.new("L", (1, 1)), 2)))
+    assert answer(ValueError("nobody has raised it")) == "nobody has raised it"
     assert answer(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")) == ""
     assert answer(FutureWarning("x is old")) == "x is old (a warning, which Python was told to take for an error)"
+
+
+def test_a_workers_traceback_gives_the_last_message_of_its_chain():
+    said = "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  …\n"
+    chain = "\n\nThe above exception was the direct cause …\n".join(
+        f"aft_lens.errors.InputError: {words}" for words in ("the cause", "the message\n")
+    )
+    assert str(InputError(said + chain)) == "the message"
+
+
+def raised_by(module):
+    """What a module of that name raises."""
+    return raised(lambda: exec("raise ValueError('words')", {"__name__": module} if module else {}))
+
+
+def test_a_package_that_adds_to_this_one_has_words_too(monkeypatch):
+    points = [
+        EntryPoint("mean", "lab.mixers.mean:MEAN", "aft_lens.mixers"),
+        EntryPoint("tool", "shop.cli.main:main", "console_scripts"),
+    ]
+    found = EntryPoints(points)
+
+    def entry_points(group=None):
+        return found if group is None else found.select(group=group)
+
+    assert answer(raised_by("lab.other")) == ""
+    monkeypatch.setattr("aft_lens.errors.entry_points", entry_points)
+    assert answer(raised_by("lab.other")) == "words"
+    assert answer(raised_by("shop.cli")) == ""
+    assert answer(raised_by("")) == ""
+
+
+def test_a_defects_line_says_what_and_where_and_its_file_has_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def deep(count, error):
+        if count:
+            deep(count - 1, error)
+        raise error
+
+    error = raised(lambda: deep(3, KeyError("a\n  b \udcff" + "x" * 300)))
+    line = report_defect(error)
+    shown = re.escape(" ".join(str(error).split())[:200])
+    defect = "is a defect, not your input's fault; please report it with what you ran"
+    assert re.fullmatch(rf"KeyError at test_errors\.py:\d+ \({shown}\) {defect} and \S+", line)
+    (kept,) = tmp_path.iterdir()
+    whole = f"{sys.argv}\n" + "".join(traceback.format_exception(error)).replace("\udcff", "?")
+    assert kept.read_text(encoding="utf-8") == whole
+    assert re.fullmatch(
+        rf"KeyError at test_errors\.py:\d+ {defect} and \S+", report_defect(raised(lambda: deep(0, KeyError())))
+    )
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert report_defect(error).endswith(defect)
 
 
 def status(error, capsys):

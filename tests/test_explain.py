@@ -2,8 +2,10 @@
 
 import json
 import math
+import pickle
 import shlex
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import load_data
 from aft_lens.extraction import AFTReader, AttentionReader, OwnReader, unfold_offsets
 from aft_lens.models import VisionModel, create_model, model_config
-from analyses.explain import command, explain, plan_for
+from analyses.explain import command, explain, open_reader, plan_for
 from analyses.explain.causal import REMOVALS, Outcome, compare, own_labels, without
+from analyses.explain.measure import Edited
+from analyses.explain.opened import Setup, measured
 from analyses.explain.position import REPLACEMENTS, head_positions
 from app.cli import main
 
@@ -256,7 +260,7 @@ def test_paired_intervals_cover_at_their_level():
 
 
 @pytest.mark.parametrize("name", ["vit_digits", "aft_conv_digits"])
-def test_the_command_writes_figures_and_records(name, tmp_path, capsys):
+def test_the_command_writes_figures_and_records(name, tmp_path, capsys, monkeypatch):
     torch.manual_seed(0)
     model = create_model(name, depth=1, embed_dim=16, num_heads=2)
     path = save_checkpoint(tmp_path / "c", model, data=load_data("digits").record(), recipe={}, seed=0, metrics=[])
@@ -271,6 +275,21 @@ def test_the_command_writes_figures_and_records(name, tmp_path, capsys):
     assert set(record["single"]) == {*REPLACEMENTS, *(REMOVALS if "aft" in name else ())}
     assert record["images"] == record["calibration_images"] == 8
     assert shlex.split(record["command"]) == ["aft-lens", *words]
+    with monkeypatch.context() as patch:
+        patch.setattr("analyses.explain.opened.edited_outcome", None)  # nothing is measured twice
+        assert main(words) == 0
+        assert json.loads((tmp_path / "an out" / "explain.json").read_text()) == record
+        assert main([*words, "--window", "1"]) == 2
+        assert "runs failed" in capsys.readouterr().err
+    setup = Setup(str(path), "digits", 8, 8, 0, "data")
+    work = partial(
+        measured, Edited("map", ((0, 1),)), setup=setup, plan=plan_for(open_reader(str(path))), folder=tmp_path
+    )
+    found = pickle.loads(pickle.dumps(work))()  # as another process gets it
+    assert (
+        found.loss.tolist()
+        == Outcome.read(json.loads(json.dumps(vars(found), default=np.ndarray.tolist))).loss.tolist()
+    )
     with pytest.raises(ValueError, match="window must be odd"):
         command(str(path), images=2, window=4)
     with pytest.raises(ValueError, match="layers must be from 0 to 0"):
@@ -279,6 +298,6 @@ def test_the_command_writes_figures_and_records(name, tmp_path, capsys):
         few = create_model(name, depth=1, embed_dim=16, num_heads=2, num_classes=2)
         save_checkpoint(path, few, data=load_data("digits").record(), recipe={}, seed=0, metrics=[])
         with pytest.raises(ValueError, match="--labels model"):
-            command(str(path), images=8)
+            command(str(path), images=8, out=tmp_path / "few")
         command(str(path), images=8, labels="model", out=tmp_path / "out")
         assert "agreement 100.00 %" in capsys.readouterr().out

@@ -165,7 +165,7 @@ def test_torchvision_weights_of_ones_own(tmp_path, monkeypatch):
         (f"weights={tmp_path / 'more.pth'}", "the model has no more"),
         (f"weights={tmp_path / 'plain.pth'},classes=4", "cannot be read"),
         (f"weights={tmp_path / 'plain.pth'},classes=x", "classes must be a number"),
-        ("size=3", "torchvision:NAME,weights=FILE,classes=N"),
+        ("sizes=3", "torchvision:NAME,weights=FILE,classes=N"),
     ):
         with pytest.raises(InputError, match=said):
             open_source(f"torchvision:vit_b_16,{words}")
@@ -246,3 +246,28 @@ def test_a_missing_library_names_its_extra(monkeypatch, capsys):
     monkeypatch.delattr(importlib.import_module("aft_lens.extraction.adapters"), "timm_vit", raising=False)
     assert main(["attention", "timm:vit_tiny_patch16_224"]) == 2
     assert "pip install 'aft-lens[timm]'" in capsys.readouterr().err
+
+
+def test_images_that_no_file_describes_are_said_by_mean_and_std(tmp_path, capsys):
+    torch.manual_seed(0)
+    ViTForImageClassification(ViTConfig(image_size=32, **VIT)).save_pretrained(tmp_path / "vit")
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(image)
+    words = ["attend", f"hf:{tmp_path / 'vit'}", str(image), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "give --mean and --std, or save its image processor" in capsys.readouterr().err
+    assert main([*words, "--mean", "0.5", "--std", "[0.2,0.3,0.4]", "--size", "32"]) == 0
+    reader = open_source(f"hf:{tmp_path / 'vit'},mean=0.5,std=0.2/0.3/0.4")
+    assert reader.preprocessing == Preprocessing((32, 32), (0.5,) * 3, (0.2, 0.3, 0.4))
+    for more, said in (
+        (["--mean", "0.5"], "give both --mean and --std"),
+        (["--mean", "0.5", "--std", "0"], "std above 0"),
+        (["--mean", "0.5", "--std", "0.5", "--size", "48"], "takes images of 32 x 32 pixels, --size 48"),
+    ):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["scan", "digits-vit", "--mean", "0.5"]) == 2
+    assert "digits-vit says all of it itself" in capsys.readouterr().err
+    for wrong, said in (("mean=a", "must be numbers"), ("size=1.5", "size must be"), ("std=nan,mean=1", "finite")):
+        with pytest.raises(InputError, match=said):
+            open_source(f"hf:{tmp_path / 'vit'},{wrong}")

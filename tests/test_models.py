@@ -1,12 +1,16 @@
 """Every registered model at tiny size, exact parameter counts, and the position biases."""
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from torchvision import ops
 
 from aft_lens.checkpoint import SHIPPED, list_checkpoints, load_checkpoint, save_checkpoint
+from aft_lens.layers.block import StochasticDepth
 from aft_lens.layers.position_bias import Factorized, Indexed, Reparameterized, SinglePosition
 from aft_lens.models import VisionModel, create_model, list_models, model_config
 
@@ -198,3 +202,21 @@ def test_a_killed_save_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 save_checkpoint(path, model, **arguments)
         assert (load_checkpoint(path).path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_stochastic_depth_is_torchvisions(rate):
+    x = torch.randn(64, 3, 2)
+    for own in (StochasticDepth(rate), StochasticDepth(rate).eval()):
+        theirs = ops.StochasticDepth(rate, "row").train(own.training)
+        torch.manual_seed(0)
+        found = own(x)
+        torch.manual_seed(0)
+        assert torch.equal(found, theirs(x))
+
+
+def test_opening_a_checkpoint_imports_neither_torchvision_nor_the_compiler():
+    code = "import sys, aft_lens; aft_lens.load('digits-conv')\n"
+    code += "print(*{'torchvision', 'torch._dynamo'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

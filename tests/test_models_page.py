@@ -7,18 +7,19 @@ import pytest
 import timm
 import torch
 from test_extraction_libraries import HF, TIMM, hf_reader, mae, randomised, timm_reader, torchvision_reader, whole
+from test_extraction_windows import torchvision_swin
 from transformers import SwinConfig, SwinForImageClassification
 
 from aft_lens.extraction import as_reader
+from aft_lens.extraction.adapters.torchvision_windows import TorchvisionWindowReader
 from aft_lens.models import create_model
 from analyses.result import Table
 
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "models.md"
 START, END = "<!-- table: written by tests/test_models_page.py -->", "<!-- end -->"
 REFUSED = {
-    "timm:swinv2_tiny_window8_256": {"img_size": 32, "window_size": 2, "depths": (1,), "num_heads": (2,)},
-    "timm:cait_xxs24_224": {"img_size": 32, "depth": 1},
-    "timm:maxvit_nano_rw_256": {},
+    "timm:levit_128s": {},
+    "timm:coatnet_pico_rw_224": {"img_size": 64},
     "timm:resnet18": {},
 }
 """Models whose attention is not read: the page says what is said of them."""
@@ -31,7 +32,21 @@ def readers():
     for name in TIMM:
         yield f"`timm:{name}`", timm_reader(name)
     yield "`timm:swin_tiny_patch4_window7_224,stage=N`", as_reader(randomised(timm.create_model(**SWIN)))
+    yield (
+        "`timm:swinv2_tiny_window8_256,stage=N`",
+        as_reader(randomised(timm.create_model(**SWIN | {"model_name": "swinv2_tiny_window8_256"}))),
+    )
+    yield (
+        "`timm:test_maxvit,stage=N` and other MaxViTs",
+        as_reader(timm.create_model("test_maxvit", img_size=64, num_classes=3).eval()),
+    )
+    yield (
+        "`timm:cait_xxs24_224`, its class token alone",
+        as_reader(randomised(timm.create_model("cait_xxs24_224", img_size=32, depth=1, embed_dim=32, num_heads=2))),
+    )
     yield "`torchvision:vit_b_16` and the other ViTs", torchvision_reader()
+    for version, name in ((1, "swin_t"), (2, "swin_v2_t")):
+        yield f"`torchvision:{name},stage=N`", TorchvisionWindowReader(torchvision_swin(version), side=32)
     for name, (_, model, _) in HF.items():
         yield f"`hf:` {model.__name__}", hf_reader(name)
     for name, words in (
@@ -53,7 +68,7 @@ def row(source, reader):
     """What the page says of a model; its attention is checked first."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, reader.in_chans, *reader.image_size, generator=generator)
-    assert reader.verify(images) < 1e-4
+    assert reader.verify(images, patches=reader.patches_read) < 1e-4
     with torch.no_grad():
         features, logits = reader.read(images)
     assert features.ndim == 2
@@ -80,7 +95,10 @@ def test_the_page_has_every_model_that_is_tested():
 @pytest.mark.parametrize("source", REFUSED)
 def test_what_is_not_read_says_what_to_do(source):
     model = timm.create_model(source.partition(":")[2], **REFUSED[source])
-    with pytest.raises(ValueError, match=r"looked for one of .* in each block of a timm ViT.*--positions true"):
+    said = (
+        r"looked for one of .* in each block of a timm ViT.*models.md lists|looked for windows and a grid.*as timm:max"
+    )
+    with pytest.raises(ValueError, match=said):
         as_reader(model)
     assert f"`{source}`" in PAGE.read_text(encoding="utf-8")
 

@@ -1,5 +1,7 @@
 """Operators against the float64 reference, forward and gradients, and the invariants of Eq. 2-6."""
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from aft_lens import ops
 from aft_lens.ops import reference
-from aft_lens.ops.bias import expand_bias
+from aft_lens.ops.bias import causal_mask, expand_bias, expand_offsets, source_index
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 3e-3}
 """float32 sums of some hundred terms lose about 1e-6; the half formats round inputs and output."""
@@ -139,6 +141,50 @@ def test_conv_is_full_with_the_expanded_bias():
     torch.testing.assert_close(
         full.transpose(1, 2).reshape(query.shape[0], 1, 3, 3, 4), ops.aft_conv(query, key, value, bias)
     )
+
+
+def pairs(grid):
+    """Numbers of target and source in raster order, and the step from one to the other."""
+    places = list(product(*map(range, grid)))
+    for (t, target), (s, source) in product(enumerate(places), enumerate(places)):
+        yield t, s, tuple(b - a for a, b in zip(target, source))
+
+
+@pytest.mark.parametrize(("grid", "window"), [((5,), (7,)), ((6,), (3,)), ((3, 4), (3, 5)), ((4, 2), (1, 7))])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("outside", ["global", "none"])
+def test_a_bias_is_written_out_to_every_pair(grid, window, causal, outside):
+    bias = torch.randn(2, *window, generator=torch.Generator().manual_seed(0))
+    found = expand_bias(bias, grid, causal=causal, outside=outside)
+    beyond = {"global": 0.0, "none": float("-inf")}[outside]
+    for t, s, step in pairs(grid):
+        index = tuple(at + side // 2 for at, side in zip(step, window))
+        inside = all(0 <= at < side for at, side in zip(index, window))
+        for head in range(2):
+            expected = bias[head][index].item() if inside else beyond
+            assert found[head, t, s] == (float("-inf") if causal and s > t else expected)
+    meta = expand_bias(torch.empty(2, *window, device="meta"), grid, causal=causal, outside=outside)
+    assert (meta.device.type, meta.shape) == ("meta", found.shape)
+
+
+@pytest.mark.parametrize(("grid", "steps"), [((5,), [(0,), (-2,), (4,)]), ((3, 4), [(0, 0), (1, -2), (-2, 3)])])
+def test_kept_offsets_are_written_out_to_their_pairs(grid, steps):
+    offset = torch.tensor([steps, steps[::-1]])
+    bias = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    found, (flat, inside) = expand_offsets(bias, offset, grid), source_index(offset, grid)
+    assert flat.shape == inside.shape == (2, 3, found.shape[1])
+    assert (flat[~inside] == 0).all()
+    for t, s, step in pairs(grid):
+        for head in range(2):
+            kept = [tuple(each) for each in offset[head].tolist()]
+            assert found[head, t, s] == (bias[head, kept.index(step)] if step in kept else 0)
+            for index, each in enumerate(kept):
+                assert (inside[head, index, t] and flat[head, index, t] == s) == (each == step)
+
+
+def test_no_target_reads_a_later_source_where_causal():
+    assert causal_mask(3).tolist() == [[False, True, True], [False, False, True], [False, False, False]]
+    assert causal_mask(3, "meta").device.type == "meta"
 
 
 def test_query_none_leaves_the_gate_out():

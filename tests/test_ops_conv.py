@@ -186,12 +186,18 @@ def test_no_memory_is_read_before_it_is_written(monkeypatch):
     [
         ([(2, 3, 2, 4, 5), (2, 3, 4, 5), (1, 3, 2, 4, 5)], "over the same batch, heads and grid"),
         ([(2, 3, 1, 4, 5), (2, 3, 4, 5), (2, 3, 2, 4, 5)], r"query must have value's shape \(2, 3, 2, 4, 5\)"),
-        ([(2, 3, 2, 0, 5), (2, 3, 0, 5), (2, 3, 2, 0, 5)], "at least one position"),
+        ([(2, 3, 2, 0, 5), (2, 3, 0, 5), (2, 3, 2, 0, 5)], "at least one head, channel and position"),
     ],
 )
 def test_a_wrong_shape_is_named(shapes, message):
     with pytest.raises(ValueError, match=message):
         check_grid(*(torch.zeros(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("outside", ["global", "none"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_exact_form_takes_every_option(causal, outside):
+    assert_matches(draw((5, 4), (3, 3)), 1e-5, "rowwise", causal=causal, outside=outside)
 
 
 def test_banded_is_refused_on_two_dimensions():

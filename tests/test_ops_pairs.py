@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aft_lens.ops import BiasFactors, aft_full, aft_local, aft_simple, reference
+from aft_lens.ops import BiasFactors, aft_conv, aft_full, aft_local, aft_simple, reference
 from aft_lens.ops.check import check_tokens
 from aft_lens.ops.forms.spec import Spec
 from aft_lens.ops.forms.weighted_mean import weighted_mean
@@ -204,15 +204,46 @@ def test_an_extreme_target_moves_no_bit_of_the_others():
     assert torch.equal(before[0, 8:], changed[0, 8:])
 
 
-def test_peaks_beyond_float64_are_an_error_and_nan_stays_nan():
-    query, key, value = (draw(1, 4, 1, seed=i) for i in range(3))
-    key[0, 0], bias = 900.0, torch.zeros(4, 4, dtype=torch.float64)
-    bias[:, 0] = -900.0
-    bias[:, 1] = 300.0
-    with pytest.raises(FloatingPointError, match="400 nats apart"):
-        aft_full(query, key, value, bias)
-    key[0, 0] = float("nan")
-    assert aft_full(query, key, value, bias).isnan().all()
+@pytest.mark.parametrize("kind", ["free", "factorized"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [0, 4])
+def test_peaks_beyond_float64_are_exact_and_nan_stays_nan(kind, causal, window):
+    """Keys of 1,000 nats that rise and fall, and biases that peak elsewhere, forward and every gradient."""
+    inputs = [draw(2, 70, 3, seed=i, dtype=torch.float32) for i in range(3)]
+    inputs[1] = 1000 * torch.linspace(-1, 1, 70)[:, None] * torch.tensor([1.0, -1.0, 0.3]) + 50 * inputs[1]
+    parts = [part.float() * 12 for part in biases(70, kind)]
+    leaves = [x.clone().requires_grad_() for x in (*inputs, *parts)]
+    exact = [x.double().requires_grad_() for x in (*inputs, *parts)]
+
+    def run(q, k, v, *w):
+        bias = BiasFactors(*w) if len(w) == 2 else w[0]
+        return aft_local(q, k, v, bias, window, causal=causal) if window else aft_full(q, k, v, bias, causal=causal)
+
+    def definition(q, k, v, *w):
+        bias = w[0] @ w[1].T if len(w) == 2 else w[0]
+        more = (window,) if window else ()
+        return (reference.aft_local if window else reference.aft_full)(q, k, v, bias, *more, causal=causal)
+
+    found, expected = run(*leaves), definition(*exact)
+    assert (found - expected).norm() <= 2e-4 * expected.norm()  # float32's own u v^T of 200 nats
+    up = torch.randn(expected.shape, generator=torch.Generator().manual_seed(5)).double()
+    ours, true = torch.autograd.grad(found, leaves, up.float()), torch.autograd.grad(expected, exact, up)
+    scale = max(gradient.norm() for gradient in true)
+    for gradient, right in zip(ours, true, strict=True):
+        assert (gradient.double() - right).norm() <= 2e-3 * scale
+    inputs[1][0, 0] = float("nan")
+    assert run(*inputs, *parts)[0, :, 0].isnan().all()
+
+
+@pytest.mark.parametrize("form", ["matmul", "convolution"])
+def test_conv_is_exact_where_peaks_are_beyond_float64(form):
+    key, value = 900 * draw(2, 3, 6, 7, seed=0), draw(2, 3, 2, 6, 7, seed=1)
+    bias = 700 * draw(3, 3, 5, seed=2)
+    ours, true = ([x.clone().requires_grad_() for x in (key, value, bias)] for _ in range(2))
+    found, expected = aft_conv(None, *ours, implementation=form), reference.aft_conv(None, *true)
+    torch.testing.assert_close(found, expected)
+    up = draw(*expected.shape, seed=3)
+    torch.testing.assert_close(torch.autograd.grad(found, ours, up), torch.autograd.grad(expected, true, up))
 
 
 def test_gradcheck():

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aft_lens.checkpoint import load_checkpoint, save_checkpoint
 from aft_lens.models import VisionModel, create_model
 from aft_lens.ops import aft_indexed, reference
-from aft_lens.ops.indexed import indexed_form
+from aft_lens.ops.inspection import indexed_form
 from analyses.pruning import (
     BUDGETS,
     CRITERIA,

@@ -15,7 +15,7 @@ from aft_lens.data import from_tensors
 from analyses.provenance import RESULTS, commanded
 from analyses.pruning import CRITERIA
 from analyses.pruning.command import command
-from analyses.pruning.evidence import findings, latencies, publish, sweep
+from analyses.pruning.evidence import findings, latencies, publish, rungs, sweep
 from analyses.pruning.evidence.curves import curves
 from analyses.pruning.evidence.plan import Plan
 from analyses.pruning.evidence.publish import read_publication
@@ -83,21 +83,21 @@ def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):
     )
     out = tmp_path / "out"
     runs = []
-    rung = sweep._Parent.rung
+    row = rungs.Parent.row
 
     def killed_after_three(*arguments):
         if len(runs) == 3:
             raise KeyboardInterrupt
         runs.append(arguments[1])
-        return rung(*arguments)
+        return row(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep._Parent, "rung", killed_after_three)
+        patch.setattr(rungs.Parent, "row", killed_after_three)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(plan, out)
     assert len(list((out / "rungs").glob("*.json"))) == 3
     again = []
-    monkeypatch.setattr(sweep._Parent, "rung", lambda *arguments: (again.append(arguments[1]), rung(*arguments))[1])
+    monkeypatch.setattr(rungs.Parent, "row", lambda *arguments: (again.append(arguments[1]), row(*arguments))[1])
     assert not any(row.latencies for row in run_sweep(plan, out, times="none"))
     rows = run_sweep(plan, out)
     assert all(len(row.latencies["indexed"]) == 2 for row in rows)
@@ -130,17 +130,18 @@ def test_sweep_resumes_without_repeating_a_rung(parents, tmp_path, monkeypatch):
 def test_rungs_that_keep_the_same_offsets_are_measured_and_timed_once(parents, tmp_path, monkeypatch):
     plan = Plan(checkpoints=(str(parents[0]),), keeps=(25, 1), seconds=0.0, calibration=4)
     measured, timed = [], []
-    measure, time = sweep.measure_masks, latencies._time
-    monkeypatch.setattr(sweep, "measure_masks", lambda *a, **k: (measured.append(a), measure(*a, **k))[1])
+    measure, time = rungs.measure_masks, latencies._time
+    monkeypatch.setattr(rungs, "measure_masks", lambda *a, **k: (measured.append(a), measure(*a, **k))[1])
     monkeypatch.setattr(latencies, "_time", lambda *a: (timed.append(a), time(*a))[1])
     rows = run_sweep(plan, tmp_path / "out")
     assert [row.keep for row in rows] == [25, 1] * 3
     assert [row.criterion for row in rows] == [name for name in plan.criteria for _ in range(2)]
     assert len(measured) == 4
     assert len(timed) == 2
+    assert len(list((tmp_path / "out" / "rungs").glob("*.json"))) == 6, "a twin has a row of its own"
     assert rows[0].accuracy_pruned == rows[2].accuracy_pruned == rows[0].accuracy_parent
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "_Parent", None)  # nothing is left to run
+        patch.setattr(sweep, "opened", None)  # nothing is left to run
         assert run_sweep(plan, tmp_path / "out") == rows
 
 

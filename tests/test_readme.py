@@ -29,7 +29,7 @@ def test_the_readme_shows_every_job():
     jobs = {command.split()[0] for command in COMMANDS}
     assert jobs == {
         "train", "evaluate", "bias", "keys", "attention", "attend", "scan", "locality", "match", "explain", "ablate",
-        "knockout", "transfer", "prune",
+        "knockout", "transfer", "prune", "complete", "sample", "decoder", "compact", "qk",
     }  # fmt: skip
     assert not re.search(r"@[A-Z]+@", README)
 

@@ -1,5 +1,6 @@
 """config.yaml and weights from anybody: answered in words, nothing allocated or run, good ones beside them shown."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -10,11 +11,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aft_lens.checkpoint import list_checkpoints, load_checkpoint, read_config, read_metrics, save_checkpoint
+import aft_lens.record
+from aft_lens.checkpoint import (
+    CARD,
+    held_out_accuracy,
+    list_checkpoints,
+    load_checkpoint,
+    load_decoder,
+    note_test_accuracy,
+    read_config,
+    read_metrics,
+    save_checkpoint,
+)
 from aft_lens.data import load_data
 from aft_lens.errors import InputError
-from aft_lens.models import create_model
+from aft_lens.models import create_decoder, create_model
 from aft_lens.text_files import read_json, read_yaml
+from aft_lens.weights import Entry, differences, numbers, read_tensors, write_tensors
 from app.cli import main
 
 MODEL = {"depth": 1, "embed_dim": 16, "num_heads": 2}
@@ -44,7 +57,7 @@ def changed(checkpoint, **sections):
         (BOMB.encode(), "has an anchor or alias in line 1"),
         (b"a: &a [*a]\n", "anchor or alias"),
         (b"a: !!python/object/apply:os.system ['touch trapped']\n", "has a tag in line 1"),
-        (b"a: " + b"[" * 5000 + b"]" * 5000, "nests more than"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "nests more than|exceeded maximum nesting"),
         (b"a: " + b"x" * 2**20, "is longer than"),
         (b"- 1\n", "must hold fields"),
         (b"", "must hold fields"),
@@ -95,6 +108,107 @@ def test_values_out_of_all_measure_are_named(checkpoint, sections, words):
     changed(checkpoint, **sections)
     with pytest.raises(InputError, match=words):
         load_checkpoint(checkpoint)
+
+
+@pytest.fixture
+def decoder(tmp_path):
+    model = create_decoder("aft_local_digits", embed_dim=16, depth=1)
+    data = {"name": "digits", "vocab_size": 256, "length": 64, "grid": [8, 8, 1], "unit": "pixel"}
+    return save_checkpoint(tmp_path / "d", model, data=data, recipe={}, seed=0, metrics=[])
+
+
+def said(path, **sections):
+    """What is said of a config with fields of sections replaced, behind the file's name; the file stays as it was."""
+    file = path / "config.yaml"
+    whole = file.read_bytes()
+    changed(path, **sections)
+    with pytest.raises(InputError) as caught:
+        read_config(path)
+    file.write_bytes(whole)
+    start = f"checkpoint {path}: config.yaml: "
+    assert str(caught.value).startswith(start)
+    return str(caught.value).removeprefix(start)
+
+
+def test_a_wrong_value_is_said_with_its_field_what_it_must_be_and_what_came(checkpoint):
+    long = "x" * 2000
+    for sections, words in (
+        ({"model": 3}, "has no `model`; train it again or restore the file"),
+        ({"kind": "poem"}, "kind must be one of vision, decoder, got 'poem'; update aft-lens"),
+        ({"kind": [long]}, f"kind must be one of vision, decoder, got ['{78 * 'x'}; update aft-lens"),
+        ({"model": {"odd": 1, "made_up": 1}}, "has unknown model fields ['made_up', 'odd']; update aft-lens"),
+        ({"recipe": {3: 1}}, "recipe must hold fields, got {3: 1}"),
+        ({"model": {"depth": True}}, "model.depth must be a whole number, got True"),
+        ({"model": {"mlp_ratio": True}}, "model.mlp_ratio must be a number, got True"),
+        ({"model": {"mlp_ratio": float("inf")}}, "model.mlp_ratio must be a number, got inf"),
+        ({"model": {"use_query": 1}}, "model.use_query must be true or false, got 1"),
+        ({"model": {"mixer": 3}}, "model.mixer must be text, got 3"),
+        ({"model": {"heads": "map"}}, "model.heads must be texts, got 'map'"),
+        ({"model": {"heads": ["map", 3]}}, "model.heads must be text, got 3"),
+        ({"model": {"keep": 3}}, "model.keep must be whole numbers, got 3"),
+        ({"model": {"keep": [1, 1.5]}}, "model.keep must be a whole number, got 1.5"),
+        ({"data": [long]}, f"data must hold fields, got ['{78 * 'x'}"),
+        ({"data": {"name": long}}, f"data.name must be text of up to 1000 characters, got '{79 * 'x'}"),
+        ({"data": {"classes": "ab"}}, "data.classes must list up to 100,000 names, got 'ab'"),
+        ({"data": {"classes": ["a", None]}}, "data.classes must be text of up to 1000 characters, got None"),
+        ({"data": {"in_chans": 3}}, "data.in_chans must be the model's 1, got 3"),
+        ({"data": {"img_size": 4096}}, "data.img_size must be the model's 8, got 4096"),
+        ({"data": {"img_size": "8"}}, "data.img_size must be a whole number, got '8'"),
+        ({"data": {"mean": 0.5}}, "data.mean must have a number for each of 1 channels, got 0.5"),
+        ({"data": {"std": [1.0, long]}},
+         f"data.std must have a number for each of 1 channels, got [1.0, '{73 * 'x'}"),
+        ({"data": {"mean": ["0.5"]}}, "data.mean must be a number, got '0.5'"),
+        ({"data": {"std": [0]}}, "data.std must be above 0, got [0]"),
+        ({"recipe": 3}, "recipe must hold fields, got 3"),
+        *(({"recipe": {name: [1]}}, f"{name} must hold fields, got [1]")
+          for name in ("model", "data", "optim", "sparsity", "trainer")),
+        ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
+        ({"seed": -1}, "seed must be 0 or more and below 2^63, got -1"),
+        ({"seed": 2**63}, f"seed must be 0 or more and below 2^63, got {2**63}"),
+    ):  # fmt: skip
+        assert said(checkpoint, **sections) == words
+
+
+def test_a_wrong_value_of_a_decoder_is_said(decoder):
+    for data, words in (
+        ({"unit": ["pixel"]}, "data.unit must be text of up to 1000 characters, got ['pixel']"),
+        ({"vocab_size": 255}, "data.vocab_size must be the model's 256, got 255"),
+        ({"length": 63}, "data.length must be the model's 64, got 63"),
+        ({"length": "64"}, "data.length must be a whole number, got '64'"),
+        ({"grid": [8, 9, 1]}, "data.grid must hold the model's 64 symbols, got (8, 9, 1)"),
+        ({"grid": 64}, "data.grid must be whole numbers, got 64"),
+        ({"grid": [8.0, 8]}, "data.grid must be a whole number, got 8.0"),
+    ):
+        assert said(decoder, data=data) == words
+    found = load_decoder(decoder).data
+    assert found == {"name": "digits", "vocab_size": 256, "length": 64, "grid": (8, 8, 1), "unit": "pixel"}
+    changed(decoder, data={"grid": [], "unit": 7})
+    assert read_config(decoder).data == found | {"grid": (), "unit": "7"}
+
+
+def test_values_at_the_ends_of_their_ranges_are_read(checkpoint, monkeypatch):
+    monkeypatch.setattr(aft_lens.record, "MOST_CLASSES", 3)
+    longest, data = "x" * 1000, {"classes": [3, 0.5, True], "mean": [-1], "std": [1e-9]}
+    changed(checkpoint, data={"name": longest} | data, seed=2**63 - 1, start="elsewhere", recipe={"epochs": 3})
+    found = read_config(checkpoint)
+    assert (found.seed, found.start, found.recipe) == (2**63 - 1, "elsewhere", {"epochs": 3})
+    assert found.data["name"] == longest
+    assert found.data["classes"] == ["3", "0.5", "True"]
+    assert (found.data["mean"], found.data["std"]) == ([-1], [1e-9])
+    assert found.digest == hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    assert said(checkpoint, data={"name": longest + "x"}).startswith("data.name must be text of up to 1000 characters")
+    assert said(checkpoint, data={"classes": list("abcd")}).startswith("data.classes must list up to 3 names, got ['a'")
+
+
+def test_a_config_of_a_model_alone_is_read(checkpoint):
+    record = yaml.safe_load((checkpoint / "config.yaml").read_text())
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump({"model": record["model"]}))
+    found = read_config(checkpoint)
+    assert (found.data, found.recipe, found.seed, found.digest, found.start) == ({}, {}, 0, None, None)
+    with pytest.raises(InputError) as caught:
+        found.data["mean"]
+    words = "config.yaml of the checkpoint has no data.mean; train it again or restore the file"
+    assert str(caught.value) == words
 
 
 @given(st.binary(max_size=300), st.integers(0, 3000), st.integers(0, 300))
@@ -203,3 +317,42 @@ def test_json_is_read_with_limits(tmp_path):
     file.write_text('{"a": 1}')
     assert read_json(file) == {"a": 1}
     assert read_yaml(file) == {"a": 1}
+
+
+def test_an_accuracy_on_images_of_training_is_not_called_held_out(tmp_path):
+    recipe = {"data": {"held_out": False}}
+    model = create_model("aft_conv_digits", **MODEL)
+    rows = [{"epoch": float(epoch), "val_accuracy": 0.25 * (epoch + 1)} for epoch in range(3)]
+    held = save_checkpoint(tmp_path / "held", model, data={}, recipe={}, seed=0, metrics=rows)
+    seen = save_checkpoint(tmp_path / "seen", model, data={}, recipe=recipe, seed=0, metrics=rows)
+
+    def held_out(path):
+        return held_out_accuracy(read_config(path), read_metrics(path))
+
+    assert (held_out(held), held_out(seen)) == (0.75, None)
+    note_test_accuracy(seen, 0.625, 40)
+    assert held_out(seen) == 0.625
+    assert read_metrics(seen) == [*rows[:2], {**rows[2], "test_accuracy": 0.625}]
+    assert (seen / CARD).read_text().endswith("- test_accuracy: 0.6250 on 40 images\n")
+
+
+def test_what_differs_between_lists_of_tensors_is_all_said(tmp_path):
+    kinds = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(4), "d": torch.zeros(5)}
+    expected = {name: Entry.of(tensor) for name, tensor in kinds.items()}
+    found = {"b": Entry((3,), "F16"), "c": Entry((9,), "F32"), "d": Entry((5,), "F32"), "e": Entry((), "F32")}
+    assert differences(expected, found) == [
+        "missing: a (2,)", "unexpected: e ()", "type of b: expected F32, found F16",
+        "shape of c: expected (4,), found (9,)",
+    ]  # fmt: skip
+    assert numbers(expected) == 2 + 3 + 4 + 5
+    assert Entry.of(torch.zeros(1, dtype=torch.complex64)).dtype == "torch.complex64"
+    (tmp_path / "x.safetensors").write_bytes(b"\0" * 7)
+    with pytest.raises(InputError, match=r"x\.safetensors is damaged \(.*\); train or copy it again"):
+        read_tensors(tmp_path / "x.safetensors")
+
+
+def test_tensors_come_in_the_order_of_their_layers(tmp_path):
+    names = ["blocks.10.w", "blocks.2.w", "blocks.2.1", "blocks.a.w", "a"]
+    write_tensors({name: torch.zeros(1) for name in names}, tmp_path / "x.safetensors")
+    ordered = ["a", "blocks.a.w", "blocks.2.w", "blocks.2.1", "blocks.10.w"]
+    assert list(read_tensors(tmp_path / "x.safetensors")) == ordered

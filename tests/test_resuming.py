@@ -17,7 +17,7 @@ from PIL import Image
 from aft_lens.checkpoint import load_checkpoint, read_metrics, read_snapshots
 from aft_lens.errors import InputError
 from aft_lens.files import locked
-from aft_lens.models import model_config
+from aft_lens.models import VisionModel, model_config
 from aft_lens.training import DataRecipe, OptimRecipe, Recipe, TrainerRecipe, train
 from aft_lens.training.resuming import KEPT, resume_files
 from aft_lens.training.run import state_folder
@@ -183,6 +183,31 @@ def test_a_run_whose_state_was_not_moved_with_it_is_not_called_empty(tmp_path):
     state_folder(path).rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="has 1 whole epochs, but its resume files are not in"):
         train(tiny(trainer=TrainerRecipe(1, "cpu", limit_batches=1)), path, resume=True, progress=False)
+
+
+def test_a_run_broken_off_before_its_first_resume_file_begins_again(tmp_path, monkeypatch):
+    short = tiny(trainer=TrainerRecipe(2, "cpu", limit_batches=1))
+    whole = train(short, tmp_path / "whole", progress=False)
+    path = tmp_path / "run"
+    broken_after(monkeypatch, short, path, 1)
+    for file in state_folder(path).glob("epoch=*.ckpt"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"other values of seed"):
+        train(replace(short, seed=5), path, resume=True, progress=False)
+    with pytest.warns(UserWarning, match="before its first resume file was written: it begins again"):
+        train(short, path, resume=True, progress=False)
+    assert len(read_metrics(path)) == 2
+    assert_same_weights(whole, path)
+
+
+def test_a_run_with_a_start_does_not_begin_again_without_it(tmp_path):
+    short = tiny(trainer=TrainerRecipe(1, "cpu", limit_batches=1))
+    first = VisionModel(short.model)
+    path = train(short, tmp_path / "run", progress=False, start=first, origin="elsewhere")
+    for file in state_folder(path).glob("epoch=*.ckpt"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="has 1 whole epochs, but its resume files"):
+        train(short, path, resume=True, progress=False)
 
 
 def test_more_epochs_may_be_asked_for_and_fewer_not(tmp_path):

@@ -41,6 +41,14 @@ def test_claims_are_trained_seed_by_seed():
     assert transfer.after == "fashion-claims-vit-s0"
 
 
+def test_every_run_starts_from_one_that_is_there():
+    for name in PLANS:
+        found = plan(name)
+        assert {task.after for task in found if task.after} <= {task.name for task in found}
+    tuned = {task.after for task in plan("tuning") if task.configuration.name == "transfer"}
+    assert tuned == {"fashion-tuning-vit-lr0.002-x1"}
+
+
 def test_rivals_and_controls_keep_what_their_names_say():
     models = {task.configuration.name: task.recipe for task in plan("sparsity", "cifar10", seeds=1)}
     for kind, (path, values) in RIVAL_SETTINGS.items():
@@ -70,8 +78,9 @@ def test_tuning_tries_as_many_rates_for_every_configuration():
     for task in found:
         tried.setdefault(task.configuration.name, set()).add((task.recipe.optim.lr, task.recipe.optim.bias_lr_scale))
         assert task.recipe.seed == TUNING_SEED
-    assert {len(pairs) for pairs in tried.values()} == {4}
+    assert {len(pairs) for pairs in tried.values()} == {9}
     assert tried["conv"] == set(RATES)
+    assert max(lr for lr, _ in tried["conv"]) == max(lr for lr, _ in tried["vit"])
     assert {scale for _, scale in tried["vit"]} == {1.0}
     assert set(tried) == {each.name for each in CONFIGURATIONS.values() if "cifar10" in each.families} & {
         each.tuned for each in CONFIGURATIONS.values()

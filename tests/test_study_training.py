@@ -8,6 +8,7 @@ from study_cases import smoke
 
 from aft_lens.checkpoint import load_checkpoint, read_first, read_metrics
 from analyses.provenance import RESULTS, commanded
+from analyses.published.sections import SECTIONS
 from analyses.study import command, worker
 from analyses.study import judge as judging
 from analyses.study.record import Run
@@ -77,18 +78,27 @@ def test_the_study_trains_once_goes_on_and_is_judged(tmp_path, capsys, monkeypat
     ]
 
 
-def test_tuning_chooses_by_validation_images_and_controls_and_rivals_follow(tmp_path, capsys):
+def test_tuning_chooses_by_validation_images_and_controls_and_rivals_follow(tmp_path, capsys, monkeypatch):
     fields = {"epochs": 1, "seeds": 1}
     tuning = smoke(tmp_path, plan="tuning", only=("vit",), **fields)
+    monkeypatch.setattr("analyses.study.plan.PLAIN_RATES", ((0.001, 1.0),))
+    command("train", study=tuning, workers=0)
+    monkeypatch.setattr("analyses.study.plan.PLAIN_RATES", ((0.001, 1.0), (0.002, 1.0)))
+    with pytest.raises(ValueError, match="for all rates of a configuration; train them"):
+        command("tuning", study=tuning, out=tmp_path)
+    assert "vit: 1 of 2 pairs are tried" in capsys.readouterr().out
     command("train", study=tuning, workers=0)
     command("tuning", study=tuning, out=tmp_path)
     chosen = json.loads((tmp_path / "tuning.json").read_text())["chosen"]["digits"]["vit"]
-    assert len(chosen["tried"]) == 4
+    assert len(chosen["tried"]) == 2
     assert chosen["val_accuracy"] == max(row["val_accuracy"] for row in chosen["tried"])
+    assert "on the edge of what was tried: learning rate" in capsys.readouterr().out
     sparse = smoke(tmp_path, plan="sparsity", only=("conv", "ring", "spaced-2"), **fields)
     command("train", study=sparse, workers=0)
     command("rivals", study=sparse, out=tmp_path)
-    points = json.loads((tmp_path / "sparse_rivals.json").read_text())["points"]
+    record = json.loads((tmp_path / "sparse_rivals.json").read_text())
+    assert "learnable spacings (DCLS)" in SECTIONS["sparse_rivals"].content(record)
+    points = record["points"]
     positions = {point["setting"]: point["positions"] for point in points}
     assert (positions["ring"], positions["conv"]) == (1, 49)
     assert positions["spaced-2"] <= 2

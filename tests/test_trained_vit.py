@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from tiny_dinov2 import save_dinov2
 
+from aft_lens.extraction import open_source
 from analyses.explain.position import REPLACEMENTS
 from analyses.offset_maps import OffsetMaps
 from analyses.provenance import RESULTS
-from analyses.trained_vit import EDITS, command, measure
+from analyses.trained_vit import EDITS, command, explained, measure
 from analyses.trained_vit.heads import flat_distance, place_words, read_heads
 from analyses.trained_vit.picture import draw
 
@@ -81,6 +82,13 @@ def test_the_result_shows_itself(given):
     assert found.interactive().data
     assert found.flat == flat_distance((4, 4))
     assert found.cpu_seconds > 0
+
+
+def test_a_model_without_its_processor_is_answered(given):
+    (given["root"] / "dino" / "preprocessor_config.json").unlink()
+    reader = open_source(given["source"], pretrained=True)
+    with pytest.raises(ValueError, match="does not say how images must come; give --mean and --std"):
+        explained(reader, given["labelled"], root=given["root"], probe=20, calibration=4, test=10, seed=0)
 
 
 def test_the_command_measures_and_draws_and_draws_again(given, tmp_path, capsys):

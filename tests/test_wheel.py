@@ -136,10 +136,11 @@ def test_app(installed, empty):
                 except PlaywrightError:
                     assert process.poll() is None, process.stderr.read()
                     time.sleep(0.2)
-            expect(tab.get_by_role("heading", name="Compare", exact=True)).to_be_visible(timeout=120_000)
-            expect(tab.locator("body")).to_contain_text("digits-single: exp(w)", timeout=120_000)
+            expect(tab.get_by_role("heading", name="Overview", exact=True)).to_be_visible(timeout=120_000)
+            tab.goto(f"{address}/compare?a=digits-single&b=digits-conv")
+            expect(tab.locator(".side .value").first).to_contain_text("digits-single: exp(w)", timeout=120_000)
             browser.close()
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=180)
     assert process.returncode == 128 + signal.SIGTERM

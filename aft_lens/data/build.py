@@ -68,7 +68,7 @@ def from_files(
     """A source of image files (train, val, test) in colour, with ImageNet's normalisation and centre crop."""
     mean, std = IMAGENET
     plain = eval_transform(img_size, mean, std, crop=True)
-    random = plain if augment == "none" else train_transform(augment, img_size, mean, std, crop=True)
+    random = train_transform(augment, img_size, mean, std, crop=True)
     train, val, test = parts
     return DataSource(
         name, list(classes), list(mean), list(std), 3, img_size,

@@ -3,17 +3,19 @@
 Folders, kept samples, commands and uploads all go through `read_image` and `fit`, so that a file is one input.
 """
 
-import io
+import stat
 import warnings
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
+from aft_lens.data.patience import OutOfPatience, PatientBytes, PatientFile
 from aft_lens.errors import InputError
 from aft_lens.later import later
 
@@ -34,6 +36,15 @@ MAX_PIXELS = 25_000_000
 """Most pixels of an image that is handed over as bytes, checked before any pixel is decoded."""
 MAX_FILE_PIXELS = 178_956_970
 """Most pixels of an image in a file of one's own: what Pillow itself decodes, half a GiB in RGB."""
+MAX_FILE_BYTES = 2**30
+"""Most bytes of such a file: so many pixels in RGB, uncompressed, have half of that."""
+MAX_SECONDS, MAX_FILE_SECONDS = 4.0, 60.0
+"""Most of a processor's time for an image that is handed over as bytes, and for one in a file of one's own.
+
+What the limits of pixels allow takes a quarter of it, but 20 MiB of a progressive JPEG can ask for an hour and a half.
+"""
+SCANS_AT_ONCE = 2048
+"""Bytes of a progressive JPEG after which the clock is looked at: each scan, of 60 bytes or more, visits all pixels."""
 NOTES = "read"
 """Key of a picture's `info` with what was done to it, in words."""
 WORDS = {
@@ -43,6 +54,7 @@ WORDS = {
     "bytes": "is too large ({}); save it smaller",
     "pixels": "is too large ({}); scale it down",
     "values": "has {}; save it with 8 or 16 bits",
+    "seconds": "takes too long to decode ({}); save it again as PNG or as plain JPEG",
 }
 """What can be wrong with an image, and what is said of it."""
 
@@ -65,22 +77,48 @@ def read_image(source: str | Path | bytes) -> Image.Image:
     is in the picture: `how_read` says it.
 
     Raises ImageError, a ValueError that names the file and the next step: on what is no image of `FORMATS`, is broken
-    or cut off, is larger than `MAX_FILE_PIXELS` (bytes: `MAX_BYTES`, `MAX_PIXELS`), or has 32-bit values, which have no
-    range to scale by.
+    or cut off, is larger than `MAX_FILE_PIXELS` or `MAX_FILE_BYTES`, takes `MAX_FILE_SECONDS` (bytes: `MAX_PIXELS`,
+    `MAX_BYTES`, `MAX_SECONDS`), or has 32-bit values, which have no range to scale by.
     """
-    name, limit = "image", MAX_PIXELS
-    if not isinstance(source, bytes):
-        name, limit = f"image {source}", MAX_FILE_PIXELS
-    else:
+    name, limit = ("image", MAX_PIXELS) if isinstance(source, bytes) else (f"image {source}", MAX_FILE_PIXELS)
+    try:
+        with closing(_stream(source, name)) as stream:
+            return _decoded(stream, name, limit)
+    except OutOfPatience as error:
+        raise _error(name, "seconds", str(error)) from error
+
+
+def _stream(source: str | Path | bytes, name: str) -> PatientBytes | PatientFile:
+    """What an image is read from, if it is no larger than may be; ImageError on what is no file."""
+    if isinstance(source, bytes):
         if not source:
             raise _error(name, "empty", "no bytes")
-        if len(source) > MAX_BYTES:
-            raise _error(name, "bytes", f"{len(source) / 2**20:.0f} MiB; up to {MAX_BYTES // 2**20} MiB are read")
+        _check_bytes(name, len(source), MAX_BYTES)
+        return PatientBytes(source, MAX_SECONDS)
+    try:
+        about = Path(source).stat()
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a pipe would be waited for
+            raise _error(name, "format", "it is no file")
+        _check_bytes(name, about.st_size, MAX_FILE_BYTES)
+        return PatientFile(open(source, "rb", buffering=0), MAX_FILE_SECONDS)
+    except OSError as error:
+        raise _error(name, "format", str(error)) from error
+
+
+def _check_bytes(name: str, count: int, most: int) -> None:
+    if count > most:
+        raise _error(name, "bytes", f"{count / 2**20:.0f} MiB; up to {most // 2**20} MiB are read")
+
+
+def _decoded(stream: PatientBytes | PatientFile, name: str, limit: int) -> Image.Image:
+    """The picture in a stream; ImageError as `read_image`."""
     try:
         with warnings.catch_warnings():
             # Of half as many pixels as Pillow refuses, which are counted below, and of metadata that is broken.
             warnings.simplefilter("ignore")
-            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+            opened = Image.open(stream, formats=FORMATS)
+    except OutOfPatience:
+        raise
     except Image.DecompressionBombError as error:
         raise _error(name, "pixels", f"more than {limit // 10**6} million pixels") from error
     except Exception as error:  # whatever a decoder raises on bytes that it does not understand
@@ -92,6 +130,8 @@ def read_image(source: str | Path | bytes) -> Image.Image:
             raise _error(name, "pixels", size)
         if image.mode in ("I", "F") and image.format != "PPM":
             raise _error(name, "values", "32-bit values")
+        if isinstance(image, ImageFile) and image.info.get("progressive"):
+            image.decodermaxblock = SCANS_AT_ONCE
         try:
             image.load()
             done = _notes(image)
@@ -99,7 +139,7 @@ def read_image(source: str | Path | bytes) -> Image.Image:
             picture = _in_colour(image, name)
             picture.info[NOTES] = done
             return picture
-        except ImageError:
+        except (ImageError, OutOfPatience):
             raise
         except Exception as error:  # as above
             raise _error(name, "damaged", str(error) or type(error).__name__) from error

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from aft_lens.data.augment.draw import AREAS, RATIO
+from aft_lens.data.augment.view import TRIES
 from aft_lens.data.source import UNCOUNTED, DataSource, Images, share_size
-from aft_lens.data.transforms import CROP_AREA, CROP_RATIO
 from aft_lens.later import later
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 else:
     v2 = later("torchvision.transforms.v2")
 
-TRIES = 10
-"""Crops that are drawn for an image, to take the first that fits."""
 RESIDENT_AUGMENTATIONS = ("none", "shift", "flip-crop", "resized-crop")
 """Augmentations of `train_transform` that have a form for whole batches, drawn from the same distributions."""
 
@@ -60,6 +59,7 @@ class ResidentBatches:
         self.labels = split.labels.to(device)
         self.mean, self.std = (torch.tensor(v, device=device).reshape(1, -1, 1, 1) for v in (data.mean, data.std))
         self.batch_size, self.augment, self.order, self.share = batch_size, augment, order, share
+        self.first = self.done = 0
 
     def __len__(self) -> int:
         count = share_size(len(self.images), self.share[1], filled=self.order is None)
@@ -73,9 +73,19 @@ class ResidentBatches:
         index = index[rank::processes].to(self.images.device)
         labels = self.labels[index % count].where(index < count, UNCOUNTED)
         index %= count
-        for number in range(len(self)):
+        first, self.first = self.first, 0
+        for number in range(first, len(self)):
+            self.done = number + 1
             part = slice(number * self.batch_size, (number + 1) * self.batch_size)
             yield self._normalise(augmented(self.images[index[part]], self.augment, self.side)), labels[part]
+
+    def state_dict(self) -> dict[str, int]:
+        """How many images of this pass all processes have had."""
+        return {"images": self.done % len(self) * self.batch_size * self.share[1]}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next pass behind those."""
+        self.first = state["images"] // (self.batch_size * self.share[1])
 
     def _normalise(self, images: UInt8[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
         return (images.float().div_(255) - self.mean) / self.std
@@ -98,8 +108,8 @@ def resized_crops(images: UInt8[Tensor, "b c y x"], side: int) -> UInt8[Tensor, 
     Crops have the law of torchvision's RandomResizedCrop: the first of ten drawn ones that fits into the picture.
     """
     b, device = len(images), images.device
-    area = torch.empty(TRIES, b, device=device).uniform_(*CROP_AREA)
-    ratio = torch.empty(TRIES, b, device=device).uniform_(*(math.log(value) for value in CROP_RATIO)).exp()
+    area = torch.empty(TRIES, b, device=device).uniform_(*AREAS["resized-crop"])
+    ratio = torch.empty(TRIES, b, device=device).uniform_(*(math.log(value) for value in RATIO)).exp()
     tried = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()])  # x, y; 1 is the picture
     first = (tried <= 1).all(0).int().argmax(0)
     size = tried[:, first, torch.arange(b, device=device)].clamp(max=1.0)

@@ -1,12 +1,13 @@
 """What every data set is handed over as, and the order in which training draws it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 UNCOUNTED = -1
 """Label of an item that no metric counts: it only fills a process's share, or it has no class."""
@@ -100,17 +101,29 @@ class Images(Dataset[tuple[Tensor, int]]):
 class Transformed(Dataset[tuple[Tensor, int]]):
     """A subset of an (image, label) data set, with a transform applied on reading.
 
-    `source` has its labels in `targets`, as torchvision's data sets have.
+    `source` has its labels in `targets`, as torchvision's data sets have, and its files in `samples` or `files`; one
+    without files gives pictures when it is indexed.
     """
 
     def __init__(self, source: Any, transform: Any, indices: list[int] | None = None) -> None:
         self.source, self.transform = source, transform
         self.indices = list(range(len(source))) if indices is None else indices
 
-    @property
+    @cached_property
     def labels(self) -> Tensor:
         """The class of each image, read from no file."""
         return torch.as_tensor(self.source.targets)[self.indices]
+
+    def path(self, index: int) -> str | None:
+        """The file of an image; None where the source does not say."""
+        number = self.indices[index]
+        if hasattr(self.source, "samples"):
+            return str(self.source.samples[number][0])
+        return str(self.source.files[number]) if hasattr(self.source, "files") else None
+
+    def some(self, indices: Sequence[int]) -> "Transformed":
+        """Some of the images, by their numbers here."""
+        return Transformed(self.source, self.transform, [self.indices[index] for index in indices])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -118,6 +131,11 @@ class Transformed(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.source[self.indices[index]]
         return self.transform(image), int(label)
+
+
+def some(split: Images | Transformed, indices: Sequence[int]) -> "Subset[tuple[Tensor, int]] | Transformed":
+    """Some images of a split, by their numbers; of files as a split of files."""
+    return split.some(indices) if isinstance(split, Transformed) else Subset(split, indices)
 
 
 def representative(split: Images | Transformed, count: int | None) -> list[int]:
@@ -201,6 +219,8 @@ class EpochOrder(DistributedSampler[Any]):
             raise ValueError(f"repeats must be at least 1, got {repeats}")
         super().__init__(data, num_replicas=processes, rank=rank)
         self.order, self.repeats = order, repeats
+        self.first = 0
+        """Images of this process that the next pass leaves out: it had them before it was broken off."""
 
     def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(self.order())
@@ -208,4 +228,32 @@ class EpochOrder(DistributedSampler[Any]):
         seeds = torch.randint(2**62, (self.total_size,), generator=generator)
         index = drawn.repeat_interleave(self.repeats)[: self.total_size] % len(self.dataset)  # type: ignore[arg-type]
         dealt = slice(self.rank, self.total_size, self.num_replicas)
-        return iter(list(zip(index[dealt].tolist(), seeds[dealt].tolist())))
+        first, self.first = self.first, 0
+        return iter(list(zip(index[dealt].tolist(), seeds[dealt].tolist()))[first:])
+
+
+class Resumable(DataLoader[Any]):
+    """A loader of whole batches in an `EpochOrder`, of which a pass can go on where another one was."""
+
+    def __init__(self, data: Dataset[Any], batch_size: int, order: EpochOrder, **options: Any) -> None:
+        super().__init__(data, batch_size, sampler=order, drop_last=True, **options)
+        self.order, self.done = order, 0
+
+    def __iter__(self) -> Any:
+        self.done = self.order.first // self._images()
+        for batch in super().__iter__():
+            self.done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many images of this pass all processes have had."""
+        return {"images": self.done % len(self) * self._images() * self.order.num_replicas}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next pass behind those."""
+        self.order.first = state["images"] // self.order.num_replicas
+
+    def _images(self) -> int:
+        """Of a batch."""
+        assert self.batch_size is not None
+        return self.batch_size

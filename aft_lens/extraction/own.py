@@ -42,7 +42,7 @@ class OwnReader(AttentionReader):
             model,
             layers,
             grid=grid,
-            prefix=1,
+            prefix=model.config.prefix,
             num_heads=model.config.num_heads,
             image_size=(grid[0] * model.config.patch_size, grid[1] * model.config.patch_size),
             in_chans=model.config.in_chans,
@@ -69,6 +69,11 @@ class OwnReader(AttentionReader):
         """The last third of the layer's joint projection, by head."""
         b, t, d = x.shape
         return self._layer(layer).qkv(x)[..., 2 * d :].reshape(b, t, self.num_heads, -1).transpose(1, 2)
+
+    def queries_keys(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The first two thirds of the layer's joint projection, by head."""
+        query, key, _ = self._layer(layer).qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return query * query.shape[-1] ** -0.5, key
 
     def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
         """proj(mixed)."""

@@ -4,19 +4,25 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from aft_lens.data import CENTRE, fit_transform, is_cropped, load_data, representative
+from aft_lens.data import (
+    CENTRE,
+    FILES_BY,
+    FileBatches,
+    batches_of,
+    fit_transform,
+    is_cropped,
+    load_data,
+    representative,
+    some,
+)
+from aft_lens.data.augment.draw import Augmentation
 from aft_lens.data.source import DRAW_SEED, Images, Transformed
-from aft_lens.later import later
-
-if TYPE_CHECKING:
-    from torchvision.transforms import v2
-else:
-    v2 = later("torchvision.transforms.v2")
 
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic")
 """How pixels can be resized: torchvision's modes for tensors."""
@@ -63,10 +69,10 @@ class Preprocessing:
     def of_record(cls, record: Mapping[str, Any], size: tuple[int, int] | None = None) -> "Preprocessing":
         """As the data was prepared that a checkpoint of ours keeps a record of, at its own size or another one."""
         side = record["img_size"]
-        crop = CENTRE if is_cropped(record["name"]) else 1.0
-        return cls(size or (side, side), tuple(record["mean"]), tuple(record["std"]), crop=crop)
+        crop, by = (CENTRE, FILES_BY) if is_cropped(record["name"]) else (1.0, "bilinear")
+        return cls(size or (side, side), tuple(record["mean"]), tuple(record["std"]), crop=crop, interpolation=by)
 
-    def transform(self, *, crop: bool = True) -> "v2.Transform":
+    def transform(self, *, crop: bool = True) -> Augmentation:
         """Picture (PIL, or uint8 `c y x`) to normalised float `c y x`; `crop=False` squeezes the whole image instead.
 
         A grey image is repeated to three channels, a coloured one becomes its luma for a model of one channel.
@@ -98,19 +104,23 @@ def image_batches(
     batch_size: int = 64,
     root: Path | str | None = None,
     labelled: bool = False,
-) -> DataLoader[Any]:
+    skip: int = 0,
+    device: torch.device | str = "cpu",
+) -> DataLoader[Any] | FileBatches:
     """Batches (image `b c y x`, class index `b`) of images that stand for a data set's split, as a model takes them.
 
     `data` and `root` are as in `load_data`. Which `images` are taken, `representative` says: the first of data whose
-    classes are mixed, a fixed draw over the classes of files that are sorted by them. Images in memory (digits,
-    Fashion-MNIST, CIFAR) are squeezed whole to the model's size; image files get its centre crop. `labelled` refuses
-    images without classes. The loader's `dataset` is a `Drawn`. Raises ValueError if `images` < 1, and as `load_data`
-    does.
+    classes are mixed, a fixed draw over the classes of files that are sorted by them; the first `skip` of it are left
+    out. Images in memory (digits, Fashion-MNIST, CIFAR) are squeezed whole to the model's size; image files get its
+    centre crop, and come to a GPU that is the `device` already there. `labelled` refuses images without classes. The
+    loader's `dataset` is a `Drawn`. Raises ValueError if `images` < 1, and as `load_data` does.
     """
     if images < 1:
         raise ValueError(f"images must be 1 or more, got {images}")
-    source = getattr(load_data(data, root=root, labelled=labelled), split)
-    return DataLoader(Drawn(prepare(source, preprocessing), representative(source, images)), batch_size)
+    source = prepare(getattr(load_data(data, root=root, labelled=labelled), split), preprocessing)
+    drawn = Drawn(source, representative(source, images)[skip:])
+    chosen = some(source, drawn.indices) if isinstance(source, Transformed) else drawn
+    return batches_of(chosen, batch_size, device=device, dataset=drawn)
 
 
 def drawn_words(batches: Iterable[Any]) -> str:

@@ -34,6 +34,9 @@ class AttentionReader(ABC):
     values are that they mix, and what a layer makes of the mixture.
     """
 
+    patches_read: bool = True
+    """False: the class token alone reads others, as in class attention; a patch's row of weights is its own."""
+
     def __init__(
         self,
         source: str,
@@ -63,6 +66,11 @@ class AttentionReader(ABC):
         self.data = data
         self.trained_grid = trained_grid or grid
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     @abstractmethod
     def exposed(self, sink: AttentionSink) -> AbstractContextManager[None]:
         """Inside the block, forward passes are unfused and every layer's weights go to `sink`."""
@@ -74,6 +82,30 @@ class AttentionReader(ABC):
     @abstractmethod
     def project(self, layer: int, x: Float[Tensor, "b t d"], mixed: Float[Tensor, "b t d"]) -> Tensor:
         """The output of attention module `layer` for its input x, were `mixed` what its heads read, side by side."""
+
+    def queries_keys(
+        self, layer: int, x: Float[Tensor, "b t d"]
+    ) -> tuple[Float[Tensor, "b h t c"], Float[Tensor, "b h s c"]]:
+        """Queries, scaled, and keys of attention module `layer` for its input x: weights are softmax(Q K').
+
+        Raises ValueError where a library's adapter does not say them, or where there is more in the logits.
+        """
+        raise ValueError(
+            f"{self.source}: queries and keys of {type(self.layers[layer]).__name__} are not read; plain attention of "
+            "timm, torchvision, transformers and ours has them"
+        )
+
+    @contextmanager
+    def inputs(self, sink: AttentionSink) -> Iterator[None]:
+        """Inside the block, what enters every attention module, `b t d`, goes to `sink` with the layer's number."""
+
+        def read(number: int) -> Callable[..., None]:
+            return lambda _module, args, kwargs: sink(number, _input(args, kwargs))
+
+        with ExitStack() as stack:
+            for number, module in enumerate(self.layers):
+                stack.callback(module.register_forward_pre_hook(read(number), with_kwargs=True).remove)
+            yield
 
     def mix(self, layer: int, x: Float[Tensor, "b t d"], attention: Float[Tensor, "b h t s"]) -> Tensor:
         """The output of attention module `layer` for its input x, were its weights `attention`."""
@@ -137,13 +169,18 @@ class AttentionReader(ABC):
             yield
 
     @torch.no_grad()
-    def verify(self, images: Tensor, tolerance: float = TOLERANCE) -> float:
+    def verify(self, images: Tensor, tolerance: float = TOLERANCE, *, patches: bool = True) -> float:
         """Recompute every attention output from the extracted weights and return the largest relative error.
 
         The model first runs as it is (fused where it is), then exposed; each layer's own output must equal `mix` of
         its own input and the extracted weights. Raises RuntimeError if a layer's weights never came, are of the wrong
-        shape or do not reproduce its output.
+        shape or do not reproduce its output, and, unless `patches` is False, ValueError where patches read nothing.
         """
+        if patches and not self.patches_read:
+            raise ValueError(
+                f"{self.source}: the class token alone reads others here, so nothing can be said by offset; `aft-lens "
+                "attend` shows what it reads in an image"
+            )
         seen: dict[int, tuple[Tensor, Tensor]] = {}
         weights: dict[int, Tensor] = {}
 

@@ -1,6 +1,5 @@
 """Relative attention: weights averaged over images and targets, by offset (Fig. 1 left, Fig. 5), streamed."""
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +7,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from aft_lens.extraction.offsets import fold_offsets, targets_per_offset
 from aft_lens.extraction.reader import AttentionReader
 from aft_lens.extraction.sources import as_reader
+from aft_lens.mode import evaluating
+from aft_lens.progress import progress as bar
 
 ImageBatches = Tensor | Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
 """Images `b c y x` as a model takes them: one tensor, or batches that are tensors or start with one."""
@@ -96,13 +96,9 @@ def stream_relative(
         else:  # summed over the images first: one pass over the weights, the fold on what is left
             total[layer] += fold_offsets(patches(attention.sum(0, dtype=torch.float32)), reader.grid).double().cpu()
 
-    training = reader.model.training
-    reader.model.eval()
     device = next(reader.model.parameters()).device
-    try:
-        for number, batch in enumerate(
-            tqdm(batches, "relative attention", disable=None if progress else True, file=sys.stderr)
-        ):
+    with evaluating(reader.model):
+        for number, batch in enumerate(bar(batches, "relative attention", shown=progress, patience=0.0)):
             image = _images(batch, reader).to(device)
             if number == 0:
                 error = _verified(reader, image[:VERIFIED_IMAGES])
@@ -113,8 +109,6 @@ def stream_relative(
                 reader.logits(image)
             if min(calls) != number + 1 or max(calls) != number + 1:
                 raise RuntimeError(f"{reader.source}: attention layers fired {calls} times in {number + 1} batches")
-    finally:
-        reader.model.train(training)
     if not images:
         raise ValueError("batches must hold at least one image, got none")
     return RelativeSums(total, resampled, weight, images, reader.grid, error)

@@ -12,6 +12,7 @@ from aft_lens.extraction.own import OwnReader
 from aft_lens.extraction.preprocessing import Preprocessing
 from aft_lens.extraction.reader import AttentionReader
 from aft_lens.extraction.request import Request
+from aft_lens.extraction.said import SaidImages, said
 from aft_lens.models import VisionModel, as_model, conv_layers
 
 
@@ -31,7 +32,8 @@ def open_source(
     `pretrained=False` the architecture gets random weights from `seed`, as a control. `grid` asks for other patches
     (rows, columns) than the model's own: its library then interpolates the position embeddings. `prefix` says how
     many tokens come before the patches where that is not to be inferred. Both are checked against the model by
-    `AttentionReader.verify`. The reader knows the images it takes (`reader.preprocessing`).
+    `AttentionReader.verify`. The reader knows the images it takes (`reader.preprocessing`); where a model's files do
+    not say it, its name is followed by `,mean=0.5/0.5/0.5,std=0.5` (and `,size=224`, which is checked).
 
     Raises ValueError on an unknown or unsupported model (and says what was looked for) and on a grid that it cannot
     take, FileNotFoundError where weights are missing or cannot be fetched, and ModuleNotFoundError, naming the extra,
@@ -40,6 +42,7 @@ def open_source(
     if grid is not None and min(grid) < 1:
         raise ValueError(f"grid must have a row and a column or more, got {tuple(grid)}")
     place = usable_device(device)
+    spec, images = said(spec) if spec.partition(":")[0] in ADAPTERS else (spec, SaidImages())
     kind, colon, name = spec.partition(":")
     if colon and kind in ADAPTERS:
         build = ADAPTERS[kind].open_model
@@ -51,6 +54,7 @@ def open_source(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = build(Request(spec, name, pretrained, grid, prefix))
+    reader.preprocessing = images.over(reader.preprocessing, spec, reader.image_size, reader.in_chans)
     reader.model.to(place).eval().requires_grad_(False)
     return reader
 
@@ -79,7 +83,7 @@ def as_reader(model: nn.Module | AttentionReader) -> AttentionReader:
 def _open_checkpoint(request: Request) -> AttentionReader:
     """A checkpoint folder of ours."""
     loaded = load_checkpoint(request.name)
-    request.check_prefix(1)
+    request.check_prefix(loaded.config.prefix)
     model = loaded.model if request.pretrained else VisionModel(loaded.config)  # drawn by the request's seed
     rows, columns = request.grid or (loaded.config.grid_size, loaded.config.grid_size)
     size = rows * loaded.config.patch_size, columns * loaded.config.patch_size

@@ -22,10 +22,24 @@ class Windows:
         Raises ValueError unless the windows fill the grid.
         """
         if any(side % part for side, part in zip(grid, window)):
-            raise ValueError(f"windows of {tuple(window)} do not fill a grid of {tuple(grid)}")
+            raise ValueError(
+                f"windows of {tuple(window)} do not fill a grid of {tuple(grid)}; take images of the size that the "
+                "model was made for"
+            )
         numbers = torch.arange(grid[0] * grid[1]).reshape(*grid).roll([-step for step in shift], (0, 1))
         parts = numbers.reshape(grid[0] // window[0], window[0], grid[1] // window[1], window[1])
         return cls(parts.transpose(1, 2).reshape(-1, window[0] * window[1]))
+
+    @classmethod
+    def spread(cls, grid: Sequence[int], parts: Sequence[int]) -> "Windows":
+        """As many sources (rows, columns) a window as `parts` says, evenly over the grid, as MaxViT has them.
+
+        Raises ValueError unless the grid is a multiple of them.
+        """
+        if any(side % part for side, part in zip(grid, parts)):
+            raise ValueError(f"{tuple(parts)} sources cannot be spread evenly over a grid of {tuple(grid)}")
+        numbers = torch.arange(grid[0] * grid[1]).reshape(parts[0], grid[0] // parts[0], parts[1], grid[1] // parts[1])
+        return cls(numbers.permute(1, 3, 0, 2).reshape(-1, parts[0] * parts[1]))
 
     def whole(self, weights: Float[Tensor, "bw h a a2"]) -> Float[Tensor, "b h t s"]:
         """Weights within windows as weights over the whole grid, 0 where a target does not see a source."""

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from aft_lens.ops.check import check_floating
 from aft_lens.registry import Registry
 
 
@@ -22,8 +24,8 @@ class MixerSpec:
     """Sides of the training grid in tokens: (rows, columns), or (length,) of a sequence."""
     window_size: int
     """Side or width in tokens; what it is of, each mixer says."""
-    class_token: bool = False
-    """Whether a token without a place stands before those of the grid."""
+    prefix: int = 0
+    """Tokens without a place before those of the grid."""
     causal: bool = False
     """Sources up to the target alone."""
     position_bias: str = ""
@@ -44,11 +46,13 @@ class MixerSpec:
     """Positions a head of AFT-conv's biases that are trained with a fixed number of them."""
     keep: int | None = None
     """Offsets that each head keeps; None where biases are dense."""
+    heads: tuple[str, ...] = ()
+    """What each head of `replaced_attention` is."""
 
     @property
     def length(self) -> int:
-        """Tokens, the class token included."""
-        return math.prod(self.grid) + self.class_token
+        """Tokens, the prefix included."""
+        return math.prod(self.grid) + self.prefix
 
 
 Check = Callable[[MixerSpec], str | None]
@@ -69,16 +73,44 @@ class Mixer:
     """Takes images of other sizes than the training one."""
     causal: bool = False
     """Has a causal form, and so serves in a decoder."""
-    weights: Literal["attention", "offset", "pair", ""] = ""
-    """What its weights can be looked at by: attention of each image; position biases by offset, or by pair."""
+    steps: bool = False
+    """Reads one token at a time: its module has `begin(batch, length)`, a Memory, and `step(x, memory, place)`."""
+    weights: Literal["attention", "offset", "pair", "replaced", ""] = ""
+    """What its weights can be looked at by: attention of each image; position biases by offset, or by pair; of
+    replaced heads the offsets in their place."""
     position_bias: str = ""
     """Default parametrization of w; empty where there is none."""
+    any_prefix: bool = False
+    """Takes any number of tokens before the patches, none included."""
     indexable: bool = False
     """Can be pruned to a few offsets a head."""
     check: Check = lambda spec: None
     """Further conditions on its specification."""
     fits_cuda_graphs: Callable[[MixerSpec], bool] = lambda spec: True
     """Whether a training step can be captured: nothing that the host must see at every step."""
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Raise ValueError unless a width of `dim` can be split into so many heads."""
+    if num_heads < 1 or dim < 1 or dim % num_heads:
+        raise ValueError(f"embed_dim must be a multiple of num_heads, both 1 or more, got {dim} and {num_heads}")
+
+
+def check_input(x: Tensor, proj: nn.Linear | None) -> None:
+    """Raise ValueError, naming x, unless it is what a mixer takes that ends with `proj`.
+
+    That is a floating `b t d` with one token or more (b may be 0), of the weights' width and, outside autocast, dtype.
+    """
+    check_floating(x=x)
+    if x.ndim != 3 or not x.shape[1]:
+        raise ValueError(f"x must be tokens (b t d) with t of 1 or more, got shape {tuple(x.shape)}")
+    if proj is None:
+        return
+    if x.shape[2] != proj.weight.shape[0]:
+        raise ValueError(f"x must have {proj.weight.shape[0]} channels like the layer, got shape {tuple(x.shape)}")
+    if x.dtype != proj.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        dtype = str(proj.weight.dtype).removeprefix("torch.")
+        raise ValueError(f"x must be {dtype} like the layer's weights, got {x.dtype}; use x.to(torch.{dtype})")
 
 
 MIXERS: Registry[Mixer] = Registry("mixer", "aft_lens.mixers")

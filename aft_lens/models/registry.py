@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from aft_lens.models.config import ModelConfig
+from aft_lens.models.named import Named
 from aft_lens.models.vision import VisionModel
 
 _WIDTH = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
@@ -42,10 +43,13 @@ _CIFAR = replace(_GRID14, img_size=32, in_chans=3, embed_dim=192, depth=9, num_h
 _MODELS["vit_cifar"] = replace(_CIFAR, mixer="attention", num_heads=3)
 _MODELS["aft_conv_cifar"] = _CIFAR
 
+MODELS = Named("model", _MODELS, VisionModel)
+"""Every registered vision model."""
+
 
 def list_models() -> list[str]:
     """Registered names, in alphabetical order."""
-    return sorted(_MODELS)
+    return MODELS.names()
 
 
 def model_config(name: str, **overrides: Any) -> ModelConfig:
@@ -53,11 +57,9 @@ def model_config(name: str, **overrides: Any) -> ModelConfig:
 
     Raises ValueError on an unknown name (and says which there are) and TypeError on an unknown field.
     """
-    if name not in _MODELS:
-        raise ValueError(f"model name {name!r} is unknown; choose one of: {', '.join(list_models())}")
-    return replace(_MODELS[name], name=name, **overrides)
+    return MODELS.config(name, **overrides)
 
 
 def create_model(name: str, **overrides: Any) -> VisionModel:
     """Build a registered model with fresh weights; errors as in `model_config`."""
-    return VisionModel(model_config(name, **overrides))
+    return MODELS.create(name, **overrides)

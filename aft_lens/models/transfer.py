@@ -62,7 +62,7 @@ def from_vit(vit: nn.Module | Mapping[str, Tensor], config: ModelConfig, *, seed
     if config.traits.weights != "offset":
         raise ValueError(f"a ViT's weights go into aft_conv alone, got mixer {config.mixer!r}; choose an aft_conv_*")
     state = vit.state_dict() if isinstance(vit, nn.Module) else vit
-    given = _canonical(state)
+    given = canonical(state)
     depth = 1 + max((int(name.split(".")[1]) for name in given if name.startswith("blocks.")), default=-1)
     if not depth:
         raise ValueError(
@@ -78,7 +78,7 @@ def from_vit(vit: nn.Module | Mapping[str, Tensor], config: ModelConfig, *, seed
         if part in FRESH:
             fresh[name] = f"a ViT's {part.replace('_', ' ')} is not transferred"
             continue
-        value, origins = _find(given, name)
+        value, origins = found_tensor(given, name)
         if value is not None and value.shape == start.shape:
             own[name] = value.to(start)
             taken[name] = origins
@@ -100,8 +100,8 @@ def from_vit(vit: nn.Module | Mapping[str, Tensor], config: ModelConfig, *, seed
     return Transfer(model, taken, fresh, tuple(name for name in state if name not in used))
 
 
-def _canonical(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    """(the ViT's name, tensor) by our name."""
+def canonical(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """(the ViT's name, tensor) by our name, for the names of timm, torchvision, transformers and ours."""
     given = {}
     for source, tensor in state.items():
         name = source
@@ -111,7 +111,7 @@ def _canonical(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     return given
 
 
-def _find(given: Mapping[str, tuple[str, Tensor]], name: str) -> tuple[Tensor | None, tuple[str, ...]]:
+def found_tensor(given: Mapping[str, tuple[str, Tensor]], name: str) -> tuple[Tensor | None, tuple[str, ...]]:
     """The ViT's tensor for one of ours and the names it is made of, or None and no names."""
     joint = name.replace(".value.", ".qkv.")
     if name in given:

@@ -24,18 +24,22 @@ class VisionModel(nn.Module):
         self.config = config
         dim = config.embed_dim
         self.stem = _stem(config)
-        self.has_class_token = not config.traits.pooled
-        if self.has_class_token:
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-            self.pos_embed = nn.Parameter(torch.zeros(1, config.grid_size**2 + 1, dim))
+        self.has_positions = not config.traits.pooled
+        if self.has_positions:
+            self.cls_token = nn.Parameter(torch.zeros(1, config.prefix, dim))
+            self.pos_embed = nn.Parameter(torch.zeros(1, config.grid_size**2 + config.prefix, dim))
         rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
-            Block(dim, config.traits.build(config.spec(i)), mlp_ratio=config.mlp_ratio, drop_path=rate)
+            Block(
+                dim, config.traits.build(config.spec(i)), mlp_ratio=config.mlp_ratio, drop_path=rate,
+                norm_eps=config.norm_eps,
+            )
             for i, rate in enumerate(rates)
-        )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Linear(dim, config.num_classes)
-        initialize(self, *((self.cls_token, self.pos_embed) if self.has_class_token else ()))
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        features = 2 * dim if config.pooling == "token_mean" else dim
+        self.head = nn.Linear(features, config.num_classes) if config.num_classes else nn.Identity()
+        initialize(self, *((self.cls_token, self.pos_embed) if self.has_positions else ()))
 
     def grid(self, image: Float[Tensor, "b c y x"]) -> tuple[int, int]:
         """Patches of an image, (rows, columns). Raises ValueError if the model cannot take its size."""
@@ -48,18 +52,28 @@ class VisionModel(nn.Module):
         return rows // patch, columns // patch
 
     def forward(self, image: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n"]:
-        """Class logits of a batch of normalised images."""
+        """Class logits of a batch of normalised images; of a model without a classifier its features."""
+        return self.head(self.features(image))
+
+    def features(self, image: Float[Tensor, "b c y x"]) -> Float[Tensor, "b e"]:
+        """What the classifier reads."""
         grid = self.grid(image)
         x = self.stem(image).flatten(2).transpose(1, 2)
         x = x.contiguous()  # copies after the "conv" stem alone; or every sum below keeps channels apart in memory
-        if self.has_class_token:
+        if self.has_positions:
             side = self.config.grid_size
-            place = resample_positions(self.pos_embed, (side, side), grid)
+            place = resample_positions(self.pos_embed, (side, side), grid, self.config.prefix)
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + place
         for block in self.blocks:
             x = block(x, grid)
+        pooling, prefix = self.config.pooling, self.config.prefix
+        if pooling == "mean_norm":
+            return self.norm(x[:, prefix:].mean(1))
         x = self.norm(x)
-        return self.head(x[:, 0] if self.has_class_token else x.mean(1))
+        if pooling == "token":
+            return x[:, 0]
+        mean = x[:, prefix:].mean(1)
+        return mean if pooling == "mean" else torch.cat([x[:, 0], mean], 1)
 
 
 def seeded_model(config: ModelConfig, seed: int) -> VisionModel:

@@ -4,11 +4,20 @@ from aft_lens.ops.bias import BiasFactors, expand_bias
 from aft_lens.ops.conv import aft_conv
 from aft_lens.ops.full import aft_full, aft_local
 from aft_lens.ops.indexed import aft_indexed
-from aft_lens.ops.recurrent import aft_local_step, aft_simple_step, local_state, simple_state
+from aft_lens.ops.recurrent import (
+    SimpleState,
+    aft_local_step,
+    aft_simple_step,
+    include,
+    local_state,
+    simple_state,
+    window_mean,
+)
 from aft_lens.ops.simple import aft_simple
 
 __all__ = [
     "BiasFactors",
+    "SimpleState",
     "aft_conv",
     "aft_full",
     "aft_indexed",
@@ -17,6 +26,8 @@ __all__ = [
     "aft_simple",
     "aft_simple_step",
     "expand_bias",
+    "include",
     "local_state",
     "simple_state",
+    "window_mean",
 ]

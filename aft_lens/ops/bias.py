@@ -101,6 +101,6 @@ def expand_offsets(
     """Write k kept offsets a head out to every (target, source) pair; 0 at every other pair."""
     flat, inside = source_index(offset, grid)
     heads, _, length = flat.shape
-    kept = position_bias.unsqueeze(-1) * inside
+    kept = position_bias.unsqueeze(-1).where(inside, 0.0)
     expanded = position_bias.new_zeros(heads, length, length)
     return expanded.scatter_add(2, flat.transpose(1, 2), kept.transpose(1, 2))

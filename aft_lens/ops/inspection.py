@@ -7,12 +7,11 @@ from unittest.mock import patch
 
 import torch
 
-from aft_lens.ops import full
-from aft_lens.ops.forms import depthwise
+from aft_lens.ops.forms import choice, depthwise
 from aft_lens.ops.forms.choice import conv_form, local_form
+from aft_lens.ops.forms.indexed_mean import LARGEST, MOST_NEGATIVE, indexed_form
 from aft_lens.ops.forms.simple_sums import simple_by_prefix_sums
 from aft_lens.ops.full import local_by_products
-from aft_lens.ops.indexed import LARGEST, MOST_NEGATIVE, indexed_form
 from aft_lens.ops.kernels.band.launch import Band
 from aft_lens.ops.kernels.launch import LARGEST_DENSE
 
@@ -40,7 +39,7 @@ def unsafe_convolution() -> Iterator[None]:
 @contextmanager
 def local_form_held(form: str) -> Iterator[None]:
     """Inside, AFT-local takes the form of that name ("band" or "rows") at every shape."""
-    with patch.object(full, "local_form", lambda *_: form):
+    with patch.object(choice, "local_form", lambda *_: form):
         yield
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aft_lens.ops.bias import BiasFactors
+from aft_lens.ops.check import check_floating
 from aft_lens.ops.gate import gate
 
 
@@ -48,19 +49,40 @@ def local_state(
     return LocalState(simple_state(batch, dim, device=device, dtype=dtype), empty, empty.clone(), 0)
 
 
-def _include(state: SimpleState, key: Tensor, value: Tensor) -> SimpleState:
-    """The sums with one more source of weight e^key."""
+def include(state: SimpleState, key: Float[Tensor, "b d"], value: Float[Tensor, "b d"]) -> SimpleState:
+    """The sums with one more source of weight e^key; one of -inf is not read."""
     peak = torch.maximum(state.peak, key)
-    old, new = torch.exp(state.peak - peak), torch.exp(key - peak)
+    reference = _finite(peak)
+    old, new = torch.exp(state.peak - reference), torch.exp(key - reference)
+    value = value.masked_fill(key == float("-inf"), 0.0)
     return SimpleState(peak, old * state.num + new * value, old * state.den + new)
+
+
+def _finite(peak: Tensor) -> Tensor:
+    """The largest key, 0 while none is readable."""
+    return peak.masked_fill(peak == float("-inf"), 0.0)
+
+
+def mean_of(state: SimpleState) -> Float[Tensor, "b d"]:
+    """The mean of everything read; 0 where nothing is."""
+    return state.num / state.den.masked_fill(state.den == 0, 1.0)
+
+
+def window_mean(far: SimpleState, log: Float[Tensor, "b r d"], value: Float[Tensor, "b r d"]) -> Float[Tensor, "b d"]:
+    """The mean over what is far and r sources of weight e^log; 0 where nothing is read."""
+    peak = _finite(torch.maximum(far.peak, log.amax(1)))
+    weight, old = torch.exp(log - peak.unsqueeze(1)), torch.exp(far.peak - peak)
+    read = value.masked_fill(log == float("-inf"), 0.0)
+    return mean_of(SimpleState(peak, old * far.num + (weight * read).sum(1), old * far.den + weight.sum(1)))
 
 
 def aft_simple_step(
     query: Float[Tensor, "b d"] | None, key: Float[Tensor, "b d"], value: Float[Tensor, "b d"], state: SimpleState
 ) -> tuple[Float[Tensor, "b d"], SimpleState]:
     """Causal AFT-simple (Eq. 5) at the next position: the output and the new state, O(d) time and memory."""
-    state = _include(state, key.to(state.num.dtype), value.to(state.num.dtype))
-    return gate(query, state.num / state.den, value.dtype), state
+    check_floating(query=query, key=key, value=value)
+    state = include(state, key.to(state.num.dtype), value.to(state.num.dtype))
+    return gate(query, mean_of(state), value.dtype), state
 
 
 def aft_local_step(
@@ -75,6 +97,7 @@ def aft_local_step(
 
     Raises ValueError past the last position that `position_bias` has, or if `window_size` is below 1.
     """
+    check_floating(query=query, key=key, value=value)
     t = state.position
     length = len(position_bias.target) if isinstance(position_bias, BiasFactors) else len(position_bias)
     if window_size < 1:
@@ -86,15 +109,12 @@ def aft_local_step(
     values = torch.cat([state.value, value.to(dtype).unsqueeze(1)], 1)
     far = state.far
     if keys.shape[1] > window_size:
-        far = _include(far, keys[:, 0], values[:, 0])
+        far = include(far, keys[:, 0], values[:, 0])
         keys, values = keys[:, 1:], values[:, 1:]
     first = t + 1 - keys.shape[1]
     if isinstance(position_bias, BiasFactors):
         w = position_bias.source[first : t + 1].to(dtype) @ position_bias.target[t].to(dtype)
     else:
         w = position_bias[t, first : t + 1].to(dtype)
-    log = keys + w.unsqueeze(-1)
-    peak = torch.maximum(far.peak, log.amax(1))
-    weight, old = torch.exp(log - peak.unsqueeze(1)), torch.exp(far.peak - peak)
-    mean = (old * far.num + (weight * values).sum(1)) / (old * far.den + weight.sum(1))
+    mean = window_mean(far, keys + w.unsqueeze(-1), values)
     return gate(query, mean, value.dtype), LocalState(far, keys, values, t + 1)

@@ -20,10 +20,14 @@ def weighted_mean(
 ) -> Float[Tensor, "*bd t"]:
     """Average the values of every source with weights softmax_s(key_s + bias_ts), then gate (Eq. 2).
 
-    The last dimension is the position, leading ones broadcast; the result is float64.
+    The last dimension is the position, leading ones broadcast; the result is float64. A pair whose key or bias is -inf
+    is not read, whatever its key and value are; a target that reads nothing gets 0, an empty sum.
     """
-    log_weight = key.double().unsqueeze(-2) + bias.double()
-    mean = (torch.softmax(log_weight, dim=-1) * value.double().unsqueeze(-2)).sum(-1)
+    key, bias = key.double().unsqueeze(-2), bias.double()
+    unread = (key == float("-inf")) | (bias == float("-inf"))
+    log_weight = (key + bias).masked_fill(unread, float("-inf")).masked_fill(unread.all(-1, keepdim=True), 0.0)
+    weight = torch.softmax(log_weight, dim=-1).masked_fill(unread, 0.0)
+    mean = (weight * value.double().unsqueeze(-2).masked_fill(unread, 0.0)).sum(-1)
     return mean if query is None else torch.sigmoid(query.double()) * mean
 
 

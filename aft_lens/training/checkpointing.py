@@ -10,9 +10,10 @@ from torch import Tensor
 
 from aft_lens.checkpoint import save_checkpoint
 from aft_lens.data import DataSource
-from aft_lens.models import VisionModel, biases, directions
-from aft_lens.training.classifier import Classifier
-from aft_lens.training.recipe import Recipe
+from aft_lens.data.sequences import SequenceSource
+from aft_lens.models import Model, biases, build_model, directions
+from aft_lens.training.module import TrainedModule
+from aft_lens.training.recipe import AnyRecipe
 
 SNAPSHOTS = 20
 """Epochs at most, evenly spread, whose position biases are kept."""
@@ -24,23 +25,25 @@ class Checkpointing(pl.Callback):
     It must stand before the EMA callback, whose averaged weights are in the module only while it is validated.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, data: DataSource, origin: str | None = None) -> None:
+    def __init__(
+        self, path: Path, recipe: AnyRecipe, data: DataSource | SequenceSource, origin: str | None = None
+    ) -> None:
         super().__init__()
         self.path, self.recipe, self.data, self.origin = path, recipe, data, origin
         self.rows: list[dict[str, float]] = []
         self.snapshots: dict[int, dict[str, Tensor]] = {}
         self.first: dict[str, Tensor] = {}
-        self.model = VisionModel(recipe.model)
+        self.model: Model = build_model(recipe.model)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep where the position biases start, unless the run goes on and has kept it."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, TrainedModule)
         if not self.first:
             self.first = directions(pl_module.model)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy the weights that were validated: under EMA the averaged ones, before they are swapped back."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, TrainedModule)
         self.model.load_state_dict(pl_module.model.state_dict())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -51,8 +54,9 @@ class Checkpointing(pl.Callback):
             raise FloatingPointError(f"train_loss is {numbers['train_loss']}")
         self.rows.append({"epoch": float(epoch), **numbers})
         every = max(1, -(-self.recipe.trainer.epochs // SNAPSHOTS))
-        if epoch % every == 0 or epoch + 1 == self.recipe.trainer.epochs:
-            self.snapshots[epoch] = biases(self.model)
+        found = biases(self.model)
+        if found and (epoch % every == 0 or epoch + 1 == self.recipe.trainer.epochs):
+            self.snapshots[epoch] = found
         if trainer.is_global_zero:
             self.write()
 

@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from tqdm import tqdm
 
-SHOWN = ("train_loss", "val_loss", "val_accuracy")
+SHOWN = ("train_loss", "val_loss", "val_accuracy", "val_bits")
 """The metrics of a line, where the run has them."""
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from aft_lens.data import ResidentBatches
+from aft_lens.data import ResidentBatches, batches_of
 from aft_lens.models import VisionModel
 from aft_lens.progress import progress as bar
 from aft_lens.statistics import normal_interval, wilson
@@ -62,11 +63,12 @@ def evaluate(
     Raises ValueError if there are no images.
     """
     model.to(device).eval()
-    losses, predictions, labels, outputs = [], [], [], len(classes)
-    loader = split if isinstance(split, ResidentBatches) else DataLoader(split, batch_size)
+    found: list[tuple[Tensor, Tensor]] = []
+    loader = split if isinstance(split, ResidentBatches) else batches_of(split, batch_size, device=device)
     for images, label in bar(loader, "evaluate", shown=progress):
-        target = label.cpu()
-        logits = model(images.to(device)).float().cpu()
+        found.append((model(images.to(device)), label))  # what waits for nothing keeps a GPU busy
+    losses, predictions, labels, outputs = [], [], [], len(classes)
+    for logits, target in ((each.float().cpu(), label.cpu()) for each, label in found):
         losses.append(F.cross_entropy(logits, target, reduction="none"))
         predictions.append(logits.argmax(1))
         labels.append(target)
@@ -74,8 +76,8 @@ def evaluate(
     if not losses:
         raise ValueError("split must hold at least one image, got none")
     loss = torch.cat(losses)
-    found, given = torch.cat(predictions), torch.cat(labels)
-    confusion = torch.bincount(given * outputs + found, minlength=outputs**2).view(outputs, outputs)
+    taken, given = torch.cat(predictions), torch.cat(labels)
+    confusion = torch.bincount(given * outputs + taken, minlength=outputs**2).view(outputs, outputs)
     right, support = confusion.diagonal().tolist(), confusion.sum(1).tolist()  # an output without a class is wrong
     confusion = confusion[: len(classes), : len(classes)]
     by_class = [(name, total, hit / total if total else math.nan) for name, hit, total in zip(classes, right, support)]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from aft_lens.data import UNCOUNTED
 from aft_lens.layers.position_bias import PositionBias
+from aft_lens.mode import evaluating
 
 SAFE_GAP = 0.01
 """Accuracy that hardening may cost before a warning: one point."""
@@ -87,14 +88,10 @@ def position_health(model: nn.Module) -> PositionHealth:
 @contextmanager
 def sampled_positions(model: nn.Module) -> Iterator[None]:
     """Inside, positions are sampled as in training while everything else stays in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    for bias in single_positions(model):
-        bias.train()
-    try:
+    with evaluating(model):
+        for bias in single_positions(model):
+            bias.train()
         yield
-    finally:
-        model.train(was_training)
 
 
 @torch.no_grad()
@@ -110,7 +107,6 @@ def hardening_gap(
     if not total:
         raise ValueError("batches must hold at least one image, got none")
     device = next(model.parameters()).device
-    was_training = model.training
 
     def accuracy() -> float:
         right = sum(
@@ -118,9 +114,8 @@ def hardening_gap(
         )
         return right / total
 
-    model.eval()
-    hard = accuracy()
-    model.train(was_training)
+    with evaluating(model):
+        hard = accuracy()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), sampled_positions(model):
         torch.manual_seed(seed)

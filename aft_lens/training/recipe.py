@@ -1,8 +1,10 @@
 """What a training run is made of, as frozen records that YAML recipes and flags fill."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from aft_lens.models import ModelConfig
+from aft_lens.data.files.reader import BAD_FILES
+from aft_lens.models import DecoderConfig, ModelConfig
 
 SCHEDULES = ("fixed", "linear", "cosine", "exponential")
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
@@ -26,10 +28,15 @@ class DataRecipe:
     """Share of each label spread over all classes, in [0, 1)."""
     repeats: int = 1
     """Times each drawn image appears in a row, newly augmented (repeated augmentation)."""
-    batch_size: int = 64
-    """Images a process and step; `accumulate` of them and all processes make an optimizer's step."""
-    workers: int = 0
-    """Loader processes; 0 loads in the training process."""
+    batch_size: int | Literal["auto"] = 64
+    """Images a process and step; `accumulate` of them and all processes make an optimizer's step. auto: the largest
+    power of two that fits into the GPU's memory, found by trying."""
+    workers: int | Literal["auto"] = "auto"
+    """Loader processes of each training process; 0 loads in that itself. auto: for image files a core each, as far as
+    there are cores; none for data in memory."""
+    bad_files: Literal["skip", "stop"] = "skip"
+    """What becomes of an image file that cannot be read: skip trains on another image in its place, and says how many
+    and which, up to a tenth of all; stop ends the run."""
     resident: bool = False
     """Keep the data set on each training device and augment by batch; for data sets in memory."""
     held_out: bool = True
@@ -38,17 +45,44 @@ class DataRecipe:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        if self.resident and (self.repeats > 1 or self.workers):
+        workers = 0 if self.workers == "auto" else self.workers
+        size = 1 if self.batch_size == "auto" else self.batch_size
+        if self.bad_files not in BAD_FILES:
+            raise ValueError(f"data.bad_files must be one of {BAD_FILES}, got {self.bad_files!r}")
+        if self.resident and (self.repeats > 1 or workers):
             raise ValueError(
                 f"data.resident needs repeats 1 and workers 0, got {self.repeats} and {self.workers}; set one or other"
             )
-        if self.batch_size < 1 or self.repeats < 1 or self.workers < 0:
+        if size < 1 or self.repeats < 1 or workers < 0:
             raise ValueError(
                 f"data: batch_size and repeats must be 1 or more and workers 0 or more, "
                 f"got {self.batch_size}, {self.repeats} and {self.workers}"
             )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"data.label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+
+@dataclass(frozen=True)
+class SequenceRecipe:
+    """What a decoder is trained on. Raises ValueError on values that cannot be loaded."""
+
+    name: str = "digits"
+    """Images in memory (digits, fashion-mnist, cifar10) as their sub-pixels, enwik8:PATH, or text:PATH."""
+    root: str | None = None
+    """Folder of downloaded data; data/ if left out."""
+    augment: str = "none"
+    """Changes of training images: none, levels (a number of -10 to 10 on all sub-pixels) or flip-levels (flips before
+    it, Sec. 5.1)."""
+    batch_size: int = 128
+    """Sequences a process and step; `accumulate` of them and all processes make an optimizer's step."""
+    held_out: bool = True
+    """Whether validation symbols stay out of training. False trains on them too, and what is then measured on them says
+    nothing of new ones."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size must be 1 or more, got {self.batch_size}")
 
 
 @dataclass(frozen=True)
@@ -126,13 +160,15 @@ class TrainerRecipe:
     strategy: str = "auto"
     """auto, ddp, ddp_find_unused_parameters_true, ..."""
     precision: str = "32-true"
-    """32-true, bf16-mixed or 16-mixed."""
-    compile: bool = False
-    """Compile every block of the model with torch.compile."""
+    """32-true, bf16-mixed or 16-mixed; auto: bf16-mixed on a GPU, else 32-true."""
+    compile: bool | Literal["auto"] = False
+    """Compile every block of the model with torch.compile; auto: on a GPU."""
     compile_mode: str = "default"
     """torch.compile's mode: default or max-autotune-no-cudagraphs."""
     cuda_graphs: bool = False
     """Replay forward and backward pass as CUDA graphs: quicker wherever a step waits for the host."""
+    save_steps: int = 0
+    """Steps after which the run's state is kept within an epoch too, to go on from there; 0: at the end of epochs."""
     limit_batches: int | float = 1.0
     """Training and validation batches an epoch: a share (float) or a number (int), to try things."""
 
@@ -143,8 +179,10 @@ class TrainerRecipe:
                 f"trainer.compile_mode must be one of {COMPILE_MODES}, got {self.compile_mode!r}; CUDA graphs are "
                 "trainer.cuda_graphs"
             )
-        if self.epochs < 1:
-            raise ValueError(f"trainer.epochs must be 1 or more, got {self.epochs}")
+        if self.epochs < 1 or self.save_steps < 0:
+            raise ValueError(
+                f"trainer: epochs must be 1 or more and save_steps 0 or more, got {self.epochs} and {self.save_steps}"
+            )
 
 
 def fits_cuda_graphs(model: ModelConfig) -> bool:
@@ -181,3 +219,28 @@ class Recipe:
                 f"trainer.cuda_graphs needs optim.accumulate 1, got {self.optim.accumulate}: a graph writes its "
                 "gradients to one place at every step; set a larger data.batch_size, or cuda_graphs to false"
             )
+
+
+@dataclass(frozen=True)
+class DecoderRecipe:
+    """One runnable experiment of a decoder. Raises ValueError on values that do not go together."""
+
+    model: DecoderConfig = field(default_factory=DecoderConfig)
+    data: SequenceRecipe = field(default_factory=SequenceRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
+    seed: int = 0
+    """Of first weights, order of sequences, augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        """Check what concerns several parts."""
+        if self.trainer.cuda_graphs and not self.model.traits.fits_cuda_graphs(self.model.spec()):
+            raise ValueError(
+                f"trainer.cuda_graphs does not go with mixer {self.model.mixer}: no graph can hold its checks for lost "
+                "precision; set cuda_graphs to false"
+            )
+        if self.trainer.cuda_graphs and self.optim.accumulate > 1:
+            raise ValueError(f"trainer.cuda_graphs needs optim.accumulate 1, got {self.optim.accumulate}")
+
+
+AnyRecipe = Recipe | DecoderRecipe

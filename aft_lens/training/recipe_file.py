@@ -10,15 +10,14 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from aft_lens.data import DataSource
+from aft_lens.data.sequences import SequenceSource
 from aft_lens.errors import InputError
-from aft_lens.models import model_config
+from aft_lens.models import decoder_config, list_decoders, model_config
 from aft_lens.record import SECTIONS
 from aft_lens.text_files import read_yaml
-from aft_lens.training.recipe import Recipe
+from aft_lens.training.recipe import AnyRecipe, DecoderRecipe, Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-OF_DATA = ("in_chans", "num_classes")
-"""Fields of a model that its data know."""
 
 
 def list_recipes() -> list[str]:
@@ -37,21 +36,37 @@ def recipe_path(name: str) -> Path:
 def read_recipe(name: str, *changes: str) -> Recipe:
     """A shipped recipe, or that of a YAML file, with fields changed: `read_recipe("digits-conv", "trainer.epochs=2")`.
 
-    Raises ValueError on an unknown recipe, field, model or value.
+    Raises ValueError on an unknown recipe, field, model or value, and on one of a decoder.
     """
+    recipe = _read(name, changes)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe {name!r} is of a decoder; read it by read_decoder_recipe")
+    return recipe
+
+
+def read_decoder_recipe(name: str, *changes: str) -> DecoderRecipe:
+    """A decoder's recipe, as `read_recipe` reads one of a vision model; errors alike."""
+    recipe = _read(name, changes)
+    if not isinstance(recipe, DecoderRecipe):
+        raise ValueError(f"recipe {name!r} is of a vision model; read it by read_recipe")
+    return recipe
+
+
+def _read(name: str, changes: Sequence[str]) -> AnyRecipe:
+    """The recipe of either kind."""
     parser = ArgumentParser(exit_on_error=False)
-    add_recipe(parser)
     words = [f"--recipe={recipe_path(name)}", *(f"--{change}" for change in changes)]
     try:
+        add_recipe(parser, words)
         return recipe_of(parser, parse_recipe(parser, words))
     except Exception as error:  # jsonargparse's own, which derives from Exception alone
         raise ValueError(f"recipe {name!r}: {error}") from error
 
 
-def add_recipe(parser: ArgumentParser) -> None:
-    """Give a parser the options --recipe and, one a field, those of `Recipe`."""
+def add_recipe(parser: ArgumentParser, words: Sequence[str] = ()) -> None:
+    """Give a parser the options --recipe and, one a field, those of the recipe that the words are about."""
     parser.add_argument("--recipe", action=ActionConfigFile, help="a shipped recipe's name, or a YAML file")
-    parser.add_class_arguments(Recipe, as_group=False)
+    parser.add_class_arguments(_kind(words), as_group=False)
 
 
 def parse_recipe(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
@@ -59,26 +74,47 @@ def parse_recipe(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     files = {file: _content(Path(file)) for file in _values(words, "--recipe")}
     name = _model_name(words, list(files.values()))
     if name:
-        parser.set_defaults({f"model.{field}": value for field, value in asdict(model_config(name)).items()})
+        config = decoder_config(name) if name in list_decoders() else model_config(name)
+        parser.set_defaults({f"model.{field}": value for field, value in asdict(config).items()})
     texts = {file: yaml.safe_dump(content, sort_keys=False) for file, content in files.items()}
     return parser.parse_args([_with_text(word, texts) for word in words])
 
 
-def recipe_of(parser: ArgumentParser, parsed: Namespace) -> Recipe:
+def recipe_of(parser: ArgumentParser, parsed: Namespace) -> AnyRecipe:
     """The recipe in what a parser with `add_recipe` parsed."""
     made = parser.instantiate(parsed)
-    return Recipe(made.model, made.data, made.optim, made.sparsity, made.trainer, made.seed)
+    if "sparsity" in made:
+        return Recipe(made.model, made.data, made.optim, made.sparsity, made.trainer, made.seed)
+    return DecoderRecipe(made.model, made.data, made.optim, made.trainer, made.seed)
 
 
 def fitted(recipe: Recipe, data: DataSource, words: Sequence[str]) -> Recipe:
     """The recipe with the channels and classes of its data in its model, where neither words nor a file name others."""
-    given = {option for option in OF_DATA if _values(words, f"--model.{option}")}
+    found = {"in_chans": data.in_chans, "num_classes": len(data.classes)}
+    return replace(recipe, model=replace(recipe.model, **_not_given(found, words)))
+
+
+def fitted_decoder(recipe: DecoderRecipe, data: SequenceSource, words: Sequence[str]) -> DecoderRecipe:
+    """The recipe with the symbols of its data in its model, where neither words nor a file name others."""
+    found = {"vocab_size": data.vocab_size, "length": data.length, "grid": data.grid}
+    return replace(recipe, model=replace(recipe.model, **_not_given(found, words)))
+
+
+def _not_given(found: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Those of a model's fields that neither words nor a recipe's file give."""
+    given = {option for option in found if _values(words, f"--model.{option}")}
     for file in _values(words, "--recipe"):
         model = _content(Path(file)).get("model")
-        given |= set(OF_DATA) & set(model if isinstance(model, dict) else ())
-    found = {"in_chans": data.in_chans, "num_classes": len(data.classes)}
-    fields: dict[str, Any] = {name: value for name, value in found.items() if name not in given}
-    return replace(recipe, model=replace(recipe.model, **fields))
+        given |= set(found) & set(model if isinstance(model, dict) else ())
+    return {name: value for name, value in found.items() if name not in given}
+
+
+def _kind(words: Sequence[str]) -> type[AnyRecipe]:
+    """What the words' recipe is of: a decoder where they or a file name one, or its file has a decoder's fields."""
+    contents = [_content(Path(file)) for file in _values(words, "--recipe") if Path(file).is_file()]
+    models = [content.get("model") for content in contents]
+    named = _model_name(words, contents) in list_decoders()
+    return DecoderRecipe if named or any("vocab_size" in (model or ()) for model in models) else Recipe
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from aft_lens.checkpoint import load_checkpoint, weight_differences
+from aft_lens.checkpoint import load_checkpoint, load_decoder, weight_differences
 from aft_lens.layers.position_embedding import resample_positions
-from aft_lens.models import ModelConfig, VisionModel, seeded_model
+from aft_lens.models import Decoder, DecoderConfig, ModelConfig, VisionModel, seeded_model
 
 
 def start_model(path: Path | str, config: ModelConfig, *, seed: int = 0) -> VisionModel:
@@ -33,6 +33,21 @@ def start_model(path: Path | str, config: ModelConfig, *, seed: int = 0) -> Visi
         raise ValueError(
             f"start {path} does not fit the model that the recipe expects; give its --model fields (config.yaml has "
             "them):\n  " + "\n  ".join(wrong[:6]) + more
+        )
+    model.load_state_dict(given)
+    return model
+
+
+def start_decoder(path: Path | str, config: DecoderConfig) -> Decoder:
+    """A decoder of `config` with the weights of a checkpoint, to start training from.
+
+    Raises ValueError, naming them, if weights differ in shape, and as `load_decoder` does.
+    """
+    given, model = load_decoder(path).model.state_dict(), Decoder(config)
+    if wrong := weight_differences(model.state_dict(), given):
+        raise ValueError(
+            f"start {path} does not fit the model that the recipe expects; give its --model fields (config.yaml has "
+            "them):\n  " + "\n  ".join(wrong[:6])
         )
     model.load_state_dict(given)
     return model

@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from aft_lens.extraction import AttentionReader, as_reader
+from aft_lens.mode import evaluating
 from analyses.ablate.ablation import Ablation
 from analyses.ablate.bench import Bench, Row
 from analyses.ablate.calibration import calibrate
 from analyses.ablate.measure import measure
-from analyses.ablate.opened import Setup, measured, opened, weights_mark
+from analyses.ablate.opened import Setup, measured, opened
 from analyses.ablate.plan import RUNGS, Plan, plan_for
 from analyses.ablate.rung import Rung
 from analyses.ablate.runner import Model, Runner
+from analyses.cells import Crew
 from analyses.command import report, report_folder
 from analyses.explain import open_reader
 from analyses.result import published
@@ -47,12 +49,8 @@ def ablate(
     reader = as_reader(model)
     plan = plan or plan_for(reader)
     given, shown = list(calibration), list(test)
-    training = reader.model.training
-    reader.model.eval()
-    try:
+    with evaluating(reader.model):
         result = _ablated(reader, given, shown, plan, classes=classes, bfloat16=bfloat16, progress=progress)
-    finally:
-        reader.model.train(training)
     return replace(result, classes="data" if classes else "none", bfloat16=bfloat16)
 
 
@@ -97,6 +95,8 @@ def command(
     tolerance: float = 1.0,
     minimality: bool = True,
     workers: int = 0,
+    ray: str = "",
+    gpus: float = 0.0,
     budget: float = 0.0,
     bfloat16: bool = False,
     root: str | None = None,
@@ -135,7 +135,9 @@ def command(
         tolerance: Points of accuracy that may be lost (of the cosine with labels none).
         minimality: Whether each head within the tolerance, in the order that goes farthest, has its offsets taken away
             again.
-        workers: Processes that share the work; 0 does it in this one.
+        workers: Processes that share the work; 0 does it in this one, or with --ray in one for each processor.
+        ray: Address of a Ray cluster whose machines share the work: auto, local or HOST:PORT (needs the ray extra).
+        gpus: GPUs of each of its workers, e.g. 0.25 for four on one.
         budget: Seconds for each list of models, to go on with the same command later; 0 is no limit.
         bfloat16: Measure under autocast to bfloat16, two to four times as fast where a processor has it.
         root: Folder of downloaded data; data/ if left out.
@@ -160,13 +162,14 @@ def command(
     )  # fmt: skip
     folder = out or report_folder(source, *([] if pretrained else ["random"]))
     setup = Setup(
-        source, name, images, calibration, min(choosing, calibration), probe, labels, pretrained, bfloat16, root,
-        device, seed, weights_mark(reader),
-    )  # fmt: skip
+        source, name, images, calibration, probe, labels, pretrained, bfloat16, root, device, seed,
+        choosing=min(choosing, calibration),
+    ).of(reader)  # fmt: skip
     place = store or folder / "cells"
     at_hand = opened(setup, place)
     runner = Runner(
-        partial(measured, setup=setup, folder=place), fingerprint(setup), Store(place), workers, budget, progress=True
+        partial(measured, setup=setup, folder=place), fingerprint(setup), Store(place),
+        Crew(workers, ray, gpus, budget), progress=True,
     )  # fmt: skip
     result = replace(
         measure(at_hand.reader, at_hand.calibration, plan, runner), data=name, classes=labels,

@@ -1,5 +1,6 @@
 """What was found: how little position a ViT's heads need, as one result."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +40,19 @@ METHOD = (
 
 
 @dataclass(frozen=True)
+class Restored:
+    """What an offset alone restores to a head that reads uniformly, the other heads staying replaced."""
+
+    rank: int
+    """Of the offset among the head's, 1 the strongest."""
+    loss: float
+    """Of the loss, nats (without classes, of 1 - cosine): mean over images without the head's offsets less that with
+    this one."""
+    interval: Interval
+    """95 %, paired by image; above 0 the offset surely restores something."""
+
+
+@dataclass(frozen=True)
 class Needed:
     """A replaced head among others: what its offsets restore, the head reading uniformly without them."""
 
@@ -48,15 +62,23 @@ class Needed:
     """Of the loss, nats (without classes, of 1 - cosine): mean over images without the offsets less that with them."""
     interval: Interval
     """95 %, paired by image; above 0 the head needs its offsets."""
+    offsets: tuple[Restored, ...] = ()
+    """Each of its offsets alone, where it has several."""
 
     @classmethod
-    def of(cls, head: Head, with_all: Row, without: Row) -> "Needed":
-        """From rows on the same images."""
-        if with_all.right:
-            gain = np.array(without.loss) - np.array(with_all.loss)
-        else:
-            gain = np.array(with_all.cosines) - np.array(without.cosines)
-        return cls(*head, float(gain.mean()), normal_interval(gain))
+    def of(cls, head: Head, with_all: Row, without: Row, single: Sequence[Row] = ()) -> "Needed":
+        """From rows on the same images; `single` are with each offset alone, the strongest first."""
+        each = [_gain(without, row) for row in single]
+        offsets = tuple(Restored(rank, float(gain.mean()), normal_interval(gain)) for rank, gain in enumerate(each, 1))
+        gain = _gain(without, with_all)
+        return cls(*head, float(gain.mean()), normal_interval(gain), offsets)
+
+
+def _gain(without: Row, row: Row) -> Float[np.ndarray, "image"]:
+    """By image, what a row gains over one without offsets."""
+    if row.right:
+        return np.array(without.loss) - np.array(row.loss)
+    return np.array(row.cosines) - np.array(without.cosines)
 
 
 @dataclass(frozen=True)
@@ -189,6 +211,10 @@ class Ablation(Result):
                 f"of the {len(self.needed)} heads within in the order that goes farthest, {sure} surely need their "
                 "offsets: uniform in their place, the loss rises"
             )
+            single = [offset for one in self.needed for offset in one.offsets]
+            if single:
+                sure = sum(offset.interval[0] > 0 for offset in single)
+                lines.append(f"of their {len(single)} offsets, {sure} surely restore something when given back alone")
         return lines
 
     def plot(self, figure: Figure | SubFigure) -> None:

@@ -43,8 +43,7 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write all of it as one safetensors file."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
-        for field in fields(HeadPositions):
-            tensors[f"positions.{field.name}"] = torch.as_tensor(getattr(self.positions, field.name))
+        tensors |= {f"positions.{name}": one for name, one in self.positions.tensors().items()}
         write_whole(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
     @classmethod
@@ -52,10 +51,7 @@ class Calibration:
         """What `save` wrote; InputError on a damaged file."""
         tensors = read_tensors(path)
         parts = {name.partition(".")[2]: one for name, one in tensors.items() if name.startswith("positions.")}
-        rows, columns = parts.pop("grid").tolist()
-        images, error = int(parts.pop("images")), float(parts.pop("error"))
-        positions = HeadPositions(**parts, images=images, grid=(rows, columns), error=error)
-        return cls(positions, **{field.name: tensors[field.name] for field in fields(cls)[1:]})
+        return cls(HeadPositions.of_tensors(parts), **{field.name: tensors[field.name] for field in fields(cls)[1:]})
 
 
 @torch.no_grad()

@@ -52,17 +52,28 @@ def measure(reader: AttentionReader, calibration: Calibration, plan: Plan, runne
 
 def ranked(order: str, heads: Sequence[Head], calibration: Calibration, plan: Plan, runner: Runner) -> tuple[Head, ...]:
     """All heads, those to replace first at the front."""
-    if order == "explained":  # a uniform head, which has no fraction, comes last
-        score = [-float(calibration.positions.variance[head].nan_to_num(-1.0)) for head in heads]
-    elif order == "deviation":
-        score = [float(calibration.deviation[head]) for head in heads]
-    elif order == "random":
-        score = np.random.default_rng(plan.seed).random(len(heads)).tolist()
-    elif order == "damage":
-        models = [Model.of({head: plan.by}, choosing=True) for head in heads]
-        score = [row.damage for row in runner.rows(models, "damage of single heads")]
-    else:
+    if order == "greedy":
         return _greedy(heads, plan, runner)
+    if order != "damage":
+        return ranked_by(order, heads, calibration, plan.seed)
+    models = [Model.of({head: plan.by}, choosing=True) for head in heads]
+    return _rising(heads, [row.damage for row in runner.rows(models, "damage of single heads")])
+
+
+def ranked_by(order: str, heads: Sequence[Head], calibration: Calibration, seed: int) -> tuple[Head, ...]:
+    """The same for the orders that need no replaced model: explained, deviation and random; ValueError on others."""
+    if order == "explained":  # a uniform head, which has no fraction, comes last
+        return _rising(heads, [-float(calibration.positions.variance[head].nan_to_num(-1.0)) for head in heads])
+    if order == "deviation":
+        return _rising(heads, [float(calibration.deviation[head]) for head in heads])
+    if order == "random":
+        return _rising(heads, np.random.default_rng(seed).random(len(heads)).tolist())
+    raise ValueError(
+        f"order must be explained, deviation or random, or one that `aft-lens ablate` measured, got {order!r}"
+    )
+
+
+def _rising(heads: Sequence[Head], score: Sequence[float]) -> tuple[Head, ...]:
     return tuple(heads[i] for i in np.argsort(score, kind="stable"))
 
 
@@ -93,12 +104,21 @@ def curve(order: str, rung: Rung, heads: tuple[Head, ...], intact: Row, plan: Pl
 
 
 def minimality(curve: Curve, runner: Runner) -> tuple[Needed, ...]:
-    """What the offsets of each head within the tolerance restore: without them it reads uniformly, the others stay."""
+    """What the offsets of each head within the tolerance restore: without them it reads uniformly, the others stay.
+
+    Where heads have several, each is also given back alone.
+    """
     chosen = curve.heads[: curve.within]
     whole = same(chosen, curve.rung)
-    rows = runner.rows([Model.of(whole), *(Model.of(whole | {head: GONE}) for head in chosen)], "minimality")
-    with_all, without = rows[0], rows[1:]
-    return tuple(Needed.of(head, with_all, row) for head, row in zip(chosen, without))
+    several = range(1, curve.rung.offsets + 1) if curve.rung.kind == "offsets" and curve.rung.offsets > 1 else ()
+    tried = [GONE, *(Rung("rank", rank) for rank in several)]
+    models = [Model.of(whole | {head: rung}) for head in chosen for rung in tried]
+    with_all, *rows = runner.rows([Model.of(whole), *models], "minimality")
+    found = []
+    for number, head in enumerate(chosen):
+        without, *single = rows[number * len(tried) : (number + 1) * len(tried)]
+        found.append(Needed.of(head, with_all, without, single))
+    return tuple(found)
 
 
 def _points(

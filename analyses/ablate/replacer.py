@@ -20,12 +20,12 @@ Edits = Mapping[Head, Rung]
 def kept(positions: HeadPositions, rung: Rung, layer: int, seed: int = 0) -> Float[Tensor, "head dy dx"]:
     """The maps of a layer with the offsets that a rung keeps, and 0 elsewhere.
 
-    "offsets": the strongest. "centre": those nearest to the target, ties in raster order. "random": drawn by `seed`,
-    anew for each head; a smaller number of them are the first of a larger one.
+    "offsets": the strongest. "rank": one, of that rank by strength. "centre": those nearest to the target, ties in
+    raster order. "random": drawn by `seed`, anew for each head; a smaller number of them are the first of a larger one.
     """
     m = positions.maps[layer]
     heads, rows, columns = m.shape
-    if rung.kind == "offsets":
+    if rung.kind in ("offsets", "rank"):
         score = m.flatten(1)
     elif rung.kind == "centre":
         place = torch.meshgrid(*(torch.arange(side) - side // 2 for side in (rows, columns)), indexing="ij")
@@ -33,7 +33,8 @@ def kept(positions: HeadPositions, rung: Rung, layer: int, seed: int = 0) -> Flo
     else:
         generator = torch.Generator().manual_seed(seed * 1000 + layer)
         score = torch.rand(heads, rows * columns, generator=generator, dtype=torch.float64)
-    chosen = score.argsort(dim=1, descending=True, stable=True)[:, : rung.offsets]
+    first = rung.offsets - 1 if rung.kind == "rank" else 0
+    chosen = score.argsort(dim=1, descending=True, stable=True)[:, first : rung.offsets]
     return torch.zeros_like(m).flatten(1).scatter(1, chosen, m.flatten(1).gather(1, chosen)).reshape(m.shape)
 
 

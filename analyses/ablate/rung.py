@@ -9,6 +9,7 @@ KINDS = {
     "offsets": "its {} strongest offsets",
     "centre": "the {} offsets nearest to the target",
     "random": "{} offsets drawn at random",
+    "rank": "its offset number {} by strength alone",
     "kernel": "a 3 x 3 depth-wise kernel",
     "uniform": "uniform attention",
     "mean": "its mean output",
@@ -16,14 +17,16 @@ KINDS = {
     "zero": "nothing",
 }
 """By kind, in words. attention: what it did, a check that changes nothing. map: attention averaged over images by
-offset. offsets, centre, random: so many offsets of that map, the last two as controls. kernel: each channel's own
+offset. offsets, centre, random: so many offsets of that map, the last two as controls. rank: one of them, counted from
+the strongest. kernel: each channel's own
 kernel, fitted by least squares. The others are ablations: nothing of the head's places is left."""
 ONE = {
     "offsets": "its strongest offset",
     "centre": "the offset nearest to the target",
     "random": "an offset drawn at random",
+    "rank": "its strongest offset alone",
 }
-"""Kinds that keep a number of offsets, in words where it is 1."""
+"""Kinds with a number of offsets, in words where it is 1."""
 COUNTED = tuple(ONE)
 ABLATIONS = ("uniform", "mean", "resample", "zero")
 
@@ -35,7 +38,7 @@ class Rung:
     kind: str
     """Of `KINDS`."""
     offsets: int = 0
-    """How many of the map's offsets are kept, for the kinds of `COUNTED`; 0 for others."""
+    """How many of the map's offsets are kept, or which of them by rank, for the kinds of `COUNTED`; 0 for others."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or (self.kind in COUNTED) != (self.offsets > 0):

@@ -1,17 +1,13 @@
 """Replaced models as cells: each measured once, kept by what it depends on, and found again by its heads and rungs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
-from aft_lens.errors import Stopped
-from aft_lens.progress import PATIENCE
 from analyses.ablate.bench import Row
 from analyses.ablate.replacer import Edits
-from analyses.cells import Cell, run_cells
+from analyses.cells import HERE, Cell, Crew, run_cells
 from analyses.store import Store, fingerprint
 
 METHOD = 1
@@ -51,9 +47,8 @@ class Runner:
     mark: str
     """Fingerprint of all that rows depend on beside the model."""
     store: Store
-    workers: int = 0
-    budget: float = 0.0
-    """Seconds for each list of models; 0 is no limit."""
+    crew: Crew = HERE
+    """Its budget is for each list of models."""
     progress: bool = False
     asked: int = 0
     """Models that were asked for."""
@@ -81,17 +76,8 @@ class Runner:
             for model in ordered
         ]  # fmt: skip
         missing = sum(self.store.get(cell.name, cell.mark) is None for cell in cells)
-        with tqdm(total=missing, desc=words, disable=not self.progress, leave=False, delay=PATIENCE) as bar:
-
-            def done(_cell: Cell, _row: Any) -> None:
-                bar.update()
-
-            workers = self.workers if missing > 1 else 0  # one alone is done before a process has started
-            found = run_cells(cells, self.store, workers=workers, budget=self.budget, done=done)
-        found.check()
-        if found.left:
-            raise Stopped(
-                f"the time is over with {len(found.left)} of {len(cells)} models left ({words}); what was measured is "
-                f"kept in {self.store.folder}: run the same command again to go on"
-            )
+        alone = missing < 2 and not self.crew.ray  # it is done before a process has started
+        crew = replace(self.crew, workers=0) if alone else self.crew
+        found = run_cells(cells, self.store, crew, words=words if self.progress else "")
+        found.check_whole(f"models ({words})", self.store)
         return [Row.read(found.rows[model.name]) for model in models]

@@ -38,6 +38,11 @@ class Outcome(Shown):
         loss = F.cross_entropy(logits, labels, reduction="none")
         return cls((logits.argmax(1) == labels).numpy(), loss.double().numpy())
 
+    @classmethod
+    def read(cls, row: Any) -> "Outcome":
+        """From what a store gives back."""
+        return cls(np.array(row["right"], bool), np.array(row["loss"], float))
+
     @property
     def accuracy(self) -> float:
         """Share of the images that are right."""

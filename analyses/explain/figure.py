@@ -158,6 +158,7 @@ def interactive(drawing: Drawing) -> go.Figure:
         figure.add_trace(line, rows + 1, 1)
     figure.update_xaxes(title=f"heads replaced, {drawing.order} first", row=rows + 1, col=1)
     figure.update_yaxes(title=CURVE_UNIT, autorange=True, type="linear", row=rows + 1, col=1)
+    figure.update_annotations(font_size=12)
     height = 140 + rows * (120 + 22 * panels[0].colour.shape[0]) + 320
     figure.update_layout(
         title=drawing.title, width=1150, height=height, legend={"orientation": "h", "y": -0.12},

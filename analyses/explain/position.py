@@ -1,15 +1,14 @@
 """How much of a head's attention its offsets explain, and the head that knows nothing else."""
 
-import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from aft_lens.extraction import AttentionReader, fold_offsets, targets_per_offset, unfold_offsets
+from aft_lens.progress import progress as bar
 
 VERIFIED_IMAGES = 2
 """Images of the first batch on which the extraction is checked against the model's own outputs."""
@@ -51,6 +50,18 @@ class HeadPositions:
     grid: tuple[int, int]
     error: float
     """Largest relative error of a block output recomputed from the extracted weights."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, as a file keeps it; see `of_tensors`."""
+        return {field.name: torch.as_tensor(getattr(self, field.name)).contiguous() for field in fields(self)}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> "HeadPositions":
+        """From what `tensors` gave."""
+        rest = dict(tensors)
+        rows, columns = rest.pop("grid").tolist()
+        images, error = int(rest.pop("images")), float(rest.pop("error"))
+        return cls(**rest, images=images, grid=(rows, columns), error=error)
 
     def patches(self, kind: str, layer: int, window: int) -> Float[Tensor, "head t s"]:
         """The distribution over patches that replaces p(s | t), the same for every image.
@@ -137,7 +148,7 @@ def head_positions(
 
     device = next(reader.model.parameters()).device
     images, error = 0, 0.0
-    for batch in tqdm(batches, "attention by offset", disable=None if progress else True, file=sys.stderr):
+    for batch in bar(batches, "attention by offset", shown=progress, patience=0.0):
         image = batch[0].to(device)
         if not images:
             error = reader.verify(image[:VERIFIED_IMAGES])

@@ -1,6 +1,5 @@
 """A linear probe: classes for a ViT that has none, read off its frozen features."""
 
-import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from aft_lens.extraction import AttentionReader
 from aft_lens.extraction.reader import AttentionSink
 from aft_lens.later import later
+from aft_lens.progress import progress as bar
 
 if TYPE_CHECKING:
     from sklearn import linear_model, model_selection, pipeline, preprocessing
@@ -77,6 +76,10 @@ class ProbedReader(AttentionReader):
         """As the other reader's."""
         return self.reader.values(layer, x)
 
+    def queries_keys(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As the other reader's."""
+        return self.reader.queries_keys(layer, x)
+
     def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
         """As the other reader's."""
         return self.reader.project(layer, x, mixed)
@@ -107,7 +110,7 @@ def fit_probe(
     """
     device = next(reader.model.parameters()).device
     seen, given = [], []
-    for images, labels in tqdm(batches, "features", disable=None if progress else True, file=sys.stderr):
+    for images, labels in bar(batches, "features", shown=progress, patience=0.0):
         seen.append(reader.features(images.to(device)).double().cpu())
         given.append(labels)
     features, labels = torch.cat(seen), torch.cat(given)

@@ -1,6 +1,5 @@
 """What a model loses when its position biases are zeroed, shuffled, mirrored, shifted, or kept near or far alone."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +8,10 @@ import plotly.graph_objects as go
 import torch
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
-from tqdm import tqdm
 
 from aft_lens.checkpoint import load_checkpoint
 from aft_lens.models import VisionModel, position_biases
+from aft_lens.progress import progress as bar
 from analyses.command import report, report_folder
 from analyses.explain.causal import Effect, Outcome, compare
 from analyses.knockout.edits import EDITS, edited
@@ -136,7 +135,7 @@ def knock_out(
     if by == "head":
         todo += [("zero", layer, head) for layer in range(len(w)) for head in range(len(w[layer]))]
     knocks = []
-    for name, layer, head in tqdm(todo, "knock-outs", file=sys.stderr, leave=False, disable=None if progress else True):
+    for name, layer, head in bar(todo, "knock-outs", shown=progress, patience=0.0):
         biases = {}
         for number in range(len(w)) if layer is None else [layer]:
             changed = EDITS[name][1](w[number], generator)

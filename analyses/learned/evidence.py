@@ -26,7 +26,7 @@ from analyses.pruning.criteria import score
 from analyses.pruning.cutting.masks import select
 from analyses.pruning.evidence.agreement import NULLS, Agreement, agreement
 from analyses.result import Result, Table, published
-from analyses.theme import axes, layout
+from analyses.theme import SERIES, axes, layout
 
 DRAWS = 500
 """Of shuffled maps."""
@@ -98,7 +98,8 @@ class LearnedEvidence(Result):
     def interactive(self) -> go.Figure:
         """The same with the values under the pointer."""
         rows = self._known()
-        bar = go.Bar(x=[row.start_correlation for row in rows], y=[row.checkpoint for row in rows], orientation="h")
+        bar = go.Bar(x=[row.start_correlation for row in rows], y=[row.checkpoint for row in rows], orientation="h",
+                     marker_color=SERIES[0])  # fmt: skip
         figure = go.Figure(bar)
         figure.update_xaxes(title="mean |correlation| of w' with its start", range=[0, 1])
         figure.update_yaxes(autorange="reversed")

@@ -21,7 +21,7 @@ from aft_lens.files import write_whole
 from aft_lens.models import position_biases
 from aft_lens.training import evaluate, read_recipe, train
 from aft_lens.training.run import remove_run, state_folder
-from analyses.cells import Cell, run_cells
+from analyses.cells import Cell, Crew, run_cells
 from analyses.command import run_module
 from analyses.knockout.edits import edited, no_biases
 from analyses.learned.measure import learned, nearness
@@ -138,6 +138,8 @@ def command(
     seeds: int = 1,
     dense_seeds: int = 2,
     workers: int = 5,
+    ray: str = "",
+    gpus: float = 0.0,
     budget: float = 0.0,
     accelerator: str = "gpu",
     only: tuple[str, ...] = ("cifar10", "fashion-mnist"),
@@ -151,7 +153,9 @@ def command(
         epochs: Of each run.
         seeds: Seeds of entropy-regularized and single-position runs.
         dense_seeds: Seeds of dense ones.
-        workers: Processes.
+        workers: Processes, or with --ray actors.
+        ray: Address of a Ray cluster whose machines share the work: auto, local or HOST:PORT (needs the ray extra).
+        gpus: GPUs of each of its workers, e.g. 0.5 for two on one.
         budget: Seconds after which training stops, to go on with the same command later; 0 is no limit.
         accelerator: gpu or cpu.
         only: Data sets.
@@ -176,7 +180,8 @@ def command(
             f"{row['images_per_second']:,.0f} images/s", flush=True,
         )  # fmt: skip
 
-    found = run_cells(todo, Store(out / "rows"), workers=workers, budget=budget, life=LIFE, done=done)
+    crew = Crew(workers, ray, gpus, budget, LIFE)
+    found = run_cells(todo, Store(out / "rows"), crew, done=done)
     record = {
         **made_by("cuda" if accelerator == "gpu" else "cpu"), "workers": workers, "planned": len(todo),
         "method": METHOD, "rows": [found.rows[cell.name] for cell in todo if cell.name in found.rows],

@@ -1,12 +1,11 @@
 """The optimal pairs of two models' heads, and how alike such pairs would be by chance."""
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
+from aft_lens.progress import progress
 from aft_lens.statistics import percentile_interval, permutation_p
 from analyses.assignment import assign, exchangeable, relabelling
 from analyses.match.heads import Heads
@@ -73,7 +72,7 @@ def match(first: Heads, second: Heads, measure: str, *, draws: int = 200, seed: 
     for null in NULLS:
         generator = np.random.default_rng(seed)
         chance = np.empty(draws)
-        for number in tqdm(range(draws), f"{measure}, {null}", file=sys.stderr, leave=False, disable=None):
+        for number in progress(range(draws), f"{measure}, {null}", patience=0.0):
             drawn = likeness(first.maps, exchanged(second.maps, null, generator), measure)
             chance[number] = drawn[assign(drawn)].mean()
         p_value = permutation_p(observed, chance, tolerance=1e-12)

@@ -4,10 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
 
 import aft_lens.data
-from aft_lens.data import ResidentBatches, representative
+from aft_lens.data import (
+    EpochOrder,
+    FileBatches,
+    ResidentBatches,
+    batches_of,
+    reading_workers,
+    representative,
+    some,
+)
 from aft_lens.data.source import Images as InMemory
 from analyses.pruning.measuring.cost import Batches
 
@@ -20,7 +27,7 @@ class Images:
 
     test: Batches
     calibration: Batches
-    train: Dataset | ResidentBatches
+    train: ResidentBatches | FileBatches
     """For fine-tuning: batches on the device where the data set is in memory."""
     source: str
 
@@ -49,12 +56,17 @@ def load_images(
     source = aft_lens.data.load_data(name, root=root, img_size=record.get("img_size"))
     source.check_fits(record)
     order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(seed))
-    chosen = Subset(source.train, order[:calibration].tolist())
-    held = source.test if not test else Subset(source.test, representative(source.test, test))
-    train: Dataset | ResidentBatches = source.train
+    chosen = some(source.train, order[:calibration].tolist())
+    held = source.test if not test else some(source.test, representative(source.test, test))
+    size = min(batch_size, len(source.train))
+    train: ResidentBatches | FileBatches
     if isinstance(source.train, InMemory):
-        train = ResidentBatches(source, "train", min(batch_size, len(source.train)), device=device, order=_drawn)
-    return Images(fixed_batches(held), fixed_batches(chosen), train, name)
+        train = ResidentBatches(source, "train", size, device=device, order=_drawn)
+    else:
+        workers = reading_workers() if torch.device(device).type == "cuda" else 0
+        drawn = EpochOrder(source.train, _drawn, processes=1, rank=0)
+        train = FileBatches(source.train, size, device=device, workers=workers, order=drawn)
+    return Images(fixed_batches(held, device), fixed_batches(chosen, device), train, name)
 
 
 def _drawn() -> int:
@@ -62,6 +74,6 @@ def _drawn() -> int:
     return int(torch.randint(2**31, ()))
 
 
-def fixed_batches(images: Dataset, size: int = BATCH) -> Batches:
-    """A data set's images and labels as batches held in memory."""
-    return [(x, torch.as_tensor(y)) for x, y in DataLoader(images, size)]
+def fixed_batches(images: Any, device: torch.device | str = "cpu") -> Batches:
+    """A data set's images and labels as batches held in memory; files are read by way of the device."""
+    return [(x.cpu(), torch.as_tensor(y).cpu()) for x, y in batches_of(images, BATCH, device=device)]

@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analyses.bench.causal.record import CausalRecord
+from analyses.bench.causal.result import CausalBench
 from analyses.bench.gpu.record import GPURecord
 from analyses.bench.gpu.tables import markdown as gpu_tables
+from analyses.bench.images.result import ImagesBench
 from analyses.bench.multi_gpu.result import MultiGPUBench
 from analyses.bench.operators.result import OpsBench
 from analyses.explain.explanation import WORDS
 from analyses.result import Table
+from analyses.study.rivals import SparseRivals
 from analyses.study.speed import TrainingSpeed
+from analyses.study.tuning import edges
 
 Record = Mapping[str, Any]
 
@@ -166,7 +171,10 @@ def tuning(record: Record) -> str:
         [family, name, f"{chosen['lr']:g}", f"× {chosen['bias_lr_scale']:g}", f"{chosen['val_accuracy']:.1f} %"]
         for family, configurations in record["chosen"].items() for name, chosen in configurations.items()
     ]  # fmt: skip
-    return table(["Data", "Configuration", "Learning rate", "Rate of biases", "Validation"], rows, 2)
+    on_edge = [edges(chosen) for each in record["chosen"].values() for chosen in each.values()]
+    return table(["Data", "Configuration", "Learning rate", "Rate of biases", "Validation"], rows, 2) + (
+        f"\n\nThe best pair lies on the edge of what was tried for {sum(map(bool, on_edge))} of {len(on_edge)}."
+    )
 
 
 def _change(effect: Record) -> str:
@@ -231,7 +239,8 @@ def digits_accuracy(record: Record) -> str:
         [name, percent(row["accuracy_mean"]), percent(row["accuracy_lowest"]), f"{row['seconds_longest']:.0f} s"]
         for name, row in record["recipes"].items()
     ]
-    return table([f"Recipe, {len(record['seeds'])} seeds", "Mean", "Lowest", "Longest training"], rows)
+    clock = record.get("clock", "wall clock")
+    return table([f"Recipe, {len(record['seeds'])} seeds", "Mean", "Lowest", f"Longest training, {clock}"], rows)
 
 
 def multi_gpu(record: Record) -> str:
@@ -239,6 +248,35 @@ def multi_gpu(record: Record) -> str:
     found = MultiGPUBench.read(record)
     resumed = found.markdown().split("\n\n")[1] if found.resumed else ""
     return f"{found.table().markdown()}\n\n{resumed}"
+
+
+def multi_gpu_files(record: Record) -> str:
+    """Speed, efficiency, memory and host cores by number of GPUs, from memory and from files."""
+    resumed = record["resumed"]
+    words = "" if resumed is None else (
+        f"\n\nA run from files on {resumed['gpus_before']} GPUs, ended after {resumed['epochs_before']} whole epochs, "
+        f"went on with {resumed['gpus_after']} to its {resumed['epochs']} epochs."
+    )  # fmt: skip
+    return f"{record['cores']} processor cores.\n\n{rows_of(record)}{words}"
+
+
+def images(record: Record) -> str:
+    """Stages and runs, images a second, and what they come to."""
+    found = ImagesBench.read(record)
+    memory = ", ".join(f"{value:,.0f}" for value in found.measured.memory_mib)
+    parts = [found.table().markdown()]
+    if found.measured.ratios:
+        names = {"train_files": "training", "train_deit": "training with DeiT's augmentation", "evaluate_files":
+                 "evaluation over the forward pass"}  # fmt: skip
+        ratios = ", ".join(f"{names[name]} {value:.2f}" for name, value in found.measured.ratios.items())
+        parts.append(f"From files over the same from memory: {ratios}. The slowest stage: {found.measured.bottleneck}.")
+    parts.append(f"Host memory of the loader after each pass over the files, MiB: {memory}.")
+    return "\n\n".join(parts)
+
+
+def sparse_rivals(record: Record) -> str:
+    """Accuracy over positions kept, a way and setting a row."""
+    return SparseRivals.read(record).table().markdown()
 
 
 def ops(record: Record) -> str:
@@ -259,6 +297,11 @@ def gpu(record: Record) -> str:
     return "\n".join(f"#{line}" if line.startswith("##") else line for line in text.splitlines())
 
 
+def causal(record: Record) -> str:
+    """Ratios, operators, training steps and generation."""
+    return CausalBench(CausalRecord.read(record)).tables()
+
+
 def attention_cost(record: Record) -> str:
     """Memory and time of streaming relative attention."""
     rows = [
@@ -268,6 +311,63 @@ def attention_cost(record: Record) -> str:
     return table(["Images", "Growth of peak memory", "Time over the forward pass alone"], rows, 0)
 
 
+def autoregression(record: Record) -> str:
+    """Bits by setting, and the claims."""
+    seeds = {run["seed"] for run in record["runs"]}
+    settings = [
+        [row["task"], row["words"], ", ".join(map(str, row["tables"])), str(row["seeds"]), f"{row['train']:.3f}",
+         f"{row['test']:.3f}"]
+        for row in record["settings"]
+    ]  # fmt: skip
+    claims = []
+    for row in record["claims"]:
+        low, high = row["interval"]
+        interval = "–" if low is None else f"[{low:+.3f}, {high:+.3f}]"
+        difference = "–" if row["difference"] is None else f"{row['difference']:+.3f}"
+        claims.append([f"{row['words']} ({row['source']}, {row['measure']})", row["paper"], difference, interval,
+                       row["verdict"]])  # fmt: skip
+    data = "; ".join(f"{task}: {words}" for task, words in record["data"].items())
+    few = "" if len(seeds) > 1 else " One seed: differences are shown, and nothing is tested."
+    missing = f"\n\nNot trained yet: {len(record['missing'])} runs." if record["missing"] else ""
+    return "\n\n".join([
+        f"{data}.{few}",
+        table(["Data", "Decoder", "Tables", "Seeds", "Train, bits", "Test, bits"], settings, 2),
+        table(["Claim", "Paper's bits", "Bits fewer", "95 %", "Verdict"], claims, 2),
+    ]) + missing  # fmt: skip
+
+
+def generation(record: Record) -> str:
+    """Speeds, and AFT's over the Transformer's."""
+    ratios = {(row["mixer"], row["batch"], row["context"]): row["ratio"] for row in record["ratios"]}
+    rows = []
+    for row in record["speeds"]:
+        ratio = ratios.get((row["mixer"], row["batch"], row["context"]))
+        rows.append([
+            row["mixer"], str(row["batch"]), f"{row['context']:,}", f"{row['milliseconds']:.3f}",
+            f"{row['tokens_per_second']:,.0f}", "–" if ratio is None else f"{ratio:.2f}", f"{row['state_mib']:,.1f}",
+        ])  # fmt: skip
+    columns = ["Mixer", "Batch", "Context", "ms a step", "Tokens/s", "Over the Transformer", "State, MiB"]
+    shape = record["shape"]
+    return f"{shape['depth']} blocks, d = {shape['embed_dim']}, {record['dtype']}.\n\n{table(columns, rows)}"
+
+
 def training_speed(record: Record) -> str:
     """A model and a way to run it a row."""
     return TrainingSpeed.read(record).table().markdown()
+
+
+def app_costs(record: Record) -> str:
+    """What was measured of the app, with how busy the machine was."""
+    rows = [
+        ["server's start up to the first plot", f"{record['first_plot_s']:.1f} s"],
+        ["95th percentile of a click, until it is read", f"{record['click_shown_p95_ms']:.0f} ms"],
+        ["95th percentile of a click, until it is in the address", f"{record['click_p95_ms']:.0f} ms"],
+        ["processor time of a click", f"{record['click_cpu_s']:.2f} s"],
+        ["data sent of a click", f"{record['click_bytes'] / 1e3:.1f} kB"],
+        ["cold page, 6 layers", f"{record['cold_small_s']:.1f} s"],
+        ["cold page, 12 layers of AFT-conv small", f"{record['cold_large_s']:.1f} s"],
+        ["digits pruned at one k", f"{record['prune_digits_s']:.1f} s"],
+        [f"most memory over {record['interactions']} clicks and four models", f"{record['memory_mb']:.0f} MB"],
+    ]
+    busy = f"Before the measurement the machine was busy by {record['busy_percent_before']:.0f} %."
+    return f"{table(['what', 'measured'], rows)}\n\n{busy}"

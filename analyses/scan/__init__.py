@@ -1,4 +1,4 @@
-"""What is there to see in this ViT? One pass over images: what each head does, findings ranked by strength."""
+"""What is there to see in this ViT? What each head does on images, findings ranked by strength."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from aft_lens.data import load_data
 from aft_lens.extraction import AFTReader, AttentionReader, as_reader, drawn_words, image_batches
+from aft_lens.mode import evaluating
 from aft_lens.models import VisionModel
 from aft_lens.progress import progress as bar
-from analyses.command import report, report_folder
+from analyses.command import known_data, report, report_folder
 from analyses.explain import open_reader
 from analyses.explain.causal import Batches, Effect, compare, outcome, without
 from analyses.scan.findings import Finding, head_findings, layer_findings, measures, ranked
 from analyses.scan.gather import gather
+from analyses.scan.logits import Kept, logit_findings, logits
 from analyses.scan.result import Scan
 
 GROUPS = 64
@@ -43,21 +45,21 @@ def scan(
     """
     convolves = isinstance(model, VisionModel) and model.config.traits.weights == "offset"
     reader = AFTReader(model) if convolves and isinstance(model, VisionModel) else as_reader(model)
-    training = reader.model.training
-    reader.model.eval()
     begun = time.perf_counter()
-    try:
-        sums = gather(reader, batches, progress=progress)
+    with evaluating(reader.model):
+        kept = Kept(batches)
+        sums = gather(reader, kept, progress=progress)
         prefix = tuple("the class token" if i == 0 else f"prefix token {i}" for i in range(reader.prefix))
         found = measures(sums, seed=seed)
         findings = head_findings(found, reader.grid, prefix) + layer_findings(sums, prefix, seed=seed)
+        parts, why = logits(reader, kept.first, progress=progress)
+        if parts is not None:
+            findings += logit_findings(parts, seed=seed)
         if isinstance(reader, AFTReader) and labelled:
             findings += bias_findings(reader, labelled, progress=progress)
-    finally:
-        reader.model.train(training)
     device = str(next(reader.model.parameters()).device)
     seconds = time.perf_counter() - begun
-    return Scan(reader.source, ranked(findings), found, sums, device=device, seconds=seconds)
+    return Scan(reader.source, ranked(findings), found, sums, parts, why, device=device, seconds=seconds)
 
 
 def bias_findings(reader: AFTReader, labelled: Batches, *, progress: bool = False) -> list[Finding]:
@@ -109,15 +111,13 @@ def command(
         out: Folder for scan.json and scan.html; if left out reports/NAME, or reports/NAME-random.
     """
     reader = open_reader(source, pretrained=pretrained, device=device, seed=seed)
-    name, way = data or reader.data, reader.preprocessing
-    if name is None or way is None:
-        raise ValueError(f"{source} is of no known data set; give --data, e.g. images:PATH with a folder of images")
+    name, way = known_data(source, data or reader.data, reader.preprocessing)
     if images < 2:
         raise ValueError(f"images must be 2 or more, for intervals over them, got {images}")
-    batches = image_batches(way, name, images=images, batch_size=-(-images // GROUPS), root=root)
+    batches = image_batches(way, name, images=images, batch_size=-(-images // GROUPS), root=root, device=reader.device)
     labelled: Batches = ()
     if isinstance(reader, AFTReader) and name == reader.data and load_data(name, root=root, labelled=False).classes:
-        given = image_batches(way, name, images=images, root=root, labelled=True)
+        given = image_batches(way, name, images=images, root=root, labelled=True, device=reader.device)
         labelled = [(batch[0], batch[1]) for batch in given]
     found = scan(reader, batches, labelled=labelled, seed=seed, progress=True)
     drawn = f"{name} ({drawn_words(batches)})"

@@ -25,6 +25,7 @@ KINDS = {
     "local": "looks near",
     "far": "looks far",
     "position": "is explained by offset",
+    "places": "has logits of place alone",
     "flat": "reads all patches alike",
     "content": "reads few patches, which the image chooses",
     "prefix": "reads class or register tokens",

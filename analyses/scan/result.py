@@ -16,6 +16,7 @@ from analyses.maps.head_maps import HeadMaps
 from analyses.maps.mosaic import mosaic
 from analyses.page import Section, write_page
 from analyses.provenance import command_line, environment
+from analyses.qk.parts import GROUPS, Parts
 from analyses.result import Result, Table
 from analyses.scan.findings import CENTRE, DRAWS, FEW, FLAT, KINDS, WEAK, Finding, Measures, ranked
 from analyses.scan.gather import LARGE, PARTS, Sums
@@ -32,13 +33,14 @@ METHOD = (
     "of patches. prefix: share of a patch's attention that a class or register token gets. place: share that one "
     f"place of the grid gets, whatever the target. outlier, norms: patches with over {LARGE:g} times the median norm "
     "of their image. tokens: share of the variance of patches over images and places that place explains, less what "
-    "chance has of it. bias: rise of the loss without the position bias of a head or layer. Intervals are 95 % over "
-    f"images: percentiles of {DRAWS} bootstrap samples of groups of images (as many groups as batches), a jackknife "
-    f"over {PARTS} parts for tokens, normal and paired for bias. strength, 0 to 1: how far the near end of the "
-    f"interval is from what is expected of a head that does nothing of the kind (flat: from {FLAT:g} of the patches "
-    f"on; content: below {FEW:g}, times the share that offset does not explain; place: over {CENTRE} times flat "
-    f"attention's); findings of {WEAK:g} or less are left out, but those of a bias whose interval is above 0. A "
-    "head's kind is its strongest finding."
+    "chance has of it. places: share of the variance of the logits QK' over sources that no image changes (see qk). "
+    "bias: rise of the loss without the position bias of a head or layer. Intervals are 95 % over images: "
+    f"percentiles of {DRAWS} bootstrap samples of groups of images (as many groups as batches), a jackknife over "
+    f"{PARTS} parts for tokens, over images for places, normal and paired for bias. strength, 0 to 1: how far the "
+    f"near end of the interval is from what is expected of a head that does nothing of the kind (flat: from {FLAT:g} "
+    f"of the patches on; content: below {FEW:g}, times the share that offset does not explain; place: over {CENTRE} "
+    f"times flat attention's); findings of {WEAK:g} or less are left out, but those of a bias whose interval is "
+    "above 0. A head's kind is its strongest finding."
 )
 PANELS = (
     ("distance", "mean distance, of flat attention's"), ("strongest", "attention at the strongest offset"),
@@ -46,6 +48,9 @@ PANELS = (
     ("prefix", "attention to prefix tokens"), ("outlier", "attention to patches of large norm"),
 )  # fmt: skip
 """Measures that are drawn, and their titles."""
+GROUPS_OF = {f"logits_{name}": name for name in GROUPS}
+LOGITS = tuple((field, f"logits: {name}") for field, name in GROUPS_OF.items())
+"""Shares of the logits that are drawn where they are split."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Scan(Result):
     """The strongest first."""
     measures: Measures
     sums: Sums
+    parts: Parts | None = None
+    """Of the logits of queries and keys, over the first images; None where they are not split."""
+    unsplit: str = ""
+    """Why they are not."""
     data: str = ""
     """Of the images, and which of it they are."""
     device: str = "cpu"
@@ -76,11 +85,22 @@ class Scan(Result):
 
     @property
     def size(self) -> tuple[float, float]:  # type: ignore[override]
-        """Two rows of panels."""
-        return 11.0, 2 * (0.26 * self.measures.distance.shape[1] + 1.1)
+        """Rows of three panels."""
+        return 11.0, self._down * (0.26 * self.measures.distance.shape[1] + 1.1)
+
+    @property
+    def panels(self) -> tuple[tuple[str, str], ...]:
+        """Measures that are drawn, and their titles; those of logits where they are split."""
+        return PANELS if self.parts is None else PANELS + LOGITS
+
+    @property
+    def _down(self) -> int:
+        return len(self.panels) // ACROSS
 
     def values(self, field: str) -> np.ndarray:
         """One measure on the images, `layer head`, as it is drawn: distance over that of flat attention."""
+        if self.parts is not None and field in GROUPS_OF:
+            return self.parts.group(GROUPS_OF[field])
         values = getattr(self.measures, field)[0]
         if field == "distance":
             return values / self.measures.flat
@@ -112,13 +132,17 @@ class Scan(Result):
             for field in (*fields, "place", "prefix"):
                 row[field] = getattr(self.measures, field)[0, layer, head]
                 row[f"{field}_interval"] = bounds[field][:, layer, head]
+            if self.parts is not None:
+                row |= {field: self.values(field)[layer, head] for field in GROUPS_OF}
             row["strongest_offset"] = self.measures.offsets[layer, head]
             heads.append(row)
         return {
             "source": self.source, "data": self.data, **environment(self.device), "method": METHOD,
             "images": int(self.sums.images.sum()), "groups": len(self.sums.images), "grid": self.sums.grid,
             "prefix_tokens": self.sums.prefix.shape[-1], "seconds": round(self.seconds, 1), "error": self.sums.error,
-            "flat_distance": self.measures.flat, "findings": [asdict(one) for one in self.findings], "heads": heads,
+            "flat_distance": self.measures.flat,
+            "logits_of_images": 0 if self.parts is None else len(self.parts.covariance), "unsplit": self.unsplit,
+            "findings": [asdict(one) for one in self.findings], "heads": heads,
         }  # fmt: skip
 
     def save(self, out: Path | str, name: str | None = None) -> list[Path]:
@@ -135,7 +159,7 @@ class Scan(Result):
         sections = [
             Section("The strongest findings", "Of each head and layer, its strongest.", self.table()),
             Section("What each head does most", "", grid),
-            Section("Every head by number", figures=[("", self.interactive())]),
+            Section("Every head by number", self._of_logits(), figures=[("", self.interactive())]),
             Section(
                 "Where the heads look",
                 "Attention of patches by offset from target to source, n × attention − 1: 0 is flat.",
@@ -146,6 +170,16 @@ class Scan(Result):
         text = str(self.table().title)
         return write_page(path, f"Scan of {self.source}", text, sections, f"{METHOD} Made by: {command_line()}")
 
+    def _of_logits(self) -> str:
+        """What the page says of them."""
+        if self.parts is None:
+            return f"Logits are not split into place and content: {self.unsplit}." if self.unsplit else ""
+        return (
+            "The last row: shares of the variance of the logits QK' over sources, over the first "
+            f"{len(self.parts.covariance)} images, that rest on places alone, on the place of one token and the "
+            "content of the other, and on contents alone."
+        )
+
     def maps(self) -> HeadMaps:
         """Mean attention by offset."""
         images, count = self.sums.images.sum(), np.prod(self.sums.grid)
@@ -153,9 +187,9 @@ class Scan(Result):
         return HeadMaps(mean * count - 1, "n × attention − 1", label=self.source)
 
     def plot(self, figure: Figure | SubFigure) -> None:
-        """Six panels of layers by heads."""
-        axes = figure.subplots(2, ACROSS)
-        for axis, (field, title) in zip(axes.flat, PANELS):
+        """Panels of layers by heads."""
+        axes = figure.subplots(self._down, ACROSS)
+        for axis, (field, title) in zip(axes.flat, self.panels):
             values = self.values(field)
             image = axis.imshow(
                 values, "viridis", vmin=0, vmax=max(1.0, float(np.nanmax(values, initial=0))), aspect="auto"
@@ -169,8 +203,9 @@ class Scan(Result):
 
     def interactive(self) -> go.Figure:
         """The same with values and intervals under the pointer."""
-        figure = make_subplots(2, ACROSS, subplot_titles=[title for _, title in PANELS], vertical_spacing=0.16)
-        for place, (field, _) in enumerate(PANELS):
+        titles = [title for _, title in self.panels]
+        figure = make_subplots(self._down, ACROSS, subplot_titles=titles, vertical_spacing=0.32 / self._down)
+        for place, (field, _) in enumerate(self.panels):
             row, column = 1 + place // ACROSS, 1 + place % ACROSS
             heat = go.Heatmap(
                 z=self.values(field), zmin=0, coloraxis="coloraxis",
@@ -179,7 +214,7 @@ class Scan(Result):
             figure.add_trace(heat, row, column)
             figure.update_yaxes(autorange="reversed", title="layer", row=row, col=column)
             figure.update_xaxes(title="head", row=row, col=column)
-        theme.layout(figure, height=160 + 2 * (80 + 18 * self.measures.distance.shape[1]))
+        theme.layout(figure, height=160 + self._down * (80 + 18 * self.measures.distance.shape[1]))
         return figure.update_layout(coloraxis={"colorscale": "Viridis", "cmin": 0, "cmax": 1})
 
 

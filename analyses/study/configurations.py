@@ -13,12 +13,14 @@ class Family:
     """Side in pixels of the crops of a configuration that is also tested larger, at the data's own size."""
     changes: tuple[str, ...] = ()
     """Fields by dotted name."""
+    images: int = 0
+    """Training images, those that validate included."""
 
 
 FAMILIES: Mapping[str, Family] = {
-    "cifar10": Family("CIFAR-10", 24, ("data.augment=flip-crop", "data.cutmix=1.0")),
-    "fashion": Family("Fashion-MNIST", 20, ("data.augment=flip-crop", "model.stem=patch")),
-    "digits": Family("digits (small, to try a study)", 6, ("data.augment=shift",)),
+    "cifar10": Family("CIFAR-10", 24, ("data.augment=flip-crop", "data.cutmix=1.0"), 50_000),
+    "fashion": Family("Fashion-MNIST", 20, ("data.augment=flip-crop", "model.stem=patch"), 60_000),
+    "digits": Family("digits (small, to try a study)", 6, ("data.augment=shift",), 1_437),
 }
 """By the first part of their recipes' names. Patches that do not overlap, so that nothing else mixes neighbours."""
 

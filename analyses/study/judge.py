@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from analyses.cells import Crew
 from analyses.provenance import command_line
 from analyses.study import claims
 from analyses.study.configurations import FAMILIES
@@ -15,7 +16,7 @@ from analyses.study.result import CLAIMS, FILES, Judged
 from analyses.study.train import read_runs
 
 
-def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
+def run(study: Study, *, crew: Crew, out: Path) -> None:
     """Judge every finished run of `study.plan` of all data sets by the plan's claims, print and write the JSON.
 
     Raises ValueError, with the next step, without any run, with criteria that are not committed, or where a run began
@@ -49,12 +50,12 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     print(result.markdown())
 
 
-def registration() -> tuple[str, datetime]:
-    """The commit that last changed the criteria, and when it was made.
+def registration(path: Path | None = None) -> tuple[str, datetime]:
+    """The commit that last changed a file of criteria, the study's if left out, and when it was made.
 
     Raises ValueError where they are not committed, or not in a Git checkout.
     """
-    path = Path(claims.__file__)
+    path = path or Path(claims.__file__)
     try:
         changed = _git(path, "status", "--porcelain", "--", str(path))
         line = _git(path, "log", "-1", "--format=%H %cI", "--", str(path))

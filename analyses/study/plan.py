@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from analyses.study.configurations import CLAIMED, CONFIGURATIONS, CONTROLS, FAM
 
 TUNING_SEED = 100
 """Of the runs that choose learning rates: no seed that anything is judged by."""
-RATES = ((0.002, 3.0), (0.002, 10.0), (0.004, 3.0), (0.004, 10.0))
+RATES = tuple(product((0.002, 0.004, 0.008), (3.0, 10.0, 30.0)))
 """Learning rate, and the position biases' over it: what each configuration that has them is tuned over."""
-PLAIN_RATES = ((0.0005, 1.0), (0.001, 1.0), (0.002, 1.0), (0.004, 1.0))
-"""The same of those without position biases: as many runs."""
+PLAIN_RATES = tuple((lr, 1.0) for lr in (0.0005, 0.0007, 0.001, 0.0014, 0.002, 0.0028, 0.004, 0.0056, 0.008))
+"""The same of those without position biases: as many runs, up to the same rate."""
 UNBIASED = ("vit", "pool")
+START_RATES = (0.002, 1.0)
+"""Of the run that others start from where rates are tuned: one of `PLAIN_RATES`."""
 TUNED = "tuning.json"
 
 
@@ -125,12 +128,20 @@ class Task:
     def after(self) -> str | None:
         """Name of the run that it starts from."""
         start = self.configuration.start
-        return start and f"{self.family}-{self.plan}-{start}-s{self.recipe.seed}"
+        end = _rates_end(START_RATES) if self.plan == "tuning" else f"s{self.recipe.seed}"
+        return start and f"{self.family}-{self.plan}-{start}-{end}"
 
     @property
     def start(self) -> Path | None:
         """The checkpoint that the run starts from."""
         return None if self.after is None else self.runs / self.after
+
+    def at(self, rates: tuple[float, float] | None) -> "Task":
+        """The same at a learning rate and the position biases' over it; at its own for None."""
+        if rates is None:
+            return self
+        optim = replace(self.recipe.optim, lr=rates[0], bias_lr_scale=rates[1])
+        return replace(self, recipe=replace(self.recipe, optim=optim))
 
     def of(self, seed: int, end: str) -> "Task":
         """The same with a seed, and a name that ends so."""
@@ -157,16 +168,16 @@ def tasks(study: Study, rates: Mapping[str, Any] | None = None) -> list[Task]:
         each for each in plan.configurations
         if study.family in each.families and (not study.only or each.name in starts.union(study.only))
     ]  # fmt: skip
-    make = cache(partial(_task, study))  # parsing a recipe takes a tenth of a second
+    parsed = cache(partial(_task, study))  # parsing a recipe takes a tenth of a second
     if study.plan == "tuning":
         return [
-            make(each, pair).of(TUNING_SEED, f"lr{pair[0]:g}-x{pair[1]:g}")
+            parsed(each).at(pair).of(TUNING_SEED, _rates_end(pair))
             for each in chosen for pair in (PLAIN_RATES if each.name in UNBIASED else RATES)
         ]  # fmt: skip
     own = rates if rates is not None else read_rates(study)
     counts = {each.name: study.seeds or plan.more.get(each.name, plan.seeds) for each in chosen}
     return [
-        make(each, own.get(each.tuned)).of(seed, f"s{seed}")
+        parsed(each).at(own.get(each.tuned)).of(seed, f"s{seed}")
         for seed in range(max(counts.values(), default=0)) for each in chosen if seed < counts[each.name]
     ]  # fmt: skip
 
@@ -191,14 +202,19 @@ def read_rates(study: Study, results: Path = RESULTS) -> dict[str, tuple[float, 
     return found
 
 
-def _task(study: Study, configuration: Configuration, rates: tuple[float, float] | None) -> Task:
+def _rates_end(rates: tuple[float, float]) -> str:
+    """How the name of a run ends whose rates are tried."""
+    return f"lr{rates[0]:g}-x{rates[1]:g}"
+
+
+def _task(study: Study, configuration: Configuration) -> Task:
+    """A configuration at its recipe's learning rates."""
     plan, family = PLANS[study.plan], FAMILIES[study.family]
     epochs = study.epochs or plan.epochs
     recipe = read_recipe(
         f"{study.family}-{configuration.recipe}",
         "data.resident=true", "data.workers=0", "data.mixup=0.0", *family.changes,
         *((f"model.img_size={family.crop}", "data.augment=resized-crop") if configuration.crops else ()),
-        *((f"optim.lr={rates[0]}", f"optim.bias_lr_scale={rates[1]}") if rates else ()),
         f"data.batch_size={study.batch_size}", f"data.held_out={str(plan.held_out).lower()}",
         f"optim.warmup_epochs={max(0.5, epochs / 10)}",
         f"trainer.epochs={epochs}", f"trainer.accelerator={study.accelerator}",

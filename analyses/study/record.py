@@ -76,6 +76,8 @@ class Run:
     """Of the code that trained."""
     started: str
     """When training began, UTC."""
+    finished: str = ""
+    """When all was measured, UTC; empty in runs of before it was noted."""
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "Run":
@@ -85,7 +87,8 @@ class Run:
     def record(self) -> dict[str, Any]:
         """As JSON has it: `places` empty where they are not looked at, and without what a mixer has not."""
         places = {} if self.places is None else asdict(self.places)
-        return {**asdict(self), "places": {key: value for key, value in places.items() if value is not None}}
+        found = {**asdict(self), "places": {key: value for key, value in places.items() if value is not None}}
+        return {key: value for key, value in found.items() if key != "finished" or value}
 
     def rights(self) -> Bool[np.ndarray, "images"]:
         """Whether each test image is classified right."""

@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
+from analyses.cells import Crew
 from analyses.result import Result, Table, read_record, record_path
 from analyses.study.claims import OURS, PAPER, Claim
 from analyses.study.figure import draw, page
@@ -93,7 +94,7 @@ class Judged(Result):
         return page([verdict for verdict in self.verdicts() if verdict.verdict != UNTESTED])
 
 
-def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
+def run(study: Study, *, crew: Crew, out: Path) -> None:
     """Print the tables of what was judged or trained for long; FileNotFoundError, with the next step, without any."""
     there = [name for name in FILES.values() if record_path(out / name).is_file()] or [FILES["claims"]]
     tables = [Judged.read(read_record(out / name, "`aft-lens study judge`")).markdown() for name in there]

@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from matplotlib.figure import Figure, SubFigure
 
+from analyses.cells import Crew
 from analyses.provenance import command_line
 from analyses.result import Result, Table
 from analyses.study.configurations import FAMILIES, RIVAL_WORDS
@@ -143,7 +144,7 @@ def points(runs: Sequence[Run]) -> list[Point]:
     return found
 
 
-def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
+def run(study: Study, *, crew: Crew, out: Path) -> None:
     """Print and write sparse_rivals.json from the finished runs of the plan "sparsity" of all data sets.
 
     Raises ValueError, with the next step, without any run.

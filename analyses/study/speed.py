@@ -13,6 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from aft_lens.checkpoint import read_metrics
 from aft_lens.models import ModelConfig
 from aft_lens.training import Recipe, train
+from analyses.cells import Crew
 from analyses.provenance import made_by
 from analyses.result import Result, Table
 from analyses.study.plan import Study, tasks
@@ -97,7 +98,7 @@ class TrainingSpeed(Result):
         return layout(axes(figure), height=120 + 32 * len(rates))
 
 
-def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
+def run(study: Study, *, crew: Crew, out: Path) -> None:
     """Measure the study's AFT-conv and ViT and the tiny AFT-conv, as they are, then as the study asks; print and save.
 
     A study that compiles and replays CUDA graphs is measured with compiling alone too.
@@ -135,9 +136,9 @@ def _measure(name: str, recipe: Recipe, device: torch.device) -> SpeedRow:
     return SpeedRow(
         name,
         recipe.trainer.precision,
-        recipe.trainer.compile,
+        recipe.trainer.compile is True,
         recipe.trainer.cuda_graphs,
-        recipe.data.batch_size,
+        int(recipe.data.batch_size),
         [row["images_per_second"] for row in rows[1:]],
         torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
     )

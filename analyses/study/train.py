@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aft_lens.data import load_data
-from analyses.cells import Cell, run_cells
+from analyses.cells import Cell, Crew, run_cells
 from analyses.store import Store, fingerprint
 from analyses.study.plan import Study, Task, tasks
 from analyses.study.record import Run
@@ -17,7 +18,7 @@ LIFE = 3
 """Runs with CUDA graphs that a process makes: their memory on the device goes with it alone."""
 
 
-def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
+def run(study: Study, *, crew: Crew, out: Path) -> None:
     """Train the study's unfinished runs until all are there or the budget is used.
 
     Finished runs are never repeated. A run cut off goes on after its last finished epoch next time. Raises ValueError
@@ -26,7 +27,7 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     begun, todo = time.monotonic(), tasks(study)
     load_data(todo[0].recipe.data.name, root=study.root)  # decoded or downloaded once, before processes start
     finished = len(_finished(todo))
-    print(f"{finished} of {len(todo)} runs finished before; {workers or 1} at a time", flush=True)
+    print(f"{finished} of {len(todo)} runs finished before", flush=True)
 
     def told(cell: Cell, row: Mapping[str, Any]) -> None:
         nonlocal finished
@@ -37,8 +38,8 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
         )  # fmt: skip
 
     found = run_cells(
-        [_cell(task) for task in todo], Store(study.runs), workers=workers, budget=budget,
-        life=LIFE if study.cuda_graphs else 0, done=told,
+        [_cell(task) for task in todo], Store(study.runs),
+        replace(crew, life=LIFE if study.cuda_graphs else 0), done=told,
     )  # fmt: skip
     if found.left:
         print(f"{len(found.left)} runs left ({', '.join(found.left)}); the same command goes on with them")
@@ -54,8 +55,13 @@ def read_runs(study: Study) -> list[Run]:
 
 def _finished(todo: Sequence[Task]) -> list[Run]:
     """The runs of these tasks that have a row."""
-    rows = [task.store.get(task.name, _mark(task)) for task in todo]
-    return [Run.read(row) for row in rows if row is not None]
+    return [run for _, run in with_runs(todo)]
+
+
+def with_runs(todo: Sequence[Task]) -> list[tuple[Task, Run]]:
+    """Those of these tasks that have a row, each with its run."""
+    rows = [(task, task.store.get(task.name, _mark(task))) for task in todo]
+    return [(task, Run.read(row)) for task, row in rows if row is not None]
 
 
 def _cell(task: Task) -> Cell:

@@ -1,33 +1,45 @@
 """Learning rates by validation accuracy, alike for every configuration: `aft-lens study tuning`."""
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aft_lens.files import write_whole
+from analyses.cells import Crew
 from analyses.provenance import command_line
 from analyses.result import dump
-from analyses.study.plan import TUNED, TUNING_SEED, Study
+from analyses.study.plan import PLAIN_RATES, RATES, TUNED, TUNING_SEED, Study, tasks
 from analyses.study.record import Run
 from analyses.study.train import read_runs
 
 METHOD = (
-    "Each configuration is trained with four pairs of learning rate and position biases' rate over it (those without "
-    f"position biases with four learning rates), seed {TUNING_SEED}, which nothing is judged by; the pair with the "
-    "highest accuracy on the held-out tenth of the training images is taken. Test images are not looked at."
+    f"Each configuration is trained with {len(RATES)} pairs of learning rate and position biases' rate over it (those "
+    f"without position biases with {len(PLAIN_RATES)} learning rates), seed {TUNING_SEED}, which nothing is judged by; "
+    "the pair with the highest accuracy on the held-out tenth of the training images is taken. Test images are not "
+    "looked at."
 )
 
 
-def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
+def run(study: Study, *, crew: Crew, out: Path) -> None:
     """Write tuning.json from the runs of the plan "tuning" of the study's family; what it has beside them stays.
 
-    Raises ValueError, with the next step, without any run.
+    A configuration is chosen for once all of its rates are tried: fewer would be another budget than the others'.
+    Raises ValueError, with the next step, without any.
     """
+    planned = Counter(task.configuration.name for task in tasks(replace(study, plan="tuning")))
     runs = read_runs(replace(study, plan="tuning"))
-    if not runs:
+    found = chosen(runs)
+    partly = {name: len(row["tried"]) for name, row in found.items() if len(row["tried"]) < planned[name]}
+    for name, count in partly.items():
+        print(f"{name}: {count} of {planned[name]} pairs are tried, none is chosen yet")
+    found = {name: row for name, row in found.items() if name not in partly}
+    if not found:
         raise ValueError(
-            f"{study.runs} has no runs of the plan tuning; train them: `aft-lens study train --study.plan tuning`"
+            f"{study.runs} has no runs of the plan tuning for all rates of a configuration; train them: `aft-lens "
+            f"study train --study.plan tuning --study.family {study.family}`"
         )
     path = out / TUNED
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"chosen": {}, "made": {}}
@@ -38,11 +50,19 @@ def run(study: Study, *, workers: int, budget: float, out: Path) -> None:
     record: dict[str, Any] = {
         "method": METHOD,
         "made": {**kept["made"], study.family: made},
-        "chosen": {**kept["chosen"], study.family: {**kept["chosen"].get(study.family, {}), **chosen(runs)}},
+        "chosen": {**kept["chosen"], study.family: {**kept["chosen"].get(study.family, {}), **found}},
     }
     write_whole(path, dump(record))
     for name, row in record["chosen"][study.family].items():
-        print(f"{name:20} lr {row['lr']:g}, biases x {row['bias_lr_scale']:g}: {row['val_accuracy']:.2f} %")
+        edge = ", on the edge of what was tried: " + " and ".join(edges(row)) if edges(row) else ""
+        print(f"{name:20} lr {row['lr']:g}, biases x {row['bias_lr_scale']:g}: {row['val_accuracy']:.2f} %{edge}")
+
+
+def edges(row: Mapping[str, Any]) -> list[str]:
+    """Which of a chosen pair's two rates is the lowest or highest that was tried, where several were."""
+    words = {"lr": "learning rate", "bias_lr_scale": "biases' rate"}
+    tried = {key: sorted({each[key] for each in row["tried"]}) for key in words}
+    return [words[key] for key, rates in tried.items() if len(rates) > 1 and row[key] in (rates[0], rates[-1])]
 
 
 def chosen(runs: list[Run]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from aft_lens.checkpoint import CARD, commit, load_checkpoint, read_first, read_metrics
+from aft_lens.checkpoint import commit, load_checkpoint, note_test_accuracy, read_first, read_metrics
 from aft_lens.data import DataSource, load_data, save_samples
 from aft_lens.models.transfer import from_vit
 from aft_lens.training import train
@@ -21,7 +21,7 @@ from analyses.study.record import Run, packed
 THREADS = 2
 """CPU threads of a run whose device is a GPU."""
 STARTS = ("vit",)
-"""Configurations of the claims whose weights others start from."""
+"""Configurations of the plans "claims" and "tuning" whose weights others start from."""
 
 
 def execute(task: Task) -> dict[str, Any]:
@@ -70,11 +70,12 @@ def execute(task: Task) -> dict[str, Any]:
         **environment(device),
         commit=commit(),
         started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     shutil.rmtree(state_folder(task.path), ignore_errors=True)
     if task.plan == "long":
         _describe(task, data, run)
-    elif not (task.plan == "claims" and task.configuration.name in STARTS):
+    elif not (task.plan in ("claims", "tuning") and task.configuration.name in STARTS):
         shutil.rmtree(task.path)
     return run.record()
 
@@ -82,5 +83,4 @@ def execute(task: Task) -> dict[str, Any]:
 def _describe(task: Task, data: DataSource, run: Run) -> None:
     """Give a run that ships samples of its data and a card with its test accuracy."""
     save_samples(data, task.path)
-    with (task.path / CARD).open("a", encoding="utf-8") as card:
-        card.write(f"- test_accuracy: {run.accuracy / 100:.4f} on {run.images} images\n")
+    note_test_accuracy(task.path, run.accuracy / 100, run.images)

@@ -12,6 +12,7 @@ import torch
 
 from aft_lens.extraction import AttentionReader, image_batches, open_source
 from aft_lens.files import write_whole
+from analyses.command import UNPREPARED
 from analyses.explain import Explanation, explain, plan_for
 from analyses.explain.probe import ProbedReader, fit_probe
 from analyses.locality.metrics import head_locality
@@ -57,10 +58,12 @@ def explained(
     """What a linear probe loses where the heads that offsets explain most of see nothing else."""
     way = reader.preprocessing
     if way is None:
-        raise ValueError(f"{reader.source} does not say how images must come; save its image processor beside it")
+        raise ValueError(f"{reader.source} {UNPREPARED}")
 
     def batches(split: str, images: int) -> Any:
-        return image_batches(way, data, images=images, split=split, batch_size=BATCH, root=root, labelled=True)
+        return image_batches(
+            way, data, images=images, split=split, batch_size=BATCH, root=root, labelled=True, device=reader.device
+        )
 
     probed = ProbedReader(reader, fit_probe(reader, batches("train", probe), seed=seed, progress=True))
     heads = len(reader.layers) * reader.num_heads

@@ -24,7 +24,8 @@ PARTS: tuple[Part, ...] = ("kills", "inputs", "limits", "sessions")
 Found = Iterator[tuple[str, int, dict[str, Any]]]
 """What was attacked, how often, and what came of it."""
 METHOD = (
-    "Each row is of the commit that it names, and may be run alone (`--parts`, `--killed`), as often as `tried` says."
+    "Each row is of the commit that it names, on the hardware that it names (older rows name none), and may be run "
+    "alone (`--parts`, `--killed`), as often as `tried` says."
 )
 
 
@@ -81,7 +82,7 @@ def command(
                 faults = sum(number for word, number in found.items() if word in FAULTS)
                 words = ", ".join(f"{number} {word}" for word, number in found.items() if number) or "none"
                 row = {"part": part, "attack": what, "tried": tried, "faults": faults, "outcome": words}
-                _put(out, row | {"seed": seed, "commit": commit()})
+                _put(out, row | {"seed": seed, "commit": commit(), "hardware": environment()["hardware"]})
                 print(f"{what}: {tried} tried, {faults} faults ({words})", flush=True)
 
 

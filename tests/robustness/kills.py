@@ -103,9 +103,10 @@ def _end(process: BaseProcess, folder: Path) -> None:
 def _writing(folder: Path) -> set[tuple[Path, int]]:
     """What is being written in a folder, or was left there by a kill, each with the time by which they differ."""
     found = set()
-    for path in folder.glob("**/.*.writing"):
-        with suppress(FileNotFoundError):  # whole by now
-            found.add((path, path.stat().st_ctime_ns))
+    for parent, folders, files in os.walk(folder):  # which passes over what is gone by now
+        for path in (Path(parent, name) for name in (*folders, *files) if name.endswith(".writing")):
+            with suppress(FileNotFoundError):
+                found.add((path, path.stat().st_ctime_ns))
     return found
 
 

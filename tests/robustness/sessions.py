@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from processes import memory
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import ClientConnection, connect
@@ -24,6 +25,8 @@ from app import serve
 PATIENCE = 300.0
 """Seconds after which an answer counts as none."""
 MODELS = ("digits-conv", "digits-entropy", "digits-single")
+DECODERS = ("digits-pixels-aft-local", "digits-pixels-transformer", "kjv-text")
+ANALYSES = ("locality", "match", "learned", "evaluate", "field", "qk", "attribution", "transfer", "nothing")
 
 
 class Server:
@@ -48,8 +51,8 @@ class Server:
             return 0
 
     def memory(self) -> int:
-        """MiB of the server's memory."""
-        return int(self._status("VmRSS")) // 1024
+        """MiB of the server and all that it has started, shared pages counted once."""
+        return int(memory(self.process.pid) * 1e6) // 2**20
 
     def threads(self) -> int:
         """The server's threads."""
@@ -77,14 +80,15 @@ def ask(visitor: ClientConnection, page: str, **query: object) -> None:
     visitor.send(message.SerializeToString())
 
 
-def answer(visitor: ClientConnection) -> list[str]:
-    """Wait for the page asked for, and return what it has of errors. Raises TimeoutError after `PATIENCE`."""
-    errors, end = [], time.monotonic() + PATIENCE
+def answer(visitor: ClientConnection) -> tuple[list[str], set[str]]:
+    """Wait for the page asked for: what it has of errors, and its elements. Raises TimeoutError after `PATIENCE`."""
+    errors, elements, end = [], set(), time.monotonic() + PATIENCE
     while True:
         message = ForwardMsg.FromString(visitor.recv(timeout=max(0.0, end - time.monotonic())))
         kind = message.WhichOneof("type")
         if kind == "delta" and message.delta.WhichOneof("type") == "new_element":
             element = message.delta.new_element
+            elements.add(element.WhichOneof("type"))
             if element.WhichOneof("type") == "exception":
                 errors.append(element.exception.message)
             elif element.WhichOneof("type") == "alert" and element.alert.format == element.alert.ERROR:
@@ -94,21 +98,27 @@ def answer(visitor: ClientConnection) -> list[str]:
         elif kind == "script_finished":
             if message.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                 continue
-            return errors
+            return errors, elements
 
 
 def step(draw: random.Random) -> tuple[str, dict[str, object]]:
     """A page and its parameters."""
-    a, b = draw.choice(MODELS), draw.choice(MODELS)
-    cell = f"{draw.randrange(3)}.{draw.randrange(8)}.{draw.randint(-3, 3)}.{draw.randint(-3, 3)}"
+    pair = {"a": draw.choice(MODELS), "b": draw.choice([*MODELS, "digits-vit"])}
+    offset = f"{draw.randint(-3, 4)}.{draw.randint(-3, 3)}"
+    text = {"da": draw.choice(DECODERS), "db": draw.choice(DECODERS)}
+    cell = {"layer": draw.randrange(4), "head": draw.randrange(9), "offset": offset}
     return draw.choice(
         [
-            ("", {"a": a, "b": draw.choice([b, "digits-vit"]), "cell": cell}),
-            ("keys", {"ka": a, "kb": b, "i": draw.randrange(300), "key-left": cell}),
-            ("attention", {"vit": "digits-vit", "images": draw.choice([64, 256]), "cell": cell}),
-            ("pruning", {"model": a, "keep": draw.randint(0, 5), "by": draw.choice(["magnitude", "random"])}),
-            ("training", {}),
-            ("analyses", {"of": a}),
+            ("", pair),
+            ("compare", {**pair, **cell, "scale": draw.choice(["own", "log", "rank", "shared", "loud"])}),
+            ("keys", {**pair, **cell, "image": draw.randrange(400)}),
+            ("attention", {**pair, "target": draw.choice(["class", "3.4", "99.99"]), "image": draw.randrange(300)}),
+            ("decoders", {**text, "given": draw.randint(0, 90), "seed": draw.randrange(9), "layer": draw.randrange(4)}),
+            ("knockout", {**pair, **cell}),
+            ("pruning", {**pair, "keep": draw.randint(0, 5), "by": draw.choice(["magnitude", "random"])}),
+            ("training", {"runs": pair["a"]}),
+            ("decoders", {"da": draw.choice(DECODERS), "given": draw.choice([0, 50]), "seed": draw.randrange(3)}),
+            ("analyses", {**pair, "analysis": draw.choice(ANALYSES)}),
         ]
     )
 
@@ -121,7 +131,7 @@ def attack(sessions: int, steps: int, seed: int = 0) -> dict[str, Any]:
 
     def watch() -> None:
         nonlocal peak
-        while not done.wait(0.2):
+        while not done.wait(2.0):  # a look reads every page table
             peak = max(peak, server.memory())
 
     def one(number: int) -> None:
@@ -132,7 +142,7 @@ def attack(sessions: int, steps: int, seed: int = 0) -> dict[str, Any]:
                 begun = time.monotonic()
                 with server.visit() as visitor:  # a visit each: within one, widgets keep what they were set to
                     ask(visitor, page, **query)
-                    errors.extend(f"{page}: {said}" for said in answer(visitor))
+                    errors.extend(f"{page}: {said}" for said in answer(visitor)[0])
                     seconds.append(time.monotonic() - begun)
         except Exception as error:  # counted, whatever it is
             errors.append(f"{type(error).__name__}: {error}")
@@ -163,7 +173,7 @@ def half_open(count: int) -> dict[str, int]:
             held[-1].sendall(b"GET / HTTP/1.1\r\nHost: loc")
         answered = server.health() == 200
         at_most = server.handles() - before
-        end = time.monotonic() + 90
+        end = time.monotonic() + 240
         while server.handles() - before > 2 and time.monotonic() < end:
             time.sleep(0.5)
         left = max(0, server.handles() - before - 2)
@@ -173,13 +183,18 @@ def half_open(count: int) -> dict[str, int]:
 
 
 def prunes(count: int = 6) -> dict[str, Any]:
-    """The server's memory after prunes one after the other: it must not grow with their number."""
+    """The server's memory after prunes one after the other, each to its end: it must not grow with their number."""
     found = []
     errors: list[str] = []
     with Server() as server:
         for keep in range(count):
             with server.visit() as visitor:
-                ask(visitor, "pruning", model="digits-conv", keep=keep, by="taylor")
-                errors += answer(visitor)
+                end, elements = time.monotonic() + PATIENCE, set[str]()
+                while "metric" not in elements:  # the prune goes on while its visitor is there
+                    if time.monotonic() > end:
+                        raise TimeoutError(f"pruning to k = {keep} has not ended after {PATIENCE} s")
+                    ask(visitor, "pruning", a="digits-conv", keep=keep, by="taylor")
+                    said, elements = answer(visitor)
+                    errors += said
             found.append(server.memory())
     return {"error": len(errors), "MiB after the first": found[0], "MiB after the last": found[-1]}

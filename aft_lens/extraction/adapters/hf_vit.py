@@ -174,6 +174,14 @@ class HFReader(AttentionReader):
         module: Any = self.layers[layer]
         return module.v_proj(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
+    def queries_keys(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """q_proj(x), scaled, and k_proj(x) by head."""
+        module: Any = self.layers[layer]
+        query, key = (
+            one(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2) for one in (module.q_proj, module.k_proj)
+        )  # fmt: skip
+        return query * query.shape[-1] ** -0.5, key
+
     def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
         """The output projection of what the heads read."""
         return _projection(self.layers[layer])(mixed)

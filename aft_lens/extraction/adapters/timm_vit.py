@@ -1,24 +1,25 @@
-"""timm's ViTs: vit_*, deit_*, deit3_*, vit_relpos_*, beit_*, eva02_*, with any prefix tokens; a stage of swin_*."""
+"""timm's ViTs: plain and BEiT-like ones with any prefix tokens, a stage of windowed ones, CaiT's class token."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.layers.attention import Attention, AttentionRope
 from timm.models.beit import Attention as BeitAttention
+from timm.models.cait import Cait
 from timm.models.eva import EvaAttention
-from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from aft_lens.errors import InputError
 from aft_lens.extraction.adapters.hub import hub_once
-from aft_lens.extraction.adapters.timm_windows import TimmWindowReader
+from aft_lens.extraction.adapters.timm_attention import unfused, value
+from aft_lens.extraction.adapters.timm_class import TimmClassReader
+from aft_lens.extraction.adapters.timm_windows import WINDOWED, TimmWindowReader
 from aft_lens.extraction.preprocessing import Preprocessing, channels
 from aft_lens.extraction.reader import AttentionReader, AttentionSink
 from aft_lens.extraction.request import Request
@@ -53,7 +54,8 @@ class TimmReader(AttentionReader):
             raise ValueError(
                 f"{source}: looked for one of {class_names(LAYERS)} in each block of a timm ViT that has "
                 f"patch_embed.grid_size and num_prefix_tokens; found {type(model).__name__} with "
-                f"{class_names(kinds) or 'no attention'}. `--positions true` reads the positions of Swin and ConViT"
+                f"{class_names(kinds) or 'no attention'}; docs/guide/models.md lists what is read, and `attention "
+                "--positions true` reads the positions of ConViT"
             )
         grid = tuple(embed.grid_size)
         super().__init__(
@@ -73,20 +75,20 @@ class TimmReader(AttentionReader):
     def exposed(self, sink: AttentionSink) -> Iterator[None]:
         """Unfuse every layer and read its weights at the dropout that they pass."""
 
-        def read(number: int) -> Callable[..., None]:
-            return lambda _module, _inputs, output: sink(number, output)
-
-        layers: list[Any] = self.layers
-        with ExitStack() as stack:
-            for number, layer in enumerate(layers):
-                stack.callback(setattr, layer, "fused_attn", layer.fused_attn)
-                layer.fused_attn = False
-                stack.callback(layer.attn_drop.register_forward_hook(read(number)).remove)
+        with unfused(self.layers, sink):
             yield
 
     def values(self, layer: int, x: Tensor) -> Tensor:
         """The layer's values, whatever form its projections have."""
         return value(self.layers[layer], x)
+
+    def queries_keys(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of timm's plain Attention, with its norms of queries and keys; ValueError on its other kinds."""
+        module: Any = self.layers[layer]
+        if not isinstance(module, Attention):
+            return super().queries_keys(layer, x)
+        query, key, _ = module.qkv(x).unflatten(2, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return module.q_norm(query) * module.scale, module.k_norm(key)
 
     def project(self, layer: int, x: Tensor, mixed: Tensor) -> Tensor:
         """proj(gate * norm(mixed)), with gate and norm where the layer has them."""
@@ -99,28 +101,18 @@ class TimmReader(AttentionReader):
         return module.proj_drop(module.proj(mixed))
 
 
-def value(module: Any, x: Tensor) -> Tensor:
-    """The values `b h s c` of a timm attention module, whatever form its projections have."""
-    b, t = x.shape[:2]
-    if getattr(module, "v_proj", None) is not None:
-        heads = module.v_proj(x).reshape(b, t, -1, module.head_dim).transpose(1, 2)
-        return heads.repeat_interleave(module.num_heads // heads.shape[1], dim=1)  # where heads share keys and values
-    weight = module.qkv.weight.chunk(3)[2]
-    bias = getattr(module, "v_bias", None)
-    if module.qkv.bias is not None:
-        bias = module.qkv.bias.chunk(3)[2]
-    return F.linear(x, weight, bias).reshape(b, t, module.num_heads, -1).transpose(1, 2)
-
-
 def open_model(request: Request) -> AttentionReader:
     """Build or download a timm ViT; timm resamples its position embeddings or bias tables to another grid."""
     request, stage = request.stage("timm")
     model, trained_grid = load(request)
-    if isinstance(model, SwinTransformer):
+    if isinstance(model, WINDOWED):
         request.check_prefix(0)
         reader: AttentionReader = TimmWindowReader(model, request.spec, stage=stage)
     elif stage is not None:
-        raise InputError(f"{request.spec}: stage={stage} is for Swin transformers; leave it out")
+        raise InputError(f"{request.spec}: stage={stage} is for Swin, SwinV2 and MaxViT; leave it out")
+    elif isinstance(model, Cait):
+        request.check_prefix(1)
+        reader = TimmClassReader(model, request.spec)
     else:
         reader = TimmReader(model, request.spec, prefix=request.prefix, trained_grid=trained_grid)
     with request.fetching("", here=True):
@@ -132,7 +124,8 @@ def read_model(model: nn.Module) -> AttentionReader:
     """A timm ViT that is held in memory, with the images that its configuration asks for."""
     architecture = getattr(model, "default_cfg", {}).get("architecture") or type(model).__name__
     source = f"timm:{architecture}"
-    reader = TimmWindowReader(model, source) if isinstance(model, SwinTransformer) else TimmReader(model, source)
+    kinds = ((WINDOWED, TimmWindowReader), (Cait, TimmClassReader), (nn.Module, TimmReader))
+    reader = next(kind(model, source) for known, kind in kinds if isinstance(model, known))
     reader.preprocessing = preprocessing_of(model)
     return reader
 
@@ -194,7 +187,7 @@ def preprocessing_of(model: Any) -> Preprocessing:
     config = timm.data.resolve_model_data_config(model)
     count = _in_chans(model)
     return Preprocessing(
-        tuple(model.patch_embed.img_size),
+        tuple(getattr(model, "img_size", None) or model.patch_embed.img_size),
         channels(config["mean"], count),
         channels(config["std"], count),
         crop=config["crop_pct"],

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec, check_heads, check_input
 from aft_lens.layers.position_bias import ConvBiasSpec, Indexed, PositionBias, conv_bias
 from aft_lens.ops import aft_conv, aft_indexed
 
@@ -37,8 +37,7 @@ class AFTConv(nn.Module):
         outside: str = "global",
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
+        check_heads(dim, num_heads)
         if position_bias is None:
             if window_size % 2 == 0:
                 raise ValueError(f"window_size must be odd for aft_conv, got {window_size}")
@@ -64,6 +63,7 @@ class AFTConv(nn.Module):
         `attn_mask` and `is_causal` are what attention is called with; ValueError where one is set, and where t is no
         square and no grid is given, as with a class token.
         """
+        check_input(x, self.proj)
         if attn_mask is not None or is_causal:
             raise ValueError("AFT-conv as a layer takes no attn_mask and is not causal; leave them out")
         grid = _square(x.shape[1]) if grid is None else grid
@@ -76,7 +76,7 @@ class AFTConv(nn.Module):
             query = self.hook_query(self.query(x).transpose(1, 2).reshape(split))
         key = self.hook_key(self.key(x).transpose(1, 2).reshape(b, self.num_heads, *grid))
         value = self.hook_value(self.value(x).transpose(1, 2).reshape(split))
-        mixed = self._mix(query, key, value, self.position_bias())
+        mixed = self._mix(query, key, value)
         return self.proj(mixed.reshape(b, d, -1).transpose(1, 2))
 
     def _watched(self) -> bool:
@@ -95,27 +95,36 @@ class AFTConv(nn.Module):
         key = (self.key.weight @ flat).view(self.num_heads, b, *grid).transpose(0, 1)
         value = (self.value.weight @ flat).view(split).movedim(2, 0)
         # The bias of a head's key scales numerator and denominator alike: it is left out, and its gradient is 0.
-        w = self.position_bias()
-        w = w + 0.0 * self.key.bias.reshape(-1, *[1] * (w.ndim - 1))
         query_bias = None if self.query is None else self.query.bias
-        mixed = self._mix(query, key, value, w, query_bias, self.value.bias)
+        mixed = self._mix(query, key, value, query_bias, self.value.bias, unused=self.key.bias)
         leading = mixed.movedim(0, 2).reshape(d, b * t)  # a view: the product takes it transposed, uncopied
         return self.proj(leading.T).view(b, t, d)
 
     def _mix(
-        self, query: Tensor | None, key: Tensor, value: Tensor, w: Tensor, query_bias: Tensor | None = None,
-        value_bias: Tensor | None = None,
+        self, query: Tensor | None, key: Tensor, value: Tensor, query_bias: Tensor | None = None,
+        value_bias: Tensor | None = None, unused: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """The operator that the bias is for."""
+        """The operator that the bias is for; `unused` (`h`) is given a gradient of 0."""
         how: dict[str, Any] = {
             "implementation": self.implementation,
             "query_bias": query_bias,
             "value_bias": value_bias,
         }
-        offset = self.position_bias.offset
-        if offset is None:
+        # A window alone, and a form that is named, are for the bias as it is.
+        few = self.position_bias.few() if self._indexes() else None
+        w = self.position_bias() if few is None else few[0]
+        if unused is not None:
+            w = w + 0.0 * unused.reshape(-1, *[1] * (w.ndim - 1))
+        if few is None:
             return aft_conv(query, key, value, w, outside=self.outside, **how)
-        return aft_indexed(query, key, value, w, offset, **how)
+        return aft_indexed(query, key, value, w, few[1], **how)
+
+    def _indexes(self) -> bool:
+        """Whether a few offsets may stand for w: always where they are kept, else where nothing asks for all of it."""
+        if self.position_bias.offset is not None:
+            return True
+        watched = self.position_bias._forward_hooks or self.position_bias._forward_pre_hooks
+        return self.outside == "global" and self.implementation == "auto" and not watched
 
 
 def _square(tokens: int) -> tuple[int, int]:

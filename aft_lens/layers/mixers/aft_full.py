@@ -3,11 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.memory import Memory, Place, SumMemory, WindowMemory
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec, check_input
 from aft_lens.layers.position_bias import PositionBias, pair_bias
 from aft_lens.ops import BiasFactors, aft_full, aft_local, aft_simple
 
@@ -38,8 +41,27 @@ class PairwiseAFT(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Mix the t tokens; `grid` is taken for the mixers' common signature and not used."""
+        check_input(x, self.proj)
         query = None if self.query is None else self.hook_query(self.query(x))
         return self.proj(self.mix(query, self.hook_key(self.key(x)), self.hook_value(self.value(x))))
+
+    def begin(self, batch: int, length: int) -> Memory:
+        """The memory before the first of `length` tokens."""
+        return self._joined(SumMemory(batch, self.key.out_features, self.key.weight.device))
+
+    def step(self, x: Float[Tensor, "b d"], memory: Memory, place: Place) -> Float[Tensor, "b d"]:
+        """Mix the next token of each sequence; the memory changes in place."""
+        assert isinstance(memory, SumMemory | WindowMemory)
+        assert memory.joint is not None
+        *query, key, value = F.linear(x, *memory.joint).split(self.key.out_features, -1)
+        return self.proj(memory.read(query[0] if query else None, key, value, place))
+
+    def _joined(self, memory: Memory) -> Memory:
+        """The memory with query, key and value in one projection."""
+        parts = [part for part in (self.query, self.key, self.value) if part is not None]
+        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+        memory.joint = weight.detach(), bias.detach()
+        return memory
 
     @abstractmethod
     def mix(
@@ -56,6 +78,12 @@ class PairwiseAFT(nn.Module):
 class AFTFull(PairwiseAFT):
     """AFT-full (Eq. 2): a bias for every two positions."""
 
+    def begin(self, batch: int, length: int) -> Memory:
+        """The memory before the first of `length` tokens: O(t d), as every distance has its bias."""
+        assert self.position_bias is not None
+        bias = self.position_bias.by_distance(length).detach().float()
+        return self._joined(WindowMemory(batch, self.key.out_features, bias))
+
     def mix(self, query: Tensor | None, key: Tensor, value: Tensor) -> Tensor:
         """Eq. 2."""
         return aft_full(query, key, value, self._operand(key.shape[1]), causal=self.causal)
@@ -69,6 +97,12 @@ class AFTLocal(PairwiseAFT):
     ) -> None:
         super().__init__(dim, position_bias, use_query=use_query, causal=causal)
         self.window_size = window_size
+
+    def begin(self, batch: int, length: int) -> Memory:
+        """The memory before the first of `length` tokens: O(s d)."""
+        assert self.position_bias is not None
+        bias = self.position_bias.by_distance(min(self.window_size, length)).detach().float()
+        return self._joined(WindowMemory(batch, self.key.out_features, bias))
 
     def mix(self, query: Tensor | None, key: Tensor, value: Tensor) -> Tensor:
         """Eq. 4."""
@@ -105,15 +139,15 @@ def _simple(spec: MixerSpec) -> AFTSimple:
 MIXERS.add(
     "aft_full",
     Mixer(
-        _full, "AFT-full", causal=True, weights="pair", position_bias=DEFAULT_BIAS,
+        _full, "AFT-full", causal=True, steps=True, weights="pair", position_bias=DEFAULT_BIAS,
         fits_cuda_graphs=lambda spec: False,
     ),
 )  # fmt: skip
 MIXERS.add(
     "aft_local",
     Mixer(
-        _local, "AFT-local", causal=True, weights="pair", position_bias=DEFAULT_BIAS,
+        _local, "AFT-local", causal=True, steps=True, weights="pair", position_bias=DEFAULT_BIAS,
         fits_cuda_graphs=lambda spec: False,
     ),
 )  # fmt: skip
-MIXERS.add("aft_simple", Mixer(_simple, "AFT-simple", causal=True))
+MIXERS.add("aft_simple", Mixer(_simple, "AFT-simple", causal=True, steps=True))

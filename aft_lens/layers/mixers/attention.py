@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aft_lens.layers.future import exposed, shielded
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.memory import CacheMemory, Memory, Place
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec, check_heads, check_input
 
 
 def without_future(score: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
@@ -26,8 +28,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, causal: bool = False) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
+        check_heads(dim, num_heads)
         self.num_heads, self.causal = num_heads, causal
         self.fused = True
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -37,8 +38,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Attend among the t tokens; `grid` is taken for the mixers' common signature and not used."""
+        check_input(x, self.proj)
         b, t, d = x.shape
-        heads = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
+        heads, lost = shielded(self.causal and not self.training, self.qkv(x))
+        heads = heads.reshape(b, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
         query, key, value = heads.unbind(0)
         value = self.hook_value(value)
         if self.fused:
@@ -48,11 +51,27 @@ class Attention(nn.Module):
             if self.causal:
                 score = without_future(score)
             mixed = self.hook_attention(score.softmax(-1)) @ value
-        return self.proj(mixed.transpose(1, 2).reshape(b, t, d))
+        return exposed(self.proj(mixed.transpose(1, 2).reshape(b, t, d)), lost)
+
+    def begin(self, batch: int, length: int) -> Memory:
+        """The memory before the first of `length` tokens: keys and values of all."""
+        shape = (batch, self.num_heads, length, self.proj.in_features // self.num_heads)
+        key, value = (self.proj.weight.new_zeros(shape) for _ in range(2))
+        return CacheMemory(key=key, value=value)
+
+    def step(self, x: Float[Tensor, "b d"], memory: Memory, place: Place) -> Float[Tensor, "b d"]:
+        """Attend from the next token of each sequence; the memory changes in place."""
+        assert isinstance(memory, CacheMemory)
+        query, key, value = self.qkv(x).reshape(len(x), 3, self.num_heads, -1).unbind(1)
+        keys, values = memory.write(place, key=key, value=value)
+        mixed = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values)
+        return self.proj(mixed.reshape(x.shape))
 
 
 def _build(spec: MixerSpec) -> Attention:
     return Attention(spec.dim, spec.num_heads, causal=spec.causal)
 
 
-MIXERS.add("attention", Mixer(_build, "ViT", any_size=True, causal=True, weights="attention"))
+MIXERS.add(
+    "attention", Mixer(_build, "ViT", any_size=True, causal=True, steps=True, any_prefix=True, weights="attention")
+)

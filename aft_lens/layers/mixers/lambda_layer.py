@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec, check_heads, check_input
 from aft_lens.layers.optional import baseline
 
 
@@ -19,8 +19,7 @@ class Lambda(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, side: int, *, dim_k: int = 16) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
+        check_heads(dim, num_heads)
         self.side = side
         layer = baseline("lambda_networks").LambdaLayer
         with warnings.catch_warnings():  # the package calls torch.meshgrid without its indexing argument
@@ -31,6 +30,7 @@ class Lambda(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Mix the t tokens laid out on `grid` in raster order."""
+        check_input(x, self.proj)
         if tuple(grid) != (self.side, self.side):
             raise ValueError(f"grid must be {self.side} x {self.side} for the Lambda layer, got {tuple(grid)}")
         image = x.transpose(1, 2).unflatten(-1, tuple(grid))

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aft_lens.layers.future import exposed, shielded
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.mixer import MIXERS, Mixer
+from aft_lens.layers.memory import MatrixMemory, Memory, Place
+from aft_lens.layers.mixer import MIXERS, Mixer, check_heads, check_input
 
 CHUNK = 64
 """Targets a causal block: inside it the weights are written out, before it a `m c` state is carried."""
@@ -52,14 +54,17 @@ def orthogonal_features(rows: int, dim: int) -> Float[Tensor, "m c"]:
 
 
 def softmax_features(
-    x: Float[Tensor, "b h t c"], projection: Float[Tensor, "m c"], *, is_query: bool
+    x: Float[Tensor, "b h t c"], projection: Float[Tensor, "m c"], *, is_query: bool, causal: bool = False
 ) -> Float[Tensor, "b h t m"]:
     """Positive random features of the softmax kernel e^(q.k / sqrt c): Lemma 1 of Choromanski et al. 2020.
 
-    A shift that cancels in the ratio keeps them in range: one for each query, one for all keys of a head.
+    A shift that cancels in the ratio keeps them in range: one for each query, one for all keys of a head. Causal keys
+    have none, as the largest may come later: their features are at most e^(|w|^2 / 2), w a row of `projection`.
     """
     x = x * x.shape[-1] ** -0.25
     log = x @ projection.T - x.square().sum(-1, keepdim=True) / 2
+    if causal and not is_query:
+        return torch.exp(log) + 1e-6
     shift = log.amax(-1, keepdim=True) if is_query else log.amax((-1, -2), keepdim=True)
     return torch.exp(log - shift.detach()) + 1e-6
 
@@ -75,8 +80,7 @@ class LinearAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, features: int = 0, causal: bool = False) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
+        check_heads(dim, num_heads)
         self.num_heads, self.causal = num_heads, causal
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -90,17 +94,36 @@ class LinearAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Attend among the t tokens; `grid` is taken for the mixers' common signature and not used."""
+        check_input(x, self.proj)
         b, t, d = x.shape
-        heads = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
+        heads, lost = shielded(self.causal and not self.training, self.qkv(x))
+        heads = heads.reshape(b, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
         query, key, value = heads.unbind(0)
-        value = self.hook_value(value)
-        if self.projection is None:
-            query, key = elu_features(query), elu_features(key)
-        else:
-            query = softmax_features(query, self.projection, is_query=True)
-            key = softmax_features(key, self.projection, is_query=False)
-        mixed = linear_attention(query, key, value, causal=self.causal)
-        return self.proj(mixed.transpose(1, 2).reshape(b, t, d))
+        wide = torch.promote_types(heads.dtype, torch.float32)  # sums over all sources lose the small ones in 16 bits
+        with torch.autocast(x.device.type, enabled=False):
+            query, key, value = query.to(wide), key.to(wide), self.hook_value(value).to(wide)
+            if self.projection is None:
+                query, key = elu_features(query), elu_features(key)
+            else:
+                query = softmax_features(query, self.projection, is_query=True)
+                key = softmax_features(key, self.projection, is_query=False, causal=self.causal)
+            mixed = linear_attention(query, key, value, causal=self.causal)
+        return exposed(self.proj(mixed.transpose(1, 2).reshape(b, t, d).to(heads.dtype)), lost)
+
+    def begin(self, batch: int, length: int) -> Memory:
+        """The memory before the first of `length` tokens: O(m d)."""
+        channels = self.proj.in_features // self.num_heads
+        return MatrixMemory(batch, self.num_heads, channels, channels, self.proj.weight.device)
+
+    def step(self, x: Float[Tensor, "b d"], memory: Memory, place: Place) -> Float[Tensor, "b d"]:
+        """Attend from the next token of each sequence; the memory changes in place."""
+        assert isinstance(memory, MatrixMemory)
+        query, key, value = self.qkv(x).float().reshape(len(x), 3, self.num_heads, -1).unbind(1)
+        query, key = elu_features(query), elu_features(key)
+        value = torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)
+        memory.sums.add_(key.unsqueeze(-1) * value.unsqueeze(-2))
+        mixed = (query.unsqueeze(-2) @ memory.sums).squeeze(-2)
+        return self.proj((mixed[..., :-1] / mixed[..., -1:]).reshape(x.shape).to(x.dtype))
 
 
 def performer(dim: int, num_heads: int, *, causal: bool = False) -> LinearAttention:
@@ -112,7 +135,10 @@ def performer(dim: int, num_heads: int, *, causal: bool = False) -> LinearAttent
 MIXERS.add(
     "linear_attention",
     Mixer(
-        lambda spec: LinearAttention(spec.dim, spec.num_heads, causal=spec.causal), "Linear Transformer", causal=True
+        lambda spec: LinearAttention(spec.dim, spec.num_heads, causal=spec.causal),
+        "Linear Transformer",
+        causal=True,
+        steps=True,
     ),
 )
 MIXERS.add(

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aft_lens.layers.future import exposed, shielded
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec, check_heads, check_input
 from aft_lens.layers.optional import baseline
 
 
@@ -23,9 +24,8 @@ class Reformer(nn.Module):
         self, dim: int, num_heads: int, *, bucket_size: int = 64, n_hashes: int = 8, causal: bool = False
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
-        self.num_heads, self.bucket_size = num_heads, bucket_size
+        check_heads(dim, num_heads)
+        self.num_heads, self.bucket_size, self.causal = num_heads, bucket_size, causal
         self.attend = baseline("reformer_pytorch").LSHAttention(
             bucket_size=bucket_size, n_hashes=n_hashes, causal=causal
         )
@@ -36,14 +36,16 @@ class Reformer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Attend among the t tokens; `grid` is taken for the mixers' common signature and not used."""
+        check_input(x, self.proj)
         b, t, d = x.shape
         pad = -t % (2 * self.bucket_size)
-        heads = [part.reshape(b, t, self.num_heads, -1).transpose(1, 2) for part in (self.query_key(x), self.value(x))]
+        *parts, lost = shielded(self.causal and not self.training, self.query_key(x), self.value(x))
+        heads = [part.reshape(b, t, self.num_heads, -1).transpose(1, 2) for part in parts]
         heads[1] = self.hook_value(heads[1])
         query_key, value = (F.pad(part, (0, 0, 0, pad)).flatten(0, 1) for part in heads)
         mask = torch.ones(b * self.num_heads, t, dtype=torch.bool, device=x.device)
         mixed = self.attend(query_key, value, input_mask=F.pad(mask, (0, pad), value=False))[0][:, :t]
-        return self.proj(mixed.reshape(b, self.num_heads, t, -1).transpose(1, 2).reshape(b, t, d))
+        return exposed(self.proj(mixed.reshape(b, self.num_heads, t, -1).transpose(1, 2).reshape(b, t, d)), lost)
 
 
 def _build(spec: MixerSpec) -> Reformer:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from aft_lens.layers.future import exposed, shielded
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec, check_heads, check_input
 
 PATTERNS = ("local2d", "strided")
 
@@ -47,18 +48,18 @@ def with_class_token(mask: Bool[Tensor, "t s"]) -> Bool[Tensor, "t1 s1"]:
 class SparseAttention(nn.Module):
     """Multi-head softmax attention (Eq. 1) under a boolean mask `t s`, on the fused path.
 
-    Raises ValueError if `dim` is no multiple of `num_heads` or a target may read nothing.
+    `causal` says that the mask leaves out every source after its target. Raises ValueError if `dim` is no multiple of
+    `num_heads` or a target may read nothing.
     """
 
     mask: Tensor
 
-    def __init__(self, dim: int, num_heads: int, mask: Bool[Tensor, "t s"]) -> None:
+    def __init__(self, dim: int, num_heads: int, mask: Bool[Tensor, "t s"], *, causal: bool = False) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
+        check_heads(dim, num_heads)
         if not mask.is_meta and not bool(mask.any(1).all()):
             raise ValueError(f"mask leaves target {int((~mask.any(1)).nonzero()[0])} no source to read")
-        self.num_heads = num_heads
+        self.num_heads, self.causal = num_heads, causal
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.hook_value = HookPoint()
@@ -66,11 +67,13 @@ class SparseAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Attend among the t tokens; the mask was made for one grid (or the first t of a causal one's positions)."""
+        check_input(x, self.proj)
         b, t, d = x.shape
-        heads = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
+        heads, lost = shielded(self.causal and not self.training, self.qkv(x))
+        heads = heads.reshape(b, t, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4)
         query, key, value = heads.unbind(0)
         mixed = F.scaled_dot_product_attention(query, key, self.hook_value(value), attn_mask=self.mask[:t, :t])
-        return self.proj(mixed.transpose(1, 2).reshape(b, t, d))
+        return exposed(self.proj(mixed.transpose(1, 2).reshape(b, t, d)), lost)
 
 
 def sparse_attention(
@@ -90,7 +93,7 @@ def sparse_attention(
         mask = strided_mask(math.prod(grid), grid[1] if len(grid) > 1 else window_size, causal=causal)
     else:
         raise ValueError(f"pattern must be one of {PATTERNS}, got {pattern!r}")
-    return SparseAttention(dim, num_heads, with_class_token(mask) if class_token else mask)
+    return SparseAttention(dim, num_heads, with_class_token(mask) if class_token else mask, causal=causal)
 
 
 def _local(spec: MixerSpec) -> SparseAttention:
@@ -105,7 +108,7 @@ def _strided(spec: MixerSpec) -> SparseAttention:
 
 def _sparse(pattern: str, spec: MixerSpec) -> SparseAttention:
     return sparse_attention(
-        pattern, spec.dim, spec.num_heads, spec.grid, spec.window_size, class_token=spec.class_token, causal=spec.causal
+        pattern, spec.dim, spec.num_heads, spec.grid, spec.window_size, class_token=spec.prefix > 0, causal=spec.causal
     )
 
 

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from aft_lens.layers.future import exposed, shielded
 from aft_lens.layers.hook_point import HookPoint
-from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec
+from aft_lens.layers.memory import CacheMemory, Memory, Place
+from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec, check_heads, check_input
 from aft_lens.layers.mixers.attention import without_future
 
 
@@ -20,8 +22,7 @@ class Synthesizer(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, length: int, *, causal: bool = False) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, got {dim} and {num_heads}")
+        check_heads(dim, num_heads)
         self.num_heads, self.length, self.causal = num_heads, length, causal
         self.hidden = nn.Linear(dim, dim)
         self.weight = nn.Parameter(torch.randn(num_heads, dim // num_heads, length) * 0.02)
@@ -33,6 +34,7 @@ class Synthesizer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], grid: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Mix the t tokens; `grid` is taken for the mixers' common signature and not used."""
+        check_input(x, self.proj)
         b, t, d = x.shape
         if t > self.length:
             raise ValueError(f"input must have at most {self.length} tokens, got {t}")
@@ -40,13 +42,27 @@ class Synthesizer(nn.Module):
         score = hidden @ self.weight[..., :t] + self.bias[..., :t]
         if self.causal:
             score = without_future(score)
-        value = self.hook_value(self.value(x).reshape(b, t, self.num_heads, -1).transpose(1, 2))
+        values, lost = shielded(self.causal and not self.training, self.value(x))
+        value = self.hook_value(values.reshape(b, t, self.num_heads, -1).transpose(1, 2))
         mixed = self.hook_attention(score.softmax(-1)) @ value
-        return self.proj(mixed.transpose(1, 2).reshape(b, t, d))
+        return exposed(self.proj(mixed.transpose(1, 2).reshape(b, t, d)), lost)
+
+    def begin(self, batch: int, length: int) -> Memory:
+        """The memory before the first of `length` tokens: the values of all."""
+        shape = (batch, self.num_heads, length, self.proj.in_features // self.num_heads)
+        return CacheMemory(value=self.proj.weight.new_zeros(shape))
+
+    def step(self, x: Float[Tensor, "b d"], memory: Memory, place: Place) -> Float[Tensor, "b d"]:
+        """Mix the next token of each sequence; the memory changes in place."""
+        assert isinstance(memory, CacheMemory)
+        hidden = torch.relu(self.hidden(x)).reshape(len(x), self.num_heads, 1, -1)
+        score = hidden @ self.weight[..., : place.reach] + self.bias[..., : place.reach]
+        (values,) = memory.write(place, value=self.value(x).reshape(len(x), self.num_heads, -1))
+        return self.proj((score.softmax(-1) @ values).reshape(x.shape))
 
 
 def _build(spec: MixerSpec) -> Synthesizer:
     return Synthesizer(spec.dim, spec.num_heads, spec.length, causal=spec.causal)
 
 
-MIXERS.add("synthesizer", Mixer(_build, "Synthesizer", causal=True))
+MIXERS.add("synthesizer", Mixer(_build, "Synthesizer", causal=True, steps=True))

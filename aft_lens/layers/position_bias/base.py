@@ -4,13 +4,20 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from aft_lens.mode import evaluating
 from aft_lens.ops import BiasFactors
 
 NAIVE_STD = 0.1
 """N(0, 10^-2) of Sec. 5.1 read as a variance: standard deviation 0.1."""
+
+
+def drawn(shape: Sequence[int], std: float) -> Tensor:
+    """Normal numbers of mean 0; none on the meta device, where PyTorch would import its compiler for them."""
+    empty = torch.empty(tuple(shape))
+    return empty if empty.is_meta else empty.normal_() * std
 
 
 class PositionBias(nn.Module):
@@ -32,6 +39,10 @@ class PositionBias(nn.Module):
     def forward(self) -> Float[Tensor, "..."]:
         """w as this mode computes with it: `h *window`, `t s`, or `h k` at the kept offsets."""
         raise NotImplementedError
+
+    def few(self) -> tuple[Float[Tensor, "h k"], Int[Tensor, "h k n"]] | None:
+        """w of this mode as biases at a few offsets a head, where it is 0 at all others; None where it is dense."""
+        return None if self.offset is None else (self(), self.offset)
 
     def logits(self) -> Float[Tensor, "..."] | None:
         """w before any sampling; None where the places are frozen."""
@@ -57,11 +68,8 @@ class PositionBias(nn.Module):
 
         `sides` are those of the window that frozen places are laid out on; other biases have their own.
         """
-        was_training = self.training
-        try:
-            return self.eval()()
-        finally:
-            self.train(was_training)
+        with evaluating(self):
+            return self()
 
     def places(self, sides: Sequence[int] = ()) -> Bool[Tensor, "..."]:
         """Where a head has an offset, shaped as `dense`: every place whose bias is not 0."""
@@ -75,6 +83,13 @@ class PositionBias(nn.Module):
     def operand(self, length: int | None = None) -> Tensor | BiasFactors:
         """What AFT-full and AFT-local compute with: w or its factors, whole or of the first `length` positions."""
         return self()[:length, :length]
+
+    def by_distance(self, window: int) -> Float[Tensor, "t s"]:
+        """w of causal pairs by target t and distance t - t' = 0 ... window - 1; 0 where there is no such source."""
+        w = self.dense()
+        target, distance = (torch.arange(size, device=w.device) for size in (len(w), window))
+        source = target.unsqueeze(1) - distance
+        return w.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0.0)
 
     def assign(self, w: Float[Tensor, "..."]) -> None:
         """Set the parameters so that the bias gives w. Raises ValueError where it cannot."""

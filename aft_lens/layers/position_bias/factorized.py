@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aft_lens.layers.position_bias.base import NAIVE_STD, PositionBias
+from aft_lens.layers.position_bias.base import NAIVE_STD, PositionBias, drawn
 from aft_lens.ops import BiasFactors
+
+CHUNK = 1024
+"""Targets whose products are taken at once."""
 
 
 class Factorized(PositionBias):
@@ -16,8 +19,8 @@ class Factorized(PositionBias):
 
     def __init__(self, length: int, rank: int = 128) -> None:
         super().__init__()
-        self.target = nn.Parameter(torch.randn(length, rank) * NAIVE_STD)
-        self.source = nn.Parameter(torch.randn(length, rank) * NAIVE_STD)
+        self.target = nn.Parameter(drawn((length, rank), NAIVE_STD))
+        self.source = nn.Parameter(drawn((length, rank), NAIVE_STD))
 
     def operand(self, length: int | None = None) -> BiasFactors:
         """u and v, or their first `length` rows; the operators never multiply them out to T x T."""
@@ -26,6 +29,12 @@ class Factorized(PositionBias):
     def forward(self) -> Float[Tensor, "t s"]:
         """w, shape `t s`, multiplied out to be looked at."""
         return self.target @ self.source.T
+
+    def by_distance(self, window: int) -> Float[Tensor, "t s"]:
+        """As every bias answers, in O(t s) memory."""
+        padded = F.pad(self.source, (0, 0, window - 1, 0)).unfold(0, window, 1)
+        parts = zip(self.target.split(CHUNK), padded.split(CHUNK), strict=True)
+        return torch.cat([torch.einsum("tr,trs->ts", *part) for part in parts]).flip(1)
 
     def redraw(self, sides: Sequence[int] = ()) -> None:
         """Draw u and v as at initialisation."""

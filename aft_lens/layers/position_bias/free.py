@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aft_lens.layers.position_bias.base import NAIVE_STD, PositionBias
+from aft_lens.layers.position_bias.base import NAIVE_STD, PositionBias, drawn
 
 
 class Free(PositionBias):
@@ -14,7 +14,7 @@ class Free(PositionBias):
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(shape) * NAIVE_STD)
+        self.weight = nn.Parameter(drawn(shape, NAIVE_STD))
 
     def forward(self) -> Float[Tensor, "..."]:
         """w."""

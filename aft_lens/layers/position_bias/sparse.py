@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.optional import baseline
-from aft_lens.layers.position_bias.base import PositionBias
+from aft_lens.layers.position_bias.base import PositionBias, drawn
 from aft_lens.layers.position_bias.windowed import START, Derived
 
 STRETCH = (-0.1, 1.1)
@@ -102,7 +102,7 @@ class Spaced(PositionBias):
         super().__init__()
         self.window, self.start = tuple(window), start
         shape = num_heads, within(positions, window)
-        self.weight = nn.Parameter(torch.randn(shape) * start)
+        self.weight = nn.Parameter(drawn(shape, start))
         self.spacing = nn.Parameter(torch.empty(*shape, len(self.window)))
         self._scatter()
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from aft_lens.layers.position_bias.base import PositionBias
+from aft_lens.layers.position_bias.base import PositionBias, drawn
 
 START = 0.05
 """Standard deviation that w' starts with: small enough to be learned (`analyses/results/start_sweep.json`)."""
@@ -29,7 +29,7 @@ class Reparameterized(PositionBias):
         if start <= 0:
             raise ValueError(f"bias_start must be above 0, got {start}")
         self.start = start
-        self.weight = nn.Parameter(torch.randn(num_heads, *window) * start)
+        self.weight = nn.Parameter(drawn((num_heads, *window), start))
         self.gamma = nn.Parameter(torch.zeros(num_heads))
         self.beta = nn.Parameter(torch.zeros(num_heads))
 
@@ -142,3 +142,16 @@ class SinglePosition(Derived):
             tau: Any = self._tau  # annotated as a float; it only divides
             return w * F.gumbel_softmax(logits, tau=tau, hard=self.straight_through, dim=1).reshape(w.shape)
         return one_position(w)
+
+    def few(self) -> tuple[Float[Tensor, "h 1"], Int[Tensor, "h 1 n"]] | None:
+        """The one position of each head in evaluation; None in training, whose samples are dense."""
+        if self.training:
+            return None
+        w = self.inner()
+        flat = w.flatten(1)
+        place = flat.argmax(1, keepdim=True)
+        rest, offset = place, list[Tensor]()
+        for side in reversed(w.shape[1:]):  # by numbers alone: a captured graph cannot take a tensor from the host
+            offset.append(rest % side - side // 2)
+            rest = rest // side
+        return flat.gather(1, place), torch.stack(offset[::-1], -1)

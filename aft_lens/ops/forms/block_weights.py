@@ -101,7 +101,7 @@ class GridBias:
             self.radius[0] - reach[0] : self.radius[0] + reach[0] + 1,
             self.radius[1] - reach[1] : self.radius[1] + reach[1] + 1,
         ]
-        peak = self.table.flatten(1).amax(1)
+        peak = finite(self.table.flatten(1).amax(1))
         self.table = (self.table - peak.view(-1, 1, 1)).exp_().flatten(1)
         self.gradient = torch.zeros_like(w)
 

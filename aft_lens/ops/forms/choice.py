@@ -4,14 +4,34 @@ The costs are nanoseconds of forward plus backward on two CPU cores, without wha
 of them is smallest matters. E = b (d + h) T counts the values and denominators, P = T or chunk pairs of positions.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
+from torch import Tensor
+
 from aft_lens.ops.forms.band import chunks
+from aft_lens.ops.forms.spec import Spec
 
 BAND_FIXED, BAND_SLOPE = 200, 3.2
 """The band of chunks pays off from a length of so much plus so much times its chunk (AFT-local)."""
-TYPICAL_IMAGES = 8
-"""Batch size assumed while a graph is traced, so that the choice does not hang on it."""
+
+
+def chosen(spec: Spec, value: Tensor, bias: Sequence[Tensor]) -> Spec:
+    """A spec that names a form, from one that may name an operator; value `h m c s`.
+
+    It is asked inside the operation that compilers see whole, where shapes are numbers: no graph hangs on the choice.
+    """
+    if spec.form == "local":
+        return replace(spec, form=local_form(spec.grid[0], spec.window))
+    if spec.form != "conv":
+        return spec
+    heads, images, channels = value.shape[:3]
+    form = conv_form(
+        spec.grid, tuple(bias[0].shape[1:]), images=images, heads=heads, channels=channels, causal=spec.causal,
+        device=value.device.type,
+    )  # fmt: skip
+    return replace(spec, form=form)
 
 
 def local_form(length: int, window_size: int) -> str:

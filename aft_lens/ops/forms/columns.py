@@ -64,5 +64,5 @@ def finite(reference: Tensor, otherwise: Tensor | float = 0.0) -> Tensor:
 
 
 def first_key(key: Float[Tensor, "h m s"]) -> Float[Tensor, "h m 1"]:
-    """The first readable (finite) key of each row: a reference that no later source can change."""
-    return key.gather(-1, (key != float("-inf")).to(torch.uint8).argmax(-1, keepdim=True))
+    """The first readable key of each row, 0 without one: a reference that no later source can change."""
+    return finite(key.gather(-1, (key != float("-inf")).to(torch.uint8).argmax(-1, keepdim=True)))

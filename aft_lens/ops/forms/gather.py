@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from aft_lens.ops.bias import source_index
-from aft_lens.ops.forms.one_offset import chunks, images_a_chunk, pool_factors
+from aft_lens.ops.forms.in_place import chunks, images_a_chunk, pool_factors
+from aft_lens.ops.forms.spec import unnarrowed
 
 
 def _factors(w: Tensor, offset: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +69,7 @@ def matmul(key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     kernel = torch.exp(bias - bias.flatten(1).amax(1).clamp(min=0.0).detach().view(-1, 1, 1)).transpose(1, 2)
     columns = torch.cat([value * weight, weight], dim=2)
     b, h, c1, t = columns.shape
-    with torch.autocast(key.device.type, enabled=False):
+    with unnarrowed(key):
         mixed = columns.transpose(0, 1).reshape(h, b * c1, t) @ kernel
     mixed = mixed.reshape(h, b, c1, t).transpose(0, 1)
     return mixed[:, :, :-1] / mixed[:, :, -1:]

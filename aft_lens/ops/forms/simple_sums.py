@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from aft_lens.ops.forms.columns import first_key
-from aft_lens.ops.forms.spec import accumulate_dtype
+from aft_lens.ops.forms.prefix_mean import prefix_mean
 from aft_lens.ops.gate import gate
 
 CACHED_ELEMENTS = 2**20
@@ -18,10 +17,7 @@ def simple_by_prefix_sums(
     query: Float[Tensor, "b t d"] | None, key: Float[Tensor, "b t d"], value: Float[Tensor, "b t d"]
 ) -> Float[Tensor, "b t d"]:
     """The PyTorch form of causal `aft_simple`, on any device; keys of -inf are not read."""
-    score = key.double()
-    weight = torch.exp(score - first_key(score.transpose(1, 2)).transpose(1, 2).detach())
-    mean = ((weight * value).cumsum(1) / weight.cumsum(1)).to(accumulate_dtype(value.dtype))
-    return gate(query, mean, value.dtype)
+    return gate(query, prefix_mean(key, value)[0], value.dtype)
 
 
 def _images(x: Tensor) -> Iterator[slice]:
@@ -42,8 +38,10 @@ class SimpleMean(torch.autograd.Function):
         for part in _images(key):
             room = out[part]
             torch.amax(key[part], 1, keepdim=True, out=peak[part])
+            peak[part].masked_fill_(peak[part] == float("-inf"), 0.0)  # nothing is read: 0 / 1
             weight = torch.sub(key[part], peak[part], out=room).exp_()
             torch.sum(weight, 1, keepdim=True, out=den[part])
+            den[part].masked_fill_(den[part] == 0, 1.0)
             torch.sum(weight.mul_(value[part]), 1, keepdim=True, out=mean[part])
             mean[part].div_(den[part])
             if query is None:

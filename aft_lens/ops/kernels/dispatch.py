@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aft_lens.ops.bias import BiasFactors
+from aft_lens.ops.forms.causal_window import causal_window_bias
 from aft_lens.ops.kernels import AVAILABLE
 from aft_lens.ops.kernels.band import launch as band
 from aft_lens.ops.kernels.indexed.launch import LARGEST_INDEXED, MOST_KEPT
@@ -18,9 +20,10 @@ if AVAILABLE:
     from aft_lens.ops.kernels.band.operator import band_forward
     from aft_lens.ops.kernels.dense.operator import dense_forward, dense_inference
     from aft_lens.ops.kernels.indexed.operator import indexed_forward
-    from aft_lens.ops.kernels.scan.local import scan_local
+    from aft_lens.ops.kernels.scan.local import scan_local, scan_local_inference
     from aft_lens.ops.kernels.scan.pool import pool_simple
-    from aft_lens.ops.kernels.scan.simple import scan_simple
+    from aft_lens.ops.kernels.scan.simple import scan_simple, scan_simple_inference
+    from aft_lens.ops.kernels.scan.window_bias import window_bias
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_WINDOW = 4096
@@ -29,22 +32,22 @@ logger = logging.getLogger(__name__)
 _told: set[tuple[str, str]] = set()
 
 
-def unfit(value: Tensor) -> str | None:
-    """Why no kernel takes a tensor of this device and dtype, to follow "the kernels"; None if one may."""
+def unfit(value: Tensor, *others: Tensor | None) -> str | None:
+    """Why no kernel takes tensors of this device and these dtypes, to follow "the kernels"; None if one may."""
     if not AVAILABLE:
         return "need Triton, which is not installed"
     if not value.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"run on CUDA, got device {value.device.type}"
-    if value.dtype not in DTYPES:
-        return f"take float32, bfloat16 and float16, got {value.dtype}"
-    return None
+    wrong = next((x.dtype for x in (value, *others) if x is not None and x.dtype not in DTYPES), None)
+    return None if wrong is None else f"take float32, bfloat16 and float16, got {wrong}"
 
 
 def refusal(
-    value: Tensor, window: Sequence[int], grid: Sequence[int], *, causal: bool = False, outside: str = "global"
-) -> str | None:
+    value: Tensor, *others: Tensor | None, window: Sequence[int], grid: Sequence[int], causal: bool = False,
+    outside: str = "global",
+) -> str | None:  # fmt: skip
     """Why the kernels cannot take this AFT-conv, to follow "the kernels"; None if they can."""
-    reason = unfit(value)
+    reason = unfit(value, *others)
     if reason is not None:
         return reason
     if causal or outside != "global":
@@ -75,9 +78,14 @@ def conv(
     tensors = (query, key, value, position_bias, query_bias, value_bias)
     if math.prod(grid) > LARGEST_DENSE:
         return band_forward(*tensors, list(grid))[0]
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+    if _asks_gradient(*tensors):
         return dense_forward(*tensors, list(grid))[0]
     return dense_inference(*tensors, list(grid))
+
+
+def _asks_gradient(*tensors: Tensor | None) -> bool:
+    """Whether what only gradients need is to be written."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def exporting() -> bool:
@@ -85,7 +93,7 @@ def exporting() -> bool:
     return torch.compiler._is_exporting_flag
 
 
-def indexed_refusal(value: Tensor, keep: int, grid: Sequence[int]) -> str | None:
+def indexed_refusal(value: Tensor, *others: Tensor | None, keep: int, grid: Sequence[int]) -> str | None:
     """Why the kernels cannot take AFT-conv with `keep` offsets a head, to follow "the kernels"; None if they can."""
     if value.numel() == 0:
         return "take no empty tensors"
@@ -93,7 +101,7 @@ def indexed_refusal(value: Tensor, keep: int, grid: Sequence[int]) -> str | None
         return f"take at most {MOST_KEPT} offsets a head, got {keep}"
     if len(grid) > 2 or math.prod(grid) > LARGEST_INDEXED:
         return f"take 1-D and 2-D grids of at most {LARGEST_INDEXED} positions, got {tuple(grid)}"
-    return unfit(value)
+    return unfit(value, *others)
 
 
 def indexed(
@@ -114,18 +122,22 @@ def indexed(
     return indexed_forward(query, key, value, position_bias, offset, query_bias, value_bias, list(grid))[0]
 
 
-def scan_refusal(value: Tensor, *, local: bool = False, causal: bool = True) -> str | None:
+def scan_refusal(value: Tensor, *others: Tensor | None, local: bool = False, causal: bool = True) -> str | None:
     """Why the kernels cannot take this AFT-simple or (`local`) AFT-local, to follow "the kernels"; None if they can."""
     if local and not causal:
         return "take causal AFT-local alone"
-    return "take no empty tensors" if value.numel() == 0 else unfit(value)
+    return "take no empty tensors" if value.numel() == 0 else unfit(value, *others)
 
 
 def simple(query: Tensor | None, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
     """AFT-simple of `b t d`; keys of -inf are read by no target. Fastest where channels are contiguous."""
     if not torch.compiler.is_compiling():
         logger.debug("AFT-simple by Triton kernels: causal %s, %s, %s", causal, tuple(value.shape), value.dtype)
-    return (scan_simple if causal else pool_simple)(query, key, value)[0]
+    if not causal:
+        return pool_simple(query, key, value)[0]
+    if _asks_gradient(query, key, value):
+        return scan_simple(query, key, value)[0]
+    return scan_simple_inference(query, key, value)
 
 
 def local(query: Tensor | None, key: Tensor, value: Tensor, band: Tensor) -> Tensor:
@@ -133,7 +145,16 @@ def local(query: Tensor | None, key: Tensor, value: Tensor, band: Tensor) -> Ten
     if not torch.compiler.is_compiling():
         window = band.shape[1]
         logger.debug("AFT-local by Triton kernels: window %d, %s, %s", window, tuple(value.shape), value.dtype)
-    return scan_local(query, key, value, band)[0]
+    if _asks_gradient(query, key, value, band):
+        return scan_local(query, key, value, band)[0]
+    return scan_local_inference(query, key, value, band)
+
+
+def causal_band(position_bias: Tensor | BiasFactors, window_size: int) -> Tensor:
+    """The biases that `local` takes, `t offset`, from a `t t` bias or its factors; float32."""
+    if isinstance(position_bias, BiasFactors):
+        return window_bias(position_bias.target.float(), position_bias.source.float(), window_size)
+    return causal_window_bias(position_bias, window_size)
 
 
 def tell(reason: str, operator: str = "AFT-conv") -> None:

@@ -46,8 +46,8 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "local_causal": _local_causal,
     "local_causal_torch": _local_torch,
 }
-UNCAPTURED = ("local_causal_torch",)
-"""Forms that look at their denominators on the way (in a graph they take float64 throughout): timed by events."""
+UNCAPTURED = ("local_causal_torch", "simple_causal_torch")
+"""Forms that look at denominators or keys on the way (in a graph they take the wide way): timed by events."""
 
 
 def inputs(operator: str, shape: tuple[int, int, int], heads: int, random: Callable[..., Tensor]) -> list[Tensor]:

@@ -1,11 +1,14 @@
 """gpu_h100.json: what `aft-lens bench gpu` measured, in typed rows, and what its operators and passes are called."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NAME = "gpu_h100"
 """Name of the published record and its figure, without an ending."""
+MODEL = re.compile(r"\b[A-Z]{1,2}\d{2,4}[A-Z]?\b")
+"""What a GPU of a data centre is called, in its name."""
 WORDS = {
     "copy": "copy",
     "floor": "copy of AFT-conv's bytes",
@@ -25,6 +28,13 @@ WORDS = {
 """What the rows' operators are called in tables and figures, in the order of the tables."""
 PASSES = {"forward_us": "forward", "train_us": "forward + backward"}
 """Columns of an operator's times."""
+
+
+def record_name(hardware: str) -> str:
+    """Name of the record of a GPU, without an ending: gpu_h200 of an NVIDIA H200, gpu_rtx_4090 of that."""
+    model = MODEL.search(hardware)
+    word = model[0] if model else re.sub("(NVIDIA|GeForce|AMD) ", "", hardware)
+    return "gpu_" + re.sub(r"\W+", "_", word).strip("_").lower()
 
 
 @dataclass(frozen=True)

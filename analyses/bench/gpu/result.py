@@ -1,4 +1,4 @@
-"""gpu_h100.json as a result, and as the Markdown that the README shows: `aft-lens bench gpu_table`."""
+"""The record of a GPU as a result, and as the Markdown that the README shows: `aft-lens bench gpu_table`."""
 
 import sys
 from dataclasses import dataclass
@@ -49,10 +49,11 @@ class GPUBench(Result):
 
 
 def command(out: Path | None = None) -> None:
-    """Print the tables of gpu_h100.json and draw its figure anew; FileNotFoundError with the next step without one."""
+    """Print the tables of every GPU's record and draw its figure anew; FileNotFoundError with the next step without."""
     folder = out or RESULTS
-    found = read_record(folder / f"{NAME}.json", "`aft-lens bench gpu` on a GPU")
-    result = GPUBench(GPURecord.read(found))
-    print(result.markdown())
-    for drawn in (*result.write_figures(folder, NAME), result.write_page(folder / f"{NAME}.html")):
-        print(f"wrote {drawn}", file=sys.stderr)
+    names = sorted(path.stem for path in folder.glob("gpu_*.json")) or [NAME]
+    for name in names:
+        result = GPUBench(GPURecord.read(read_record(folder / f"{name}.json", "`aft-lens bench gpu` on a GPU")))
+        print(result.markdown())
+        for drawn in (*result.write_figures(folder, name), result.write_page(folder / f"{name}.html")):
+            print(f"wrote {drawn}", file=sys.stderr)

@@ -15,7 +15,7 @@ from analyses.bench.gpu import line
 from analyses.bench.gpu.comparisons import document
 from analyses.bench.gpu.models import MODELS, model_row
 from analyses.bench.gpu.operators import OPERATORS, Case, error, floor_train
-from analyses.bench.gpu.record import NAME, GPURecord, OperatorRow
+from analyses.bench.gpu.record import GPURecord, OperatorRow, record_name
 from analyses.bench.gpu.timing import launched, replayed
 from analyses.provenance import RESULTS, command_line, environment
 from analyses.result import dump
@@ -58,23 +58,26 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     for case in CASES[:2] if quick else CASES:
         measured = replace(measured, operators=(*measured.operators, *operator_rows(case)))
         _write(measured, folder)
-    print(f"wrote {folder / f'{NAME}.json'}")
-    show(folder)
+    print(f"wrote {folder / f'{record_name(measured.hardware)}.json'}")
+    show("gpu", folder)
 
 
-def show(folder: Path) -> None:
-    """Print and draw the folder's record; where the libraries for figures are not installed, say how to do it later."""
+def show(bench: str, folder: Path) -> None:
+    """Print and draw a bench's record in a folder; where the libraries for figures are missing, say how to do it later.
+
+    `bench` is the folder of analyses.bench whose `result` has the command that does it.
+    """
     try:
-        result = import_module("analyses.bench.gpu.result")
+        result = import_module(f"analyses.bench.{bench}.result")
     except ModuleNotFoundError as error:  # as on a machine that measures alone
-        print(f"{error.name} is not installed: print and draw the record elsewhere with `aft-lens bench gpu_table`")
+        print(f"{error.name} is not installed: print and draw the record elsewhere with `aft-lens bench {bench}_table`")
         return
     result.command(folder)
 
 
 def _write(measured: GPURecord, folder: Path) -> None:
     """Write what is measured so far: a run cut short loses what it was at alone."""
-    write_whole(folder / f"{NAME}.json", dump(document(measured)))
+    write_whole(folder / f"{record_name(measured.hardware)}.json", dump(document(measured)))
 
 
 def operator_rows(case: Case) -> list[OperatorRow]:

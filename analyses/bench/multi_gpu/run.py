@@ -11,7 +11,7 @@ from aft_lens.data import load_data
 from aft_lens.statistics import pooled_deviation, unpaired_interval
 from analyses.bench.multi_gpu.record import NAME, GPUCount, Resumed
 from analyses.bench.multi_gpu.result import MultiGPUBench
-from analyses.bench.multi_gpu.trainings import Started, Trainings, wait
+from analyses.bench.multi_gpu.trainings import Training, Trainings
 from analyses.provenance import RESULTS, made_by
 from analyses.study.measure import accuracy as test_accuracy
 from analyses.study.tables import mean_and_deviation
@@ -55,23 +55,22 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     limit = ("--trainer.limit_batches=30",) if quick else ()
     path = (out or RESULTS) / NAME
     result = MultiGPUBench(**made_by("cuda"), seeds=list(range(SEEDS)), method=METHOD)
-    with Trainings(RUNS.with_name(f"{RUNS.name}-quick") if quick else RUNS, EPOCHS) as trainings:
-        for count in counts:
-            row = speed(trainings, count, limit, result.rows[0] if result.rows else None)
-            result = _write(replace(result, rows=[*result.rows, row]), path)
-            print(f"{count} GPUs: {row.images_per_second:,.0f} images/s", flush=True)
-        result = _write(replace(result, resumed=resumed(trainings, counts[-1], limit)), path)
-        print(f"resumed: {result.resumed}", flush=True)
-        for number, row in enumerate(result.rows):
-            beside = counts[-1] // row.gpus
-            for first in range(0, SEEDS, beside):
-                seeds = range(SEEDS)[first : first + beside]
-                wait(*(start_accuracy(trainings, row.gpus, seed, limit) for seed in seeds))
-            names = [f"accuracy-{row.gpus}-{seed}" for seed in range(SEEDS)]
-            row = replace(row, test_accuracy=tuple(_accuracy(trainings.folder / name) for name in names))
-            print(_line(row), flush=True)
-            rows = [*result.rows[:number], row, *result.rows[number + 1 :]]
-            result = _write(replace(result, rows=with_differences(rows)), path)
+    trainings = Trainings(RUNS.with_name(f"{RUNS.name}-quick") if quick else RUNS)
+    for count in counts:
+        row = speed(trainings, count, limit, result.rows[0] if result.rows else None)
+        result = _write(replace(result, rows=[*result.rows, row]), path)
+        print(f"{count} GPUs: {row.images_per_second:,.0f} images/s", flush=True)
+    result = _write(replace(result, resumed=resumed(trainings, counts[-1], limit)), path)
+    print(f"resumed: {result.resumed}", flush=True)
+    for number, row in enumerate(result.rows):
+        runs = [
+            Training(f"accuracy-{row.gpus}-{seed}", row.gpus, accuracy(row.gpus, seed, limit)) for seed in range(SEEDS)
+        ]
+        trainings.run(*runs, beside=counts[-1] // row.gpus)
+        row = replace(row, test_accuracy=tuple(_accuracy(trainings.folder / each.name) for each in runs))
+        print(_line(row), flush=True)
+        rows = [*result.rows[:number], row, *result.rows[number + 1 :]]
+        result = _write(replace(result, rows=with_differences(rows)), path)
     print(f"wrote {path}")
 
 
@@ -85,7 +84,7 @@ def speed(trainings: Trainings, count: int, limit: tuple[str, ...], single: GPUC
     """Images a second and the largest peak memory of a GPU; efficiency is over `single`, the row of one GPU."""
     name = f"speed-{count}"
     images = f"--data.name=synthetic:{STEPS * BATCH * count}"
-    wait(trainings.start_missing(name, count, (*SPEED, images, *limit)))
+    trainings.run(Training(name, count, (*SPEED, images, *limit)))
     rows = read_metrics(trainings.folder / name)
     rate = statistics.median(row["images_per_second"] for row in rows[2:])
     efficiency = 1.0 if single is None else rate / (count * single.images_per_second)
@@ -94,20 +93,14 @@ def speed(trainings: Trainings, count: int, limit: tuple[str, ...], single: GPUC
 
 def resumed(trainings: Trainings, count: int, limit: tuple[str, ...]) -> Resumed:
     """What becomes of a run that is stopped on `count` GPUs and goes on with one."""
-    started = trainings.start("broken", count, accuracy(count, 0, limit))
-    before = trainings.stop_after("broken", STOPPED, started)
-    wait(trainings.resume("broken", accuracy(1, 0, limit)))
-    return Resumed(count, 1, before, trainings.epochs_written("broken"), _accuracy(trainings.folder / "broken"))
+    before, after = (Training("broken", gpus, accuracy(gpus, 0, limit)) for gpus in (count, 1))
+    found = trainings.broken_off(before, STOPPED, after)
+    return Resumed(count, 1, found["before"], found["epochs"], _accuracy(trainings.folder / "broken"))
 
 
 def accuracy(count: int, seed: int, limit: tuple[str, ...]) -> tuple[str, ...]:
     """Options of a seed's run on that many GPUs."""
     return (*ACCURACY, f"--seed={seed}", f"--data.batch_size={GLOBAL_BATCH // count}", *limit)
-
-
-def start_accuracy(trainings: Trainings, count: int, seed: int, limit: tuple[str, ...]) -> Started | None:
-    """Start a seed's run if it is missing; seeds are dealt out to all GPUs."""
-    return trainings.start_missing(f"accuracy-{count}-{seed}", count, accuracy(count, seed, limit), place=seed)
 
 
 def with_differences(rows: list[GPUCount]) -> list[GPUCount]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from aft_lens.data import ResidentBatches
+from aft_lens.data import FileBatches, ResidentBatches
 from aft_lens.models import VisionModel
 from aft_lens.progress import progress
 
@@ -16,7 +16,7 @@ CLIP = 1.0
 
 def finetune(
     model: VisionModel,
-    train: Dataset | ResidentBatches,
+    train: Dataset | ResidentBatches | FileBatches,
     *,
     epochs: int,
     lr: float = 5e-4,
@@ -26,7 +26,7 @@ def finetune(
 ) -> VisionModel:
     """Train a copy for some epochs by AdamW under a cosine from `lr` to 0, and return it in evaluation mode.
 
-    `train` yields (image `c y x`, label), or is batches in memory of their own size. Weight decay spares position
+    `train` yields (image `c y x`, label), or is batches, of their own size. Weight decay spares position
     biases, norms and every other vector. The global random state is left as it was. Raises ValueError if `epochs`
     is negative.
     """
@@ -43,8 +43,8 @@ def finetune(
     ]
     optimizer = torch.optim.AdamW(groups, lr=lr)
     shuffle = torch.Generator().manual_seed(seed)
-    loader: DataLoader | ResidentBatches
-    if isinstance(train, ResidentBatches):
+    loader: DataLoader | ResidentBatches | FileBatches
+    if isinstance(train, ResidentBatches | FileBatches):
         loader = train
     else:
         loader = DataLoader(train, batch_size, shuffle=True, generator=shuffle)

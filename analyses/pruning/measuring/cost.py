@@ -9,7 +9,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from aft_lens.models import VisionModel
@@ -32,6 +32,10 @@ class Latency:
     low_ms: float | None = None
     """The quartiles below and above the median; None in records from before they were kept."""
     high_ms: float | None = None
+    least_ms: float | None = None
+    cpu_ms: float | None = None
+    """The least processor time of all threads on a CPU, which other work on the machine hardly changes; None on a GPU,
+    and, as the least wall time, in records from before they were kept."""
 
     def __str__(self) -> str:
         """The median with its quartiles, which one busy moment of the machine leaves as they are."""
@@ -107,7 +111,7 @@ def operations(model: VisionModel, image: Tensor) -> int:
 
 @torch.inference_mode()
 def latencies(
-    models: Sequence[VisionModel], images: Tensor, *, batch: int = 64, seconds: float = 0.6, least: int = 5
+    models: Sequence[nn.Module], images: Tensor, *, batch: int = 64, seconds: float = 0.6, least: int = 5
 ) -> list[Latency]:
     """Time models side by side on one batch, taking turns so that a busy moment falls on all of them alike.
 
@@ -117,14 +121,17 @@ def latencies(
     device = next(models[0].parameters()).device
     repeated = images.repeat(-(-batch // len(images)), 1, 1, 1)[:batch].to(device)
     times: list[list[float]] = [[] for _ in models]
+    used: list[list[float]] = [[] for _ in models]
     for model in models:
         model.eval()
         for _ in range(2):
             model(repeated)
     end = time.perf_counter() + seconds * len(models)
     while time.perf_counter() < end or len(times[0]) < least:
-        for model, taken in zip(models, times, strict=True):
+        for model, taken, spent in zip(models, times, used, strict=True):
+            begun = time.process_time()
             taken.append(_once(model, repeated))
+            spent.append((time.process_time() - begun) * 1e3)
     quartiles = [statistics.quantiles(taken, n=4, method="inclusive") for taken in times]
     return [
         Latency(
@@ -136,8 +143,10 @@ def latencies(
             repeats=len(taken),
             low_ms=low,
             high_ms=high,
+            least_ms=min(taken),
+            cpu_ms=None if device.type == "cuda" else min(spent),
         )
-        for taken, (low, _, high) in zip(times, quartiles, strict=True)
+        for taken, spent, (low, _, high) in zip(times, used, quartiles, strict=True)
     ]
 
 
@@ -153,7 +162,7 @@ def latencies_by_device(
     return [tuple(batch[place] for batch in taken) for place in range(len(models))]
 
 
-def _once(model: VisionModel, images: Tensor) -> float:
+def _once(model: nn.Module, images: Tensor) -> float:
     """Milliseconds of one pass, waiting for a GPU to finish."""
     if images.is_cuda:
         torch.cuda.synchronize(images.device)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aft_lens.data import ResidentBatches
+from aft_lens.data import FileBatches, ResidentBatches
 from aft_lens.models import VisionModel
 from analyses.pruning.criteria import score
 from analyses.pruning.cutting.compact import compact_model, masked_model
@@ -121,7 +121,7 @@ def prune_to_indexing(
     criterion: str = "magnitude",
     budget: str = "head",
     calibration: Batches | None = None,
-    train: Dataset | ResidentBatches | None = None,
+    train: Dataset | ResidentBatches | FileBatches | None = None,
     finetune: int = 0,
     steps: Sequence[float] = (),
     drop_heads: float | None = None,
@@ -180,7 +180,7 @@ def measure_masks(
     criterion: str = "given",
     budget: str = "given",
     parent: VisionModel | None = None,
-    train: Dataset | ResidentBatches | None = None,
+    train: Dataset | ResidentBatches | FileBatches | None = None,
     finetune: int = 0,
     seed: int = 0,
     batch_sizes: Sequence[int] = (64,),

@@ -10,51 +10,111 @@ over the near chunks of targets pair by pair, and over those beyond as sums A an
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan.local_tiles import (
-    any_of,
-    bias_tile,
-    pair_of,
-    reference,
-    source_factor,
-    target_factor,
-    tile,
-)
+from aft_lens.ops.kernels.scan.local_tiles import lost_place, reference, target_factor, target_tile, tile, weight_tile
 from aft_lens.ops.kernels.scan.state import FLOOR, place_of
-from aft_lens.ops.kernels.tiles import sigmoid
+from aft_lens.ops.kernels.tiles import key_weight
 
 
 @triton.jit
-def target_tile(Q, Y, DY, OUT_LOG, q_t, y_t, t, d, T, D, HAS_QUERY: tl.constexpr):
-    """g, g y, sigmoid(q) and L of a tile of targets; the pointers stand at the batch row, Y is the gated output."""
-    g = tile(DY, y_t, t, d, T, D, 0.0)
-    gy = g * tile(Y, D, t, d, T, D, 0.0)
-    gate = tl.zeros_like(g) + 1.0
-    if HAS_QUERY:
-        gate = sigmoid(tile(Q, q_t, t, d, T, D, 0.0))
-        g *= gate
-    return g, gy, gate, tile(OUT_LOG, D, t, d, T, D, -FLOOR)
+def share_of(pid, CHUNKS, GROUPS):
+    """Chunk of targets, group of near chunks and share of the batch rows and channels of a program."""
+    return pid % CHUNKS, (pid // CHUNKS) % GROUPS, pid // (CHUNKS * GROUPS)
 
 
 @triton.jit
-def local_far_kernel(
-    Q, Y, DY, LOG, OUT_LOG, REF, ONE, TWO,
-    T, D, y_b, y_t, q_b, q_t, CHUNKS,
-    NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
-):  # fmt: skip
-    """A and B of a chunk of targets for the run before its near chunks, whose log goes to REF; `b chunk d`."""
-    b, chunk, d = place_of(CHUNKS, D, BLOCK_D)
-    on = d < D
+def pair_gradient(total, K, V, k_t, v_t, over, less, r, chunk, d, T, D, BLOCK: tl.constexpr,
+                  DOT: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """The gradient of E of a chunk of sources added to `total`, from g / den and -g y / den of the factored sums."""
+    s = (chunk * BLOCK + tl.arange(0, BLOCK))[:, None]
+    inside = tl.where(chunk < 0, -(2**30), T)  # no row of a chunk that is not there
+    k = tile(K, k_t, s, d[None, :], inside, D, float("-inf"))
+    v = tile(V, v_t, s, d[None, :], inside, D, 0.0)
+    x = key_weight(k, r[None, :])
+    total = tl.dot(over, tl.trans((x * v).to(DOT)), total, input_precision=PRECISION)
+    return tl.dot(less, tl.trans(x.to(DOT)), total, input_precision=PRECISION)
+
+
+@triton.jit
+def store_bias(DW, E, total, chunk, near, split, T, WINDOW, NEAR: tl.constexpr, BLOCK: tl.constexpr):
+    """Gradient of the biases of a pair of chunks from that of its weights, into DW `split t offset`."""
     t = (chunk * BLOCK + tl.arange(0, BLOCK))[:, None]
-    far = chunk - NEAR - 1
-    log = tl.load(LOG + (b * CHUNKS + far) * D + d, mask=on & (far >= 0), other=FLOOR)
-    g, gy, _, out_log = target_tile(
-        Q + b * q_b, Y + b * T * D, DY + b * y_b, OUT_LOG + b * T * D, q_t, y_t, t, d[None, :], T, D, HAS_QUERY
-    )
-    share = tl.exp(tl.minimum(log[None, :] - out_log, 0.0))
-    place = (b * CHUNKS + chunk) * D + d
-    tl.store(REF + place, log, mask=on)
-    tl.store(ONE + place, tl.sum(share * g, 0), mask=on)
-    tl.store(TWO + place, tl.sum(share * gy, 0), mask=on)
+    s = ((chunk - near) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    e = weight_tile(E, t, s, chunk, NEAR, BLOCK).to(tl.float32)
+    mask = (t - s >= 0) & (t - s < WINDOW) & (t < T) & (s >= 0)
+    tl.store(DW + (split.to(tl.int64) * T + t) * WINDOW + t - s, e * total, mask=mask)
+
+
+@triton.jit
+def local_target_kernel(
+    Q, K, V, E, TOP, LOG, Y, DY, OUT_LOG, LOST, REF, ONE, TWO, DQ, DW,
+    B, T, D: tl.constexpr, WINDOW, y_b, y_t: tl.constexpr, q_b, q_t: tl.constexpr, k_b, k_t: tl.constexpr, v_b,
+    v_t: tl.constexpr, CHUNKS, SPLITS,
+    NEAR: tl.constexpr, PAIRS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What a chunk of targets gives: dq, A and B of the run before its near chunks, and the gradient of the band.
+
+    One program a chunk, PAIRS of its near chunks and every SPLITS-th batch row and block of channels, over which the
+    band's gradient is summed, DW `split t offset`, but for blocks that are LOST. The run's log goes to REF, A and B to
+    ONE and TWO, `b chunk d`.
+    """
+    groups = tl.cdiv(NEAR + 1, PAIRS)
+    chunk, group, split = share_of(tl.program_id(0), CHUNKS, groups)
+    blocks = tl.cdiv(D, BLOCK_D)
+    near = chunk - group * PAIRS
+    t = (chunk * BLOCK + tl.arange(0, BLOCK))[:, None]
+    top = tl.load(TOP + t, mask=t < T, other=0.0)
+    one_total = tl.zeros((BLOCK, BLOCK), tl.float32)
+    if PAIRS == 2:
+        two_total = tl.zeros((BLOCK, BLOCK), tl.float32)
+    for i in range(split, B * blocks, SPLITS):
+        b = (i // blocks).to(tl.int64)
+        d = (i % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+        on = d < D
+        row = b * T * D
+        g, gy, gate, out_log = target_tile(
+            Q + b * q_b, Y + row, DY + b * y_b, OUT_LOG + row, q_t, y_t, t, d[None, :], T, D, HAS_QUERY
+        )
+        if group == 0:
+            if HAS_QUERY:
+                dq = (gy * (1.0 - gate)).to(DQ.dtype.element_ty)
+                tl.store(DQ + row + t * D + d[None, :], dq, mask=(t < T) & on[None, :])
+            far = chunk - NEAR - 1
+            log = tl.load(LOG + (b * CHUNKS + far) * D + d, mask=on & (far >= 0), other=FLOOR)
+            share = tl.exp(tl.minimum(log[None, :] - out_log, 0.0))
+            place = (b * CHUNKS + chunk) * D + d
+            tl.store(REF + place, log, mask=on)
+            tl.store(ONE + place, tl.sum(share * g, 0), mask=on)
+            tl.store(TWO + place, tl.sum(share * gy, 0), mask=on)
+        if tl.load(LOST + lost_place(b, chunk, i % blocks, CHUNKS, D, BLOCK_D)) == 0:
+            r = reference(K + b * k_b, LOG + b * CHUNKS * D, chunk, d, D)
+            inverse = target_factor(out_log, top, r)
+            over, less = (g * inverse).to(DOT), (-gy * inverse).to(DOT)
+            one_total = pair_gradient(
+                one_total, K + b * k_b, V + b * v_b, k_t, v_t, over, less, r, near, d, T, D, BLOCK, DOT, PRECISION
+            )
+            if PAIRS == 2:
+                two_total = pair_gradient(
+                    two_total,
+                    K + b * k_b,
+                    V + b * v_b,
+                    k_t,
+                    v_t,
+                    over,
+                    less,
+                    r,
+                    near - 1,
+                    d,
+                    T,
+                    D,
+                    BLOCK,
+                    DOT,
+                    PRECISION,
+                )
+    store_bias(DW, E, one_total, chunk, group * PAIRS, split, T, WINDOW, NEAR, BLOCK)
+    if PAIRS == 2:  # noqa: SIM102 - known when this is compiled, unlike the next
+        if group * PAIRS < NEAR:
+            store_bias(DW, E, two_total, chunk, group * PAIRS + 1, split, T, WINDOW, NEAR, BLOCK)
 
 
 @triton.jit
@@ -79,81 +139,33 @@ def store_sources(DK, DV, v, one, two, s, d, b, T, D):
 
 @triton.jit
 def local_source_kernel(
-    Q, K, V, W, TOP, LOG, Y, DY, OUT_LOG, ONE, TWO, DQ, DK, DV, FLAG,
-    T, D, y_b, y_t, q_b, q_t, k_b, k_t, v_b, v_t, CHUNKS,
-    WINDOW: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
+    Q, K, V, E, TOP, LOG, Y, DY, OUT_LOG, ONE, TWO, DK, DV,
+    T, D: tl.constexpr, y_b, y_t: tl.constexpr, q_b, q_t: tl.constexpr, k_b, k_t: tl.constexpr, v_b,
+    v_t: tl.constexpr, CHUNKS,
+    NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of query, key and value, `b t d`; one program a chunk (as sources and as targets of dq).
+    """Gradients of key and value, `b t d`; one program a chunk of sources.
 
-    FLAG is 1 for the programs whose key and value are left to the exact kernel.
+    Where a block of targets is lost that reads them, the exact kernel overwrites both.
     """
     b, chunk, d = place_of(CHUNKS, D, BLOCK_D)
-    on = d < D
     s = chunk * BLOCK + tl.arange(0, BLOCK)
     row = b * T * D
     K += b * k_b
     k = tile(K, k_t, s[:, None], d[None, :], T, D, float("-inf"))
     v = tile(V + b * v_b, v_t, s[:, None], d[None, :], T, D, 0.0)
     one, two = far_gradient(k, LOG, ONE, TWO, b, chunk, d, D, CHUNKS, NEAR)
-    fails = 0
     for near in range(chunk, tl.minimum(chunk + NEAR + 1, CHUNKS)):
         t = near * BLOCK + tl.arange(0, BLOCK)
-        g, gy, gate, out_log = target_tile(
+        g, gy, _, out_log = target_tile(
             Q + b * q_b, Y + row, DY + b * y_b, OUT_LOG + row, q_t, y_t, t[:, None], d[None, :], T, D, HAS_QUERY
         )
-        if HAS_QUERY:
-            mask = (t[:, None] < T) & on[None, :] & (near == chunk)
-            dq = (gy * (1.0 - gate)).to(DQ.dtype.element_ty)
-            tl.store(DQ + row + t[:, None] * D + d[None, :], dq, mask=mask)
         r = reference(K, LOG + b * CHUNKS * D, near, d, D)
         top = tl.load(TOP + t, mask=t < T, other=0.0)
-        inverse, under = target_factor(out_log, top[:, None], r)
-        x, _, over = source_factor(k, v, r)
-        fails = tl.maximum(fails, tl.maximum(any_of(over), any_of(under)))
-        e = tl.exp(bias_tile(W, t[None, :], s[:, None], T, WINDOW) - top[None, :]).to(DOT)
+        inverse = target_factor(out_log, top[:, None], r)
+        e = tl.trans(weight_tile(E, t[:, None], s[None, :], near, NEAR, BLOCK))
+        x = key_weight(k, r[None, :])
         one += x * tl.dot(e, (g * inverse).to(DOT), input_precision=PRECISION)
         two += x * tl.dot(e, (gy * inverse).to(DOT), input_precision=PRECISION)
-    tl.store(FLAG + tl.program_id(0), fails)
     store_sources(DK, DV, v, one, two, s[:, None], d, b, T, D)
-
-
-@triton.jit
-def local_bias_kernel(
-    Q, K, V, W, TOP, LOG, Y, DY, OUT_LOG, DW, FLAG,
-    B, T, D, y_b, y_t, q_b, q_t, k_b, k_t, v_b, v_t, CHUNKS, SPLITS,
-    WINDOW: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Gradient of the band summed over every SPLITS-th batch row and all channels, DW `split t offset`.
-
-    FLAG, `b block pair`, is 1 for what is left to the exact kernel.
-    """
-    chunk, near, split, pair = pair_of(CHUNKS, NEAR)
-    blocks = tl.cdiv(D, BLOCK_D)
-    t = chunk * BLOCK + tl.arange(0, BLOCK)
-    s = near * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK, BLOCK), tl.float32)
-    top = tl.load(TOP + t, mask=t < T, other=0.0)
-    for image in range(split, B * (near >= 0).to(tl.int32), SPLITS):
-        b = image + (split * 0).to(tl.int64)
-        row = b * T * D
-        for d0 in range(0, D, BLOCK_D):
-            d = d0 + tl.arange(0, BLOCK_D)
-            k = tile(K + b * k_b, k_t, s[:, None], d[None, :], T, D, float("-inf"))
-            v = tile(V + b * v_b, v_t, s[:, None], d[None, :], T, D, 0.0)
-            g, gy, _, out_log = target_tile(
-                Q + b * q_b, Y + row, DY + b * y_b, OUT_LOG + row, q_t, y_t, t[:, None], d[None, :], T, D, HAS_QUERY
-            )
-            r = reference(K + b * k_b, LOG + b * CHUNKS * D, chunk, d, D)
-            inverse, under = target_factor(out_log, top[:, None], r)
-            x, mixed, over = source_factor(k, v, r)
-            fails = tl.maximum(any_of(over), any_of(under))
-            tl.store(FLAG + (b * blocks + d0 // BLOCK_D) * CHUNKS * (NEAR + 1) + pair, fails)
-            keep = tl.where(fails > 0, 0.0, inverse)
-            total = tl.dot((g * keep).to(DOT), tl.trans(mixed.to(DOT)), total, input_precision=PRECISION)
-            total = tl.dot((-gy * keep).to(DOT), tl.trans(x.to(DOT)), total, input_precision=PRECISION)
-    e = tl.exp(bias_tile(W, t[:, None], s[None, :], T, WINDOW) - top[:, None])
-    offset = t[:, None] - s[None, :]
-    mask = (offset >= 0) & (offset < WINDOW) & (t[:, None] < T) & (s[None, :] >= 0)
-    tl.store(DW + (split.to(tl.int64) * T + t[:, None]) * WINDOW + offset, e * total, mask=mask)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from aft_lens.ops.kernels.scan.launch import Runs, channels_last, steps, sums
+from aft_lens.ops.kernels.scan.launch import Runs, channels_last, like, prefixes, steps, sums
 from aft_lens.ops.kernels.scan.pool_kernels import open_backward_kernel, open_kernel, pool_backward_kernel
-from aft_lens.ops.kernels.scan.simple import empty_gradients, like, prefixes, save_all
+from aft_lens.ops.kernels.scan.simple import empty_gradients, save_all
 
 ROWS = 32
 """Positions of a tile."""
@@ -17,7 +17,7 @@ def pool_simple(query: Tensor | None, key: Tensor, value: Tensor) -> tuple[Tenso
     key, value = channels_last(key), channels_last(value)
     q = value if query is None else channels_last(query)
     runs = Runs.of(value, ROWS, warps=4)
-    log, mean = (part[:, -1:].contiguous() for part in prefixes(key, value, runs))
+    log, mean = (part[:, -1:].contiguous() for part in prefixes(key, value, runs.count, runs.steps * ROWS))
     y = like(value, value.dtype)
     d = value.shape[2]
     open_kernel[runs.programs(value, runs.tiles)](

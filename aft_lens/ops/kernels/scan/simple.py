@@ -1,48 +1,46 @@
-"""Causal AFT-simple as a custom operator: launches of the scan."""
+"""Causal AFT-simple as custom operators: launches of the scan."""
 
 import torch
 from torch import Tensor
 
-from aft_lens.ops.kernels.scan.launch import Runs, channels_last, steps, sums
+from aft_lens.ops.kernels.scan.launch import Runs, channels_last, like, prefixes, steps, suffixes, sums
 from aft_lens.ops.kernels.scan.simple_kernels import simple_backward_kernel, simple_forward_kernel
-from aft_lens.ops.kernels.scan.state import prefix_kernel, run_kernel, suffix_kernel
 
 ROWS = 8
 """Positions of a causal tile; the state before each is kept for backward."""
 
 
-def prefixes(key: Tensor, value: Tensor, runs: Runs) -> tuple[Tensor, Tensor]:
-    """(log of the denominator, mean) `b run d` of every run of sources and all before it."""
-    d = value.shape[2]
-    log, mean = sums(value, runs.count, 2)
-    run_kernel[runs.programs(value)](
-        key, value, log, mean, value.shape[1], d, *steps(key), *steps(value), runs.count, runs.steps,
-        runs.rows, runs.block, num_warps=runs.warps,
+def _forward(query: Tensor | None, key: Tensor, value: Tensor, *, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The output and, if they are to be kept, (log of the denominator, mean) before every tile, `b tile d`."""
+    key, value = channels_last(key), channels_last(value)
+    q = value if query is None else channels_last(query)
+    runs = Runs.of(value, ROWS)
+    y = like(value, value.dtype)
+    tile_log, tile_mean = sums(value, runs.tiles if keep else 0, 2)
+    several = runs.count > 1
+    log, mean = prefixes(key, value, runs.count, runs.steps * ROWS) if several else sums(value, 0, 2)
+    simple_forward_kernel[runs.programs(value)](
+        q, key, value, y, log, mean, tile_log, tile_mean, *value.shape[1:], *steps(q), *steps(key), *steps(value),
+        runs.count, runs.steps, runs.tiles, runs.rows, runs.block, query is not None, keep, num_warps=runs.warps,
     )  # fmt: skip
-    prefix_kernel[runs.programs(value, 1)](log, mean, runs.count, d, runs.block, num_warps=1)
-    return log, mean
+    return y, tile_log, tile_mean
 
 
-def like(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Unwritten and contiguous."""
-    return torch.empty(value.shape, dtype=dtype, device=value.device)
+@torch.library.custom_op("aft_lens::scan_simple_inference", mutates_args=())
+def scan_simple_inference(query: Tensor | None, key: Tensor, value: Tensor) -> Tensor:
+    """Causal AFT-simple of `b t d` where no gradient is asked."""
+    return _forward(query, key, value, keep=False)[0]
+
+
+@scan_simple_inference.register_fake
+def _(query, key, value):
+    return value.new_empty(value.shape)
 
 
 @torch.library.custom_op("aft_lens::scan_simple", mutates_args=())
 def scan_simple(query: Tensor | None, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Causal AFT-simple of `b t d`: the output, and (log of the denominator, mean) before every tile, `b tile d`."""
-    key, value = channels_last(key), channels_last(value)
-    q = value if query is None else channels_last(query)
-    runs = Runs.of(value, ROWS)
-    y = like(value, value.dtype)
-    tile_log, tile_mean = sums(value, runs.tiles, 2)
-    log, mean = prefixes(key, value, runs) if runs.count > 1 else sums(value, 0, 2)
-    simple_forward_kernel[runs.programs(value)](
-        q, key, value, y, log, mean, tile_log, tile_mean, *value.shape[1:], *steps(q), *steps(key), *steps(value),
-        runs.count, runs.steps, runs.tiles, runs.rows, runs.block, query is not None,
-        num_warps=runs.warps,
-    )  # fmt: skip
-    return y, tile_log, tile_mean
+    return _forward(query, key, value, keep=True)
 
 
 @scan_simple.register_fake
@@ -72,7 +70,7 @@ def scan_simple_backward(
 
     if runs.count > 1:
         launch(True)
-        suffix_kernel[runs.programs(value, 1)](*state, runs.count, value.shape[2], runs.block, num_warps=1)
+        suffixes(*state)
     launch(False)
     return dq, dk, dv
 
@@ -90,6 +88,7 @@ scan_simple_backward.register_fake(empty_gradients)
 
 def save_all(ctx, inputs, output):
     """Keep the inputs and the sums that the operator returned beside its output."""
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs, *output[1:])
 
 

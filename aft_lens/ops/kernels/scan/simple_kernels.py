@@ -12,36 +12,21 @@ owns its channels and takes the rows of a tile in turn, which are loaded togethe
 import triton
 import triton.language as tl
 
-from aft_lens.ops.kernels.scan.state import FLOOR, include, normal, place_of
+from aft_lens.ops.kernels.scan.state import FLOOR, include, load_rows, mean_of, normal, place_of, with_row
 from aft_lens.ops.kernels.tiles import sigmoid
-
-
-@triton.jit
-def with_row(rows, new):
-    """The tuple and one more row."""
-    return rows + (new,)  # noqa: RUF005 - Triton has no starred expressions
-
-
-@triton.jit
-def load_rows(X, step, left, on, ROWS: tl.constexpr, OTHER: tl.constexpr):
-    """ROWS rows as a tuple; X points at the first, they are `step` apart, OTHER past the `left` that there are."""
-    rows = ()
-    for i in tl.static_range(ROWS):
-        rows = with_row(rows, tl.load(X + i * step, mask=on & (i < left), other=OTHER))
-    return rows
 
 
 @triton.jit
 def simple_forward_kernel(
     Q, K, V, Y, LOG, MEAN, TILE_LOG, TILE_MEAN,
-    T, D, q_b, q_t, k_b, k_t, v_b, v_t, RUNS, STEPS, TILES,
-    ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr,
+    T, D: tl.constexpr, q_b, q_t: tl.constexpr, k_b, k_t: tl.constexpr, v_b, v_t: tl.constexpr, RUNS, STEPS, TILES,
+    ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """One program a run of STEPS tiles and block of channels; (LOG, MEAN) `b run d` of each run and all before it.
 
-    Writes (TILE_LOG, TILE_MEAN), `b tile d`: the state before each tile.
+    KEEP writes (TILE_LOG, TILE_MEAN), `b tile d`: the state before each tile.
     """
-    b, run, d = place_of(RUNS, D, BLOCK_D)
+    b, run, d = place_of(RUNS, D, BLOCK_D, LAST_FIRST=True)
     on = d < D
     before = (b * RUNS + run - 1) * D + d
     top = tl.load(LOG + before, mask=on & (run > 0), other=FLOOR)
@@ -56,14 +41,15 @@ def simple_forward_kernel(
         values = load_rows(V + b * v_b + t0 * v_t + d, v_t, left, on, ROWS, 0.0)
         if HAS_QUERY:
             queries = load_rows(Q + b * q_b + t0 * q_t + d, q_t, left, on, ROWS, 0.0)
-        log, mean = normal(top, num, den)
-        place = (b * TILES + tile) * D + d
-        tl.store(TILE_LOG + place, log, mask=on)
-        tl.store(TILE_MEAN + place, mean, mask=on)
+        if KEEP:
+            log, mean = normal(top, num, den)
+            place = (b * TILES + tile) * D + d
+            tl.store(TILE_LOG + place, log, mask=on)
+            tl.store(TILE_MEAN + place, mean, mask=on)
         out = Y + (b * T + t0) * D + d
         for i in tl.static_range(ROWS):
             top, num, den = include(top, num, den, keys[i].to(tl.float32), values[i].to(tl.float32))
-            y = num / den
+            y = mean_of(num, den)
             if HAS_QUERY:
                 y *= sigmoid(queries[i].to(tl.float32))
             tl.store(out + i * D, y.to(Y.dtype.element_ty), mask=on & (i < left))
@@ -72,7 +58,8 @@ def simple_forward_kernel(
 @triton.jit
 def simple_backward_kernel(
     DY, Q, K, V, TILE_LOG, TILE_MEAN, LOG, ONE, TWO, DQ, DK, DV,
-    T, D, y_b, y_t, q_b, q_t, k_b, k_t, v_b, v_t, RUNS, STEPS, TILES,
+    T, D: tl.constexpr, y_b, y_t: tl.constexpr, q_b, q_t: tl.constexpr, k_b, k_t: tl.constexpr, v_b,
+    v_t: tl.constexpr, RUNS, STEPS, TILES,
     ROWS: tl.constexpr, BLOCK_D: tl.constexpr, HAS_QUERY: tl.constexpr, SUMMARY: tl.constexpr,
 ):  # fmt: skip
     """The tiles of a run from the last to the first; (LOG, ONE, TWO) `b run d` are L, A and B at each run's start.
@@ -80,7 +67,7 @@ def simple_backward_kernel(
     SUMMARY writes those of the run alone, and nothing else; otherwise they are read from the run after this one,
     which has all later ones in it. Gradients are laid out `b t d`.
     """
-    b, run, d = place_of(RUNS, D, BLOCK_D)
+    b, run, d = place_of(RUNS, D, BLOCK_D, LAST_FIRST=not SUMMARY)
     on = d < D
     after = (b * RUNS + run + 1) * D + d
     more = on & (run + 1 < RUNS) & (not SUMMARY)

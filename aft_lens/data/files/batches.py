@@ -1,0 +1,176 @@
+"""Batches of image files for a device, made ahead of who uses them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from aft_lens.data.augment.draw import DRAWN, Augmentation
+from aft_lens.data.files.ahead import Ahead
+from aft_lens.data.files.device import DeviceMaker
+from aft_lens.data.files.reader import BAD_FILES, Drawn, Files
+from aft_lens.data.source import EpochOrder, Transformed, share_size
+
+MOST_WORKERS = 16
+"""Processes that read files, where their number is left open."""
+
+
+def reading_workers(processes: int = 1) -> int:
+    """Worker processes for files, of each of so many training processes of this machine: a core each, one left over."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // processes - 1))
+
+
+def made_on(device: torch.device, augmentation: Augmentation) -> bool:
+    """Whether such images are decoded and made on that device: a CUDA device, with Triton; else by the workers."""
+    fits = len(augmentation.mean) == 3 and augmentation.resampling in ("bilinear", "bicubic")
+    return device.type == "cuda" and fits and find_spec("triton") is not None
+
+
+def drawn_from_files(split: object) -> TypeGuard[Transformed]:
+    """Whether a split is of image files with an augmentation that is drawn, so that `FileBatches` takes it."""
+    return isinstance(split, Transformed) and isinstance(split.transform, Augmentation)
+
+
+class FileBatches:
+    """Batches (normalised images `b c y x`, classes `b`) of image files, on a device.
+
+    Worker processes read files and draw what is random in them (`workers` 0: this process). On a CUDA device nvJPEG
+    decodes and kernels augment, in a thread and on streams of its own; else the workers do it all. The images have the
+    same law, and for one draw they agree but for rounding and the decoders. With `order` (see `EpochOrder`) each pass
+    takes its images, without the last incomplete batch; else it goes through the images in their order, and with a
+    `share` (rank, processes) the parts are equally long: what was added has the label `UNCOUNTED`. `bad_files` says
+    what becomes of files that cannot be read (`BAD_FILES`); `bad` has those that were skipped, and why. A pass can go
+    on where another one was (`state_dict`). `dataset` is what the batches say that they are of; `device_made` overrides
+    where images are made, for tests.
+    """
+
+    def __init__(
+        self,
+        split: Transformed,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        order: EpochOrder | None = None,
+        share: tuple[int, int] | None = None,
+        bad_files: str = "stop",
+        dataset: Any = None,
+        device_made: bool | None = None,
+    ) -> None:
+        if bad_files not in BAD_FILES:
+            raise ValueError(f"bad_files must be one of {BAD_FILES}, got {bad_files!r}")
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        augmentation = split.transform
+        if not isinstance(augmentation, Augmentation):
+            raise ValueError(f"data.augment must be one of {DRAWN} for batches of files; set another one")
+        self.on_device = made_on(self.device, augmentation) if device_made is None else device_made
+        self.files = Files(split, augmentation, encoded=self.on_device, bad_files=bad_files)
+        if share is None:
+            share = (0, 1) if order is None else (order.rank, order.num_replicas)
+        self.batch_size, self.share, self.order, self.workers = batch_size, share, order, workers
+        self.dataset = split if dataset is None else dataset
+        self.bad: dict[str, str] = {}
+        self.first = self.done = 0
+        self.make = DeviceMaker(self.files, augmentation, self.device) if self.on_device else None
+        self._ahead = Ahead(iter(()), self.device)
+        self._passes = _Passes()
+        self._loader: DataLoader[Any] = DataLoader(
+            self.files, batch_size=None, sampler=self._passes, num_workers=workers, collate_fn=_as_it_is,
+            persistent_workers=workers > 0, generator=torch.Generator(),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        count = self._images()
+        return count // self.batch_size if self.order is not None else -(-count // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Begin a pass at once, in place of one that goes on."""
+        self._ahead.close()
+        self.done = self.first
+        made = map(self.finished, self.packed())
+        if self.device.type != "cuda":
+            return self._counted(made)
+        self._ahead = Ahead(made, self.device)
+        return self._counted(self._ahead)
+
+    def packed(self) -> Iterator[Any]:
+        """A pass as the workers hand it on: packed batches for a GPU, else finished ones."""
+        self._passes.batches = self._batches()
+        return iter(self._loader)
+
+    def finished(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """A worker's batch as images and labels."""
+        if self.make is None:
+            images = batch.images
+        else:
+            batch, images = self.make(batch)
+        self.bad.update((each.path, each.why) for each in batch.bad)
+        return images, batch.labels
+
+    def _counted(self, made: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        try:
+            for batch in made:
+                self.done += 1
+                yield batch
+        finally:  # who stops in the middle leaves no thread behind
+            if isinstance(made, Ahead):
+                made.close()
+
+    def state_dict(self) -> dict[str, int]:
+        """How many images of this pass all processes have had."""
+        return {"images": self.done % len(self) * self.batch_size * self.share[1]}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next pass behind those."""
+        self.first = state["images"] // (self.batch_size * self.share[1])
+
+    def _images(self) -> int:
+        """Images of a pass."""
+        return len(self.order) if self.order is not None else share_size(len(self.files), self.share[1], filled=True)
+
+    def _batches(self) -> list[list[Drawn]]:
+        """A pass, batch by batch, from batch `first` on, which is for this pass alone."""
+        if self.order is not None:
+            drawn: Sequence[Drawn] = list(self.order)
+        else:
+            rank, processes = self.share
+            numbers = range(rank, self._images() * processes, processes)
+            drawn = [(index if index < len(self.files) else -1, None) for index in numbers]
+        first, self.first = self.first, 0
+        starts = range(first * self.batch_size, len(self) * self.batch_size, self.batch_size)
+        return [list(drawn[start : start + self.batch_size]) for start in starts]
+
+
+def batches_of(
+    split: Any, batch_size: int, *, device: torch.device | str = "cpu", dataset: Any = None
+) -> DataLoader[Any] | FileBatches:
+    """All images of a split in their order, in batches (images, labels), for a model on that device.
+
+    Files come to a GPU through worker processes, on it; for the CPU they are read here, by who runs the model. A file
+    that cannot be read raises ImageError.
+    """
+    if not drawn_from_files(split):
+        return DataLoader(split, batch_size)
+    workers = reading_workers() if torch.device(device).type == "cuda" else 0
+    return FileBatches(split, batch_size, device=device, workers=workers, dataset=dataset)
+
+
+class _Passes(Sampler[Any]):
+    """The batches of the pass that begins."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Drawn]] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,84 @@
+"""From a packed batch to images on a GPU: nvJPEG by torchvision, then kernels."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aft_lens.data.augment.draw import Augmentation
+from aft_lens.data.files.images import Maker
+from aft_lens.data.files.reader import Files, Packed
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision import io
+else:
+    io = later("torchvision.io")
+
+
+class DeviceMaker:
+    """Decodes and augments packed batches; what the decoder refuses is read again on the CPU.
+
+    torchvision's decoder writes on a stream of its own that waits for nobody (pytorch/vision#9606): pictures are
+    allocated on the stream `decoded`, where nothing else is, so that their memory is free before it is written again.
+    """
+
+    def __init__(self, files: Files, augmentation: Augmentation, device: torch.device) -> None:
+        self.files, self.device = files, device
+        self.maker = Maker(augmentation.size, augmentation.mean, augmentation.std, augmentation.resampling, device)
+        self.decoded = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, packed: Packed) -> tuple[Packed, Tensor]:
+        """The batch, as it was read in the end, and its images."""
+        pictures = self.decode(packed)
+        if pictures is None:
+            packed = self.files.packed(packed.drawn)
+            pictures = self.decode(packed)
+            assert pictures is not None, "a decoder changed its mind"
+        lengths = [picture.numel() for picture in pictures]
+        starts = np.cumsum([0, *lengths])
+        size = 3 * self.maker.size[0] * self.maker.size[1]
+        places = np.array([starts[at] if at >= 0 else starts[-1] + (-1 - at) * size for at in packed.order], np.int64)
+        parts = [picture.flatten() for picture in pictures]
+        if len(packed.pictures):
+            parts.append(packed.pictures.to(self.device))
+        return packed, self.maker(torch.cat(parts), places, packed.draws)
+
+    def decode(self, packed: Packed) -> list[Tensor] | None:
+        """Pictures of the encoded files; None after some were found that it does not take: `files.on_cpu` has them."""
+        if not packed.lengths:
+            return []
+        encoded = list(packed.files.split(packed.lengths))
+        sizes = {at: size for at, size in zip(packed.order, packed.sizes, strict=True) if at >= 0}
+        try:
+            pictures = self._decoded(encoded)
+            wrong = [at for at, picture in enumerate(pictures) if picture.shape != (3, *sizes[at])]
+        except RuntimeError:
+            wrong = [at for at, data in enumerate(encoded) if not self._decodes(data)]
+            if not wrong:
+                raise
+        if not wrong:
+            return pictures
+        numbers = dict(zip(packed.order, packed.numbers, strict=True))
+        self.files.on_cpu |= {numbers[at] for at in wrong}
+        return None
+
+    def _decoded(self, encoded: list[Tensor]) -> list[Tensor]:
+        """By nvJPEG, or in the interpreter by the CPU's decoder."""
+        if self.decoded is None:
+            return [io.decode_jpeg(data, io.ImageReadMode.RGB) for data in encoded]
+        with torch.cuda.stream(self.decoded):
+            pictures = io.decode_jpeg(encoded, io.ImageReadMode.RGB, device=self.device)
+        stream = torch.cuda.current_stream(self.device)
+        for picture in pictures:
+            picture.record_stream(stream)
+        return pictures
+
+    def _decodes(self, data: Tensor) -> bool:
+        """Whether one file can be decoded."""
+        try:
+            self._decoded([data])
+        except RuntimeError:
+            return False
+        return True

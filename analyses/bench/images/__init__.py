@@ -1,0 +1,1 @@
+"""Image files on their way to the GPU: `aft-lens bench images` and `bench images_table`."""
