@@ -218,11 +218,11 @@ def _task(study: Study, configuration: Configuration) -> Task:
         f"data.batch_size={study.batch_size}", f"data.held_out={str(plan.held_out).lower()}",
         f"optim.warmup_epochs={max(0.5, epochs / 10)}",
         f"trainer.epochs={epochs}", f"trainer.accelerator={study.accelerator}",
-        *(("trainer.compile=true", f"trainer.compile_mode={study.compile}") if study.compile else ()),
+        f"trainer.compile={str(bool(study.compile)).lower()}", f"trainer.compile_mode={study.compile or 'default'}",
         f"trainer.limit_batches={study.limit_batches}", *configuration.changes,
         *(() if study.root is None else (f"data.root={study.root}",)),
     )  # fmt: skip
-    if study.cuda_graphs and fits_cuda_graphs(recipe.model):
-        recipe = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs=True))
+    graphs = study.cuda_graphs and fits_cuda_graphs(recipe.model)
+    recipe = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs=graphs))
     name = f"{study.family}-{study.plan}-{configuration.name}"
     return Task(name, configuration, recipe, study.plan, study.family, study.runs)

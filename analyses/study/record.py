@@ -82,7 +82,8 @@ class Run:
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "Run":
         """From a record such as `record` gives."""
-        return cls(**{**record, "places": Places(**record["places"]) if record["places"] else None})
+        places = Places(**{"distance": None, **record["places"]}) if record["places"] else None
+        return cls(**{**record, "places": places})
 
     def record(self) -> dict[str, Any]:
         """As JSON has it: `places` empty where they are not looked at, and without what a mixer has not."""

@@ -137,7 +137,7 @@ def _measure(name: str, recipe: Recipe, device: torch.device) -> SpeedRow:
         name,
         recipe.trainer.precision,
         recipe.trainer.compile is True,
-        recipe.trainer.cuda_graphs,
+        recipe.trainer.cuda_graphs is True,
         int(recipe.data.batch_size),
         [row["images_per_second"] for row in rows[1:]],
         torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,

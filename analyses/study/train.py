@@ -14,7 +14,7 @@ from analyses.study.plan import Study, Task, tasks
 from analyses.study.record import Run
 from analyses.study.worker import execute
 
-LIFE = 3
+LIFE = 6
 """Runs with CUDA graphs that a process makes: their memory on the device goes with it alone."""
 
 

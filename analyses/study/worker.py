@@ -1,5 +1,6 @@
 """One run of the study, from training to its row."""
 
+import gc
 import shutil
 import time
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ THREADS = 2
 """CPU threads of a run whose device is a GPU."""
 STARTS = ("vit",)
 """Configurations of the plans "claims" and "tuning" whose weights others start from."""
+_compiled: str | None = None
+"""Configuration of this process's last run."""
 
 
 def execute(task: Task) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def execute(task: Task) -> dict[str, Any]:
     if device.type == "cuda":
         torch.set_num_threads(THREADS)
         torch.cuda.reset_peak_memory_stats()
-    torch.compiler.reset()
+    _begin(task)
     started, begun = datetime.now(UTC), time.perf_counter()
     resume = any(state_folder(task.path).glob("epoch=*.ckpt"))
     if not resume:
@@ -78,6 +81,20 @@ def execute(task: Task) -> dict[str, Any]:
     elif not (task.plan in ("claims", "tuning") and task.configuration.name in STARTS):
         shutil.rmtree(task.path)
     return run.record()
+
+
+def _begin(task: Task) -> None:
+    """Forget what a process compiled for another kind of model, and free what its last run left on the device.
+
+    Runs of one kind share their compiled blocks, which took a run longer to make than to train with.
+    """
+    global _compiled
+    if _compiled not in (None, task.configuration.name):
+        torch.compiler.reset()
+    _compiled = task.configuration.name
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _describe(task: Task, data: DataSource, run: Run) -> None:
