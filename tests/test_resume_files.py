@@ -154,6 +154,34 @@ def test_a_file_of_something_else_is_passed_over_with_what_is_wrong(run, change,
         assert resume_file(path, state, recipe_of(), STEPS).name == "epoch=1.ckpt"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": None}, {"recipe": "{"}, {"recipe": "[]"}, {"recipe": 3}, {"accumulate": None}, {"steps": "3"},
+        {"random": None}, {"random": [{}]}, {"random": [{"cpu": 1}]}, {"random": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_part_that_does_not_say_where_it_was_is_passed_over(run, change):
+    path, state = run
+    file = part_files(state)[0]
+    callbacks = torch.load(file, weights_only=True)["callbacks"]
+    own = {key: value for key, value in (callbacks["ResumeFiles"] | change).items() if value is not None}
+    edited(file, callbacks=callbacks | {"ResumeFiles": own})
+    with pytest.warns(UserWarning, match=r"batch=2\.ckpt does not say what its run was to do .*; going on"):
+        assert resume_file(path, state, recipe_of(), STEPS).name == "epoch=1.ckpt"
+
+
+def test_of_a_whole_epoch_what_its_run_says_must_be_named_values(run):
+    path, state = run
+    without_part(state)
+    edited(state / "epoch=1.ckpt", callbacks={"ResumeFiles": [3]})
+    with pytest.warns(
+        UserWarning, match=r"epoch=1\.ckpt does not say what its run was to do .*; going on after epoch 1"
+    ):
+        assert resume_file(path, state, recipe_of(), STEPS).name == "epoch=0.ckpt"
+
+
 def test_a_list_is_no_resume_file(run):
     path, state = run
     torch.save(["epoch", 1], part_files(state)[0])

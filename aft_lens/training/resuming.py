@@ -157,7 +157,7 @@ def resume_file(path: Path, state: Path, recipe: AnyRecipe, steps: int) -> Path:
     damaged: list[str] = []
     for file in [*parts, *files]:  # a part that is there is of the epoch that goes on
         try:
-            found = _read(file, expected)
+            found = _read(file, expected, part=file in parts)
         except InputError as error:
             damaged.append(str(error))
             continue
@@ -195,8 +195,9 @@ def began_only(path: Path, state: Path, recipe: AnyRecipe) -> bool:
     return len(read_metrics(path)) == 1 and read_config(path).start is None
 
 
-def _read(file: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
-    """What a resume file holds; InputError if it is cut off, empty, pickled code, or another library's or model's."""
+def _read(file: Path, expected: Mapping[str, Any], *, part: bool) -> dict[str, Any]:
+    """What a resume file holds; InputError if it is cut off, empty, pickled code, or another library's or model's, or
+    if it is of a part of an epoch and does not say what its run was to do."""
     try:
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged archive makes PyTorch raise nearly anything
@@ -215,7 +216,21 @@ def _read(file: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"resume file {file} is of another model ({wrong[0]}; {len(wrong)} differences)")
     if not isinstance(found["epoch"], int) or not isinstance(found["global_step"], int):
         raise InputError(f"resume file {file} does not count its epochs and steps")
+    own = found["callbacks"].get("ResumeFiles", {})  # files of the first versions have none
+    if not isinstance(own, dict) or (part and not _describes_part(own)):
+        raise InputError(f"resume file {file} does not say what its run was to do and where it was within the epoch")
     return found
+
+
+def _describes_part(own: Mapping[str, Any]) -> bool:
+    """Whether the state of `ResumeFiles` has what going on within an epoch needs."""
+    try:
+        recipe = json.loads(own["recipe"])
+        states = [each["cpu"] for each in own["random"]]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return False
+    counted = isinstance(own.get("accumulate"), int) and isinstance(own.get("steps"), int)
+    return isinstance(recipe, dict) and counted and all(isinstance(state, torch.Tensor) for state in states)
 
 
 def _without_state(path: Path, state: Path) -> str:
