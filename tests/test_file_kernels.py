@@ -78,7 +78,7 @@ def check_files(folder):
     """Files of all kinds through the device's way are those of the CPU's."""
     data = load_data(f"images:{folder}", img_size=SIDE, labelled=False)
     ways = [FileBatches(data.test, 64, bad_files="skip", device_made=on) for on in (False, True)]
-    (one,), (other,) = ([images for images, _ in way] for way in ways)
+    (one,), (other,) = ([images for images, _ in way.stages(torch.device("cpu"))] for way in ways)
     assert ways[0].bad == ways[1].bad
     assert len(ways[0].bad) == 3
     assert (one - other).abs().max() * 255 * 0.229 < 2.1

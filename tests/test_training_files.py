@@ -169,14 +169,24 @@ def test_a_run_that_waits_for_its_data_is_told(folder, monkeypatch):
 
 def test_what_is_left_to_the_machine_is_settled(folder):
     recipe = small(folder, batch_size="auto")
-    trainer = replace(recipe.trainer, precision="auto", compile="auto", accelerator="cpu")
+    trainer = replace(recipe.trainer, precision="auto", compile="auto", cuda_graphs="auto", accelerator="cpu")
     recipe = replace(recipe, trainer=trainer)
     with pytest.raises(ValueError, match="batch_size auto is found by trying on one GPU"):
         train(recipe, folder / "run", progress=False)
     plain = settled(replace(recipe, data=replace(recipe.data, batch_size=8)), load_data("digits").train)
-    assert (plain.trainer.precision, plain.trainer.compile) == ("32-true", False)
+    assert (plain.trainer.precision, plain.trainer.compile, plain.trainer.cuda_graphs) == ("32-true", False, False)
     path = train(plain, folder / "run", progress=False)
     assert read_config(path).recipe["trainer"]["precision"] == "32-true"
+
+
+def test_graphs_are_settled_by_the_device_the_mixer_and_the_steps(folder, monkeypatch):
+    monkeypatch.setattr("aft_lens.training.on_device.on_gpu", lambda recipe: True)
+    data, recipe = load_data("digits").train, small(folder, batch_size=8)
+    auto = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs="auto"))
+    assert settled(auto, data).trainer.cuda_graphs is True
+    assert settled(replace(auto, optim=replace(auto.optim, accumulate=2)), data).trainer.cuda_graphs is False
+    window_alone = replace(auto, model=replace(auto.model, outside="none"))
+    assert settled(window_alone, data).trainer.cuda_graphs is False
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -36,7 +36,7 @@ class CudaGraphs(pl.Callback):
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
         try:
-            with DEVICE_WORK, torch.random.fork_rng(devices=[images.device]):
+            with DEVICE_WORK.alone(), torch.random.fork_rng(devices=[images.device]):
                 torch.cuda.make_graphed_callables(model, (images,))
         except RuntimeError as error:
             raise RuntimeError(f"the model cannot be captured, set trainer.cuda_graphs to false: {error}") from error

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from aft_lens.models import VisionModel
-from aft_lens.training.recipe import AnyRecipe, Recipe
+from aft_lens.training.recipe import AnyRecipe, Recipe, fits_cuda_graphs
 
 SMALLEST, LARGEST = 16, 4096
 """Batches that are tried, powers of two."""
@@ -30,6 +30,7 @@ def settled(recipe: AnyRecipe, data: Sized) -> AnyRecipe:
     """The recipe with a value for everything that it leaves to the machine.
 
     `trainer.precision` and `trainer.compile` auto are bf16-mixed and true on a GPU, 32-true and false elsewhere;
+    `trainer.cuda_graphs` auto is true on a GPU for a model that fits them and takes its steps one batch at a time;
     `data.batch_size` auto is found by trying. `data` are the training items. Raises ValueError where that cannot be
     tried: without a GPU, or for several devices.
     """
@@ -37,6 +38,9 @@ def settled(recipe: AnyRecipe, data: Sized) -> AnyRecipe:
     trainer = replace(recipe.trainer, precision=chosen_precision(recipe))
     if trainer.compile == "auto":
         trainer = replace(trainer, compile=gpu)
+    if trainer.cuda_graphs == "auto":
+        fits = fits_cuda_graphs(recipe.model) and recipe.optim.accumulate == 1
+        trainer = replace(trainer, cuda_graphs=gpu and fits)
     recipe = replace(recipe, trainer=trainer)
     if not isinstance(recipe, Recipe) or recipe.data.batch_size != "auto":
         return recipe

@@ -165,8 +165,9 @@ class TrainerRecipe:
     """Compile every block of the model with torch.compile; auto: on a GPU."""
     compile_mode: str = "default"
     """torch.compile's mode: default or max-autotune-no-cudagraphs."""
-    cuda_graphs: bool = False
-    """Replay forward and backward pass as CUDA graphs: quicker wherever a step waits for the host."""
+    cuda_graphs: bool | Literal["auto"] = False
+    """Replay forward and backward pass as CUDA graphs: quicker wherever a step waits for the host; auto: on a CUDA
+    device, where the mixer allows it."""
     save_steps: int = 0
     """Steps after which the run's state is kept within an epoch too, to go on from there; 0: at the end of epochs."""
     limit_batches: int | float = 1.0
@@ -185,9 +186,26 @@ class TrainerRecipe:
             )
 
 
-def fits_cuda_graphs(model: ModelConfig) -> bool:
+def fits_cuda_graphs(model: ModelConfig | DecoderConfig) -> bool:
     """Whether a model trains in graphs as it does without them: some mixers ask the host at every step."""
     return model.traits.fits_cuda_graphs(model.spec())
+
+
+def _check_cuda_graphs(model: ModelConfig | DecoderConfig, optim: OptimRecipe, trainer: TrainerRecipe) -> None:
+    """ValueError where graphs are asked for that a model or its accumulation does not go with."""
+    if trainer.cuda_graphs is not True:
+        return
+    if not fits_cuda_graphs(model):
+        outside = f" and outside {model.outside}" if isinstance(model, ModelConfig) else ""
+        raise ValueError(
+            f"trainer.cuda_graphs does not go with mixer {model.mixer}{outside}: no graph can hold their checks for "
+            "lost precision; set cuda_graphs to false"
+        )
+    if optim.accumulate > 1:
+        raise ValueError(
+            f"trainer.cuda_graphs needs optim.accumulate 1, got {optim.accumulate}: a graph writes its gradients to "
+            "one place at every step; set a larger data.batch_size, or cuda_graphs to false"
+        )
 
 
 @dataclass(frozen=True)
@@ -209,16 +227,7 @@ class Recipe:
                 f"sparsity.gate_weight needs model.position_bias hard_concrete, got {self.model.bias_kind!r}: no other "
                 "bias has gates"
             )
-        if self.trainer.cuda_graphs and not fits_cuda_graphs(self.model):
-            raise ValueError(
-                f"trainer.cuda_graphs does not go with mixer {self.model.mixer} and outside {self.model.outside}: no "
-                "graph can hold their checks for lost precision; set cuda_graphs to false"
-            )
-        if self.trainer.cuda_graphs and self.optim.accumulate > 1:
-            raise ValueError(
-                f"trainer.cuda_graphs needs optim.accumulate 1, got {self.optim.accumulate}: a graph writes its "
-                "gradients to one place at every step; set a larger data.batch_size, or cuda_graphs to false"
-            )
+        _check_cuda_graphs(self.model, self.optim, self.trainer)
 
 
 @dataclass(frozen=True)
@@ -234,13 +243,7 @@ class DecoderRecipe:
 
     def __post_init__(self) -> None:
         """Check what concerns several parts."""
-        if self.trainer.cuda_graphs and not self.model.traits.fits_cuda_graphs(self.model.spec()):
-            raise ValueError(
-                f"trainer.cuda_graphs does not go with mixer {self.model.mixer}: no graph can hold its checks for lost "
-                "precision; set cuda_graphs to false"
-            )
-        if self.trainer.cuda_graphs and self.optim.accumulate > 1:
-            raise ValueError(f"trainer.cuda_graphs needs optim.accumulate 1, got {self.optim.accumulate}")
+        _check_cuda_graphs(self.model, self.optim, self.trainer)
 
 
 AnyRecipe = Recipe | DecoderRecipe

@@ -1,8 +1,9 @@
-"""Batches made on a GPU before they are asked for, by a thread, on a stream of its own."""
+"""Work of a pipeline's stage, done by a thread before it is asked for, on a GPU on a stream of its own."""
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,77 +11,87 @@ from torch import Tensor
 
 from aft_lens.device import DEVICE_WORK
 
-WAITING = 2
-"""Finished batches that wait on the device."""
 PATIENCE = 0.1
-"""Seconds after which a thread that waits looks whether anybody still waits for it."""
+"""Seconds after which who waits looks whether it is still worth while."""
+
+Made = tuple[Any, ...]
+Work = Callable[[Any], Made]
 
 
-class Ahead(Iterator[tuple[Tensor, Tensor]]):
-    """The batches of an iterator, whose work is done by a thread on a stream; they come in its order.
+class Ahead(Iterator[Made]):
+    """What `work` makes of an iterator's items: tuples in its order, up to `waiting` of them made before they are asked
+    for.
 
-    What goes wrong there is raised where the batch is asked for. `close` ends the thread.
+    The iterator and the work are a thread's alone; the iterator may be another `Ahead`, whose work is then done at the
+    same time. On a CUDA device the thread works on a stream of its own: who asks has its current stream wait for what
+    it gets, and memory of tensors in it is not used again before that stream is through with them. What goes wrong is
+    raised where it is asked for. `close` ends the thread, as forgetting does.
     """
 
-    def __init__(self, batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> None:
-        self.device = device
-        self._waiting: queue.Queue[Any] = queue.Queue(WAITING)
+    def __init__(self, items: Iterator[Any], work: Work, device: torch.device, waiting: int = 2) -> None:
+        self.device, self._items = device, items
+        self._waiting: queue.Queue[Any] = queue.Queue(waiting)
         self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
-        if device.type == "cuda":
-            arguments = (batches, device, self._waiting, self._closed)
-            self._thread = threading.Thread(target=_work, args=arguments, name="images", daemon=True)
-            self._thread.start()
+        # The thread knows nothing of who waits, so that who is forgotten is closed.
+        arguments = (items, work, device, self._waiting, self._closed)
+        self._thread = threading.Thread(target=_run, args=arguments, name="images", daemon=True)
+        self._thread.start()
 
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        if self._closed.is_set():
-            raise StopIteration
-        made = self._waiting.get()
+    def __next__(self) -> Made:
+        made = self._next()
         if made is None or isinstance(made, BaseException):
             self.close()
             raise made or StopIteration
-        images, labels, done = made
-        stream = torch.cuda.current_stream(self.device)
-        stream.wait_event(done)
-        images.record_stream(stream)
-        labels.record_stream(stream)
-        return images, labels
+        items, done = made
+        if done is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(done)
+            for item in items:
+                if isinstance(item, Tensor) and item.is_cuda:
+                    item.record_stream(stream)
+        return items
 
     def close(self) -> None:
-        """End the thread; nothing comes after that."""
+        """End the thread, and that of the iterator; nothing comes after that."""
         self._closed.set()
-        if self._thread is not None:
+        if isinstance(self._items, Ahead):
+            self._items.close()
+        if self._thread is not threading.current_thread():
             self._thread.join()
 
     def __del__(self) -> None:
         self._closed.set()
 
+    def _next(self) -> Any:
+        """What the thread has handed on; None at the end, and once this is closed."""
+        while not self._closed.is_set():
+            try:
+                return self._waiting.get(timeout=PATIENCE)
+            except queue.Empty:
+                continue
+        return None
 
-def _work(
-    batches: Iterator[tuple[Tensor, Tensor]],
-    device: torch.device,
-    waiting: "queue.Queue[Any]",
-    closed: threading.Event,
+
+def _run(
+    items: Iterator[Any], work: Work, device: torch.device, waiting: "queue.Queue[Any]", closed: threading.Event
 ) -> None:
-    """The thread: it knows nothing of who waits, so that who is forgotten is closed."""
+    """The thread."""
     try:
-        torch.cuda.set_device(device)
-        stream = torch.cuda.Stream(device, priority=-1)
-        with torch.cuda.stream(stream):
-            while not closed.is_set():
-                with DEVICE_WORK:
-                    made = next(batches, None)
-                    if made is not None:
-                        made = (*(tensor.to(device) for tensor in made), stream.record_event())
+        stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
+        with nullcontext() if stream is None else torch.cuda.stream(stream):
+            for item in items:
+                with DEVICE_WORK.beside():
+                    made = work(item), None if stream is None else stream.record_event()
                 _put(made, waiting, closed)
-                if made is None:
+                if closed.is_set():
                     return
-    except BaseException as error:  # raised again where the batch is asked for
+        _put(None, waiting, closed)
+    except BaseException as error:  # raised again where the item is asked for
         _put(error, waiting, closed)
 
 
 def _put(made: Any, waiting: "queue.Queue[Any]", closed: threading.Event) -> None:
-    """Hand a batch on, unless nobody waits any more."""
+    """Hand something on, unless nobody waits any more."""
     while not closed.is_set():
         try:
             return waiting.put(made, timeout=PATIENCE)

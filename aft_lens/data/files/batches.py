@@ -1,5 +1,6 @@
 """Batches of image files for a device, made ahead of who uses them."""
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -79,11 +80,11 @@ class FileBatches:
         self.bad: dict[str, str] = {}
         self.first = self.done = 0
         self.make = DeviceMaker(self.files, augmentation, self.device) if self.on_device else None
-        self._ahead = Ahead(iter(()), self.device)
+        self._ahead: Ahead | None = None
         self._passes = _Passes()
         self._loader: DataLoader[Any] = DataLoader(
             self.files, batch_size=None, sampler=self._passes, num_workers=workers, collate_fn=_as_it_is,
-            persistent_workers=workers > 0, generator=torch.Generator(),
+            persistent_workers=workers > 0, generator=torch.Generator(), worker_init_fn=_begin_worker,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -92,17 +93,34 @@ class FileBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Begin a pass at once, in place of one that goes on."""
-        self._ahead.close()
+        if self._ahead is not None:
+            self._ahead.close()
         self.done = self.first
-        made = map(self.finished, self.packed())
         if self.device.type != "cuda":
-            return self._counted(made)
-        self._ahead = Ahead(made, self.device)
+            return self._counted(map(self.finished, self.packed()))
+        self._ahead = self.stages(self.device)
         return self._counted(self._ahead)
+
+    def stages(self, device: torch.device) -> Ahead:
+        """A pass made ahead for a device, by a thread each: handed over by workers, decoded, augmented."""
+        batches = Ahead(self.packed(), lambda batch: (batch,), device)
+        make = self.make
+        if make is None:
+            return Ahead(batches, lambda item: self._there(item[0], item[0].images, device), device)
+        pictures = Ahead(batches, lambda item: make.pictures(*item), device, waiting=1)
+
+        def images(item: tuple[Any, Tensor, Any]) -> tuple[Tensor, Tensor]:
+            """The images of decoded pictures."""
+            batch, decoded, places = item
+            return self._there(batch, make.maker(decoded, places, batch.draws), device)
+
+        return Ahead(pictures, images, device)
 
     def packed(self) -> Iterator[Any]:
         """A pass as the workers hand it on: packed batches for a GPU, else finished ones."""
         self._passes.batches = self._batches()
+        if self.workers:
+            gc.collect()  # what is forgotten here must not wait for the workers' collector: see `_begin_worker`
         return iter(self._loader)
 
     def finished(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -111,10 +129,14 @@ class FileBatches:
             images = batch.images
         else:
             batch, images = self.make(batch)
-        self.bad.update((each.path, each.why) for each in batch.bad)
-        return images, batch.labels
+        return self._there(batch, images, self.device)
 
-    def _counted(self, made: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _there(self, batch: Any, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Images and labels on a device, once the batch's bad files are noted."""
+        self.bad.update((each.path, each.why) for each in batch.bad)
+        return images.to(device), batch.labels.to(device)
+
+    def _counted(self, made: Iterator[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         try:
             for batch in made:
                 self.done += 1
@@ -170,6 +192,12 @@ class _Passes(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
+
+
+def _begin_worker(number: int) -> None:
+    """Let a worker never collect what it has from the process that forked it: tensors of a GPU, which it cannot free,
+    would end it."""
+    gc.freeze()
 
 
 def _as_it_is(batch: Any) -> Any:

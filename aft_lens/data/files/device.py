@@ -31,19 +31,23 @@ class DeviceMaker:
 
     def __call__(self, packed: Packed) -> tuple[Packed, Tensor]:
         """The batch, as it was read in the end, and its images."""
-        pictures = self.decode(packed)
-        if pictures is None:
+        packed, pictures, places = self.pictures(packed)
+        return packed, self.maker(pictures, places, packed.draws)
+
+    def pictures(self, packed: Packed) -> tuple[Packed, Tensor, np.ndarray]:
+        """The batch, as it was read in the end, its pictures in one buffer of bytes, and where each begins."""
+        decoded = self.decode(packed)
+        if decoded is None:
             packed = self.files.packed(packed.drawn)
-            pictures = self.decode(packed)
-            assert pictures is not None, "a decoder changed its mind"
-        lengths = [picture.numel() for picture in pictures]
-        starts = np.cumsum([0, *lengths])
+            decoded = self.decode(packed)
+            assert decoded is not None, "a decoder changed its mind"
+        starts = np.cumsum([0, *(picture.numel() for picture in decoded)])
         size = 3 * self.maker.size[0] * self.maker.size[1]
         places = np.array([starts[at] if at >= 0 else starts[-1] + (-1 - at) * size for at in packed.order], np.int64)
-        parts = [picture.flatten() for picture in pictures]
+        parts = [picture.flatten() for picture in decoded]
         if len(packed.pictures):
             parts.append(packed.pictures.to(self.device))
-        return packed, self.maker(torch.cat(parts), places, packed.draws)
+        return packed, torch.cat(parts), places
 
     def decode(self, packed: Packed) -> list[Tensor] | None:
         """Pictures of the encoded files; None after some were found that it does not take: `files.on_cpu` has them."""

@@ -22,10 +22,10 @@ FILES, BATCH, EPOCHS, PASSES = 16_000, 256, 5, 4
 METHOD = (
     f"{FILES:,} JPEG files of {COLUMNS} x {ROWS} pixels, made here, in the page cache; AFT-conv small 11/384 at 224 "
     f"pixels, bfloat16 autocast, blocks compiled, batch {BATCH}. Stages: each alone at full speed, images/s. "
-    "Training: `aft-lens train` by imagenet-conv-small (no stochastic depth) on one device, images/s, median over "
-    f"{EPOCHS - 1} epochs after the first; from memory it takes uint8 images of 224 pixels that lie on the device, "
-    "without augmentation; from files plain is a random resized crop and flip, DeiT is RandAugment m9 mstd0.5 inc1, "
-    "random erasing per pixel, Mixup and CutMix. "
+    "Training: `aft-lens train` by imagenet-conv-small (no stochastic depth; passes replayed as CUDA graphs) on one "
+    f"device, images/s, median over {EPOCHS - 1} epochs after the first; from memory it takes uint8 images of 224 "
+    "pixels that lie on the device, without augmentation; from files plain is a random resized crop and flip, DeiT is "
+    "RandAugment m9 mstd0.5 inc1, random erasing per pixel, Mixup and CutMix. "
     f"Evaluation: every file {TIMES} times by centre crop, the start of the loader included, beside the forward pass "
     "on batches that lie on the device."
 )
@@ -40,12 +40,6 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     path = (out or RESULTS) / NAME
     result = ImagesRecord(**made_by(device), method=METHOD, cores=cores(), files=files,
                           mean_kilobytes=fmean(weights) / 1e3, batch=batch)  # fmt: skip
-    if device.type == "cuda":
-        for run in measured_runs(folder, files, batch, device, 2 if quick else EPOCHS):
-            print(f"{run.name:34} {run.images_per_second:10,.0f} images/s  {[*map(round, run.epochs)]}", flush=True)
-            result = _write(replace(result, runs=(*result.runs, run)), path)
-    else:
-        print("training and evaluation are measured on a CUDA device, none was found")
     workers = reading_workers()
     for stage in measured_stages(folder, batch, workers, device):
         print(f"{stage.name:34} {stage.images_per_second:10,.0f} images/s  {stage.where}", flush=True)
@@ -53,6 +47,12 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     whole, memory = loader_alone(folder, batch, workers, device, "deit", 2 if quick else PASSES)
     print(f"{whole.name:34} {whole.images_per_second:10,.0f} images/s; host memory, MiB: {memory}", flush=True)
     result = _write(replace(result, stages=(*result.stages, whole), memory_mib=memory), path)
+    if device.type == "cuda":
+        for run in measured_runs(folder, files, batch, device, 2 if quick else EPOCHS):
+            print(f"{run.name:34} {run.images_per_second:10,.0f} images/s  {[*map(round, run.epochs)]}", flush=True)
+            result = _write(replace(result, runs=(*result.runs, run)), path)
+    else:
+        print("training and evaluation are measured on a CUDA device, none was found")
     print(f"ratios: {result.ratios}; the slowest stage: {result.bottleneck}")
     print(f"wrote {path}")
 

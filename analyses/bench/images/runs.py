@@ -30,11 +30,10 @@ TIMES = 3
 """That every file is evaluated, so that the start of worker processes does not count."""
 
 
-def training(name: str, folder: Path, files: int, batch: int, epochs: int, *, graphs: bool = False) -> Run:
+def training(name: str, folder: Path, files: int, batch: int, epochs: int) -> Run:
     """A run of one of `KINDS`: images a second, median over the epochs but the first."""
     options = [*COMMON, *KINDS[name], f"data.batch_size={batch}", f"trainer.epochs={epochs}"]
     options += [f"data.name={f'synthetic:{files}' if 'memory' in name else f'folder:{folder}'}"]
-    options += [f"trainer.cuda_graphs={str(graphs).lower()}"]
     recipe = read_recipe(RECIPE, *options)
     data = recipe_data(recipe)
     path = folder.with_name(f"{folder.name}-runs") / name.replace(" ", "-").replace(",", "")

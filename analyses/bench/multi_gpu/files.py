@@ -28,8 +28,8 @@ COMMON = (
     f"--data.batch_size={BATCH}", f"--trainer.epochs={EPOCHS}",
 )  # fmt: skip
 METHOD = (
-    "Every run is `aft-lens train` by imagenet-conv-small (AFT-conv small 11/384, 224 pixels, bfloat16, compiled, no "
-    f"stochastic depth), {BATCH} images a GPU and step, {STEPS} steps an epoch, DDP on several GPUs. "
+    "Every run is `aft-lens train` by imagenet-conv-small (AFT-conv small 11/384, 224 pixels, bfloat16, compiled, CUDA "
+    f"graphs, no stochastic depth), {BATCH} images a GPU and step, {STEPS} steps an epoch, DDP on several GPUs. "
     "From memory: uint8 images on every device; from files: JPEG files of 500 x 375 pixels in the page cache, random "
     "resized crop and flip, the host's cores shared. Images/s of all GPUs, median over the epochs but the first; "
     "efficiency over as many single GPUs; host cores: processor time of a run over its time, its start included. "
