@@ -129,6 +129,23 @@ def test_heads_tell_what_a_gpu_reads_as_the_cpu_does(tmp_path):
                     "moving.gif", "palette.gif", "rgb.jpg", "web.webp"}  # fmt: skip
 
 
+def test_what_would_keep_a_decoder_without_a_clock_goes_to_the_one_with(tmp_path):
+    photo(30, 20).save(tmp_path / "one.jpg", progressive=True)
+    data = (tmp_path / "one.jpg").read_bytes()
+    assert read_head(data) == Head(20, 30)
+    frame = data.index(b"\xff\xc2") + 5
+
+    def sized(rows, columns):
+        return data[:frame] + rows.to_bytes(2, "big") + columns.to_bytes(2, "big") + data[frame + 4 :]
+
+    assert read_head(sized(5000, 5000)) == Head(5000, 5000)
+    assert read_head(sized(5000, 5001)) is None
+    scans = data.count(b"\xff\xda")
+    visited = sized(5000, 5000)[:-2] + b"\xff\xda" * (2**29 // 25_000_000 - scans)
+    assert read_head(visited + b"\xff\xd9") == Head(5000, 5000)
+    assert read_head(visited + b"\xff\xda\xff\xd9") is None
+
+
 def test_heads_survive_any_bytes(tmp_path):
     photo(12, 10).save(tmp_path / "one.jpg")
     whole = bytearray((tmp_path / "one.jpg").read_bytes())

@@ -13,6 +13,8 @@ TAIL = 64
 ORIENTATION = 0x0112
 LARGEST = 2**15
 """Side of a picture, in pixels, up to which its pixels are counted in 32 bits below."""
+MOST_PIXELS, MOST_VISITS = 25_000_000, 2**29
+"""Of a picture, and times that a decoder visits one, in each scan: a GPU's decoder has no clock, `read_image` has."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ def read_head(data: bytes) -> Head | None:
     """The head of a JPEG that a GPU decodes; None for all else, which `read_image` reads or names.
 
     None are files that are no JPEG or end early, grey and CMYK ones, those that are RGB inside (Adobe's mark), of 12
-    bits, lossless or arithmetically coded, and those with several frames.
+    bits, lossless or arithmetically coded, those with several frames, and those with more than `MOST_PIXELS` or
+    `MOST_VISITS`.
     """
     if data[:2] != b"\xff\xd8" or b"\xff\xd9" not in data[-TAIL:]:
         return None
@@ -62,7 +65,10 @@ def read_head(data: bytes) -> Head | None:
         elif marker == APP1 and data[content : content + 6] == b"Exif\0\0":
             orientation = _orientation(data[content + 6 : place + 2 + length])
         elif marker == SCAN:
-            return None if frame is None else Head(*frame, orientation)
+            if frame is None or frame[0] * frame[1] > MOST_PIXELS:
+                return None
+            visits = frame[0] * frame[1] * data.count(bytes((0xFF, SCAN)), place)
+            return Head(*frame, orientation) if visits <= MOST_VISITS else None
         place += 2 + length
     return None
 
