@@ -130,7 +130,7 @@ def test_heads_tell_what_a_gpu_reads_as_the_cpu_does(tmp_path):
 
 
 def test_what_would_keep_a_decoder_without_a_clock_goes_to_the_one_with(tmp_path):
-    photo(30, 20).save(tmp_path / "one.jpg", progressive=True)
+    photo(20, 30).save(tmp_path / "one.jpg", progressive=True)
     data = (tmp_path / "one.jpg").read_bytes()
     assert read_head(data) == Head(20, 30)
     frame = data.index(b"\xff\xc2") + 5
