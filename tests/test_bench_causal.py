@@ -58,7 +58,7 @@ def test_a_run_records_generation_with_the_rest(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "environment", lambda device: {"hardware": device, "versions": {"torch": "2"}})
     monkeypatch.setattr(run, "backend", lambda case: "cudnn_attention")
     rows = bench().measured.operators
-    monkeypatch.setattr(run, "operator_rows", lambda case: [row for row in rows if row.grid == case.grid])
+    monkeypatch.setattr(run, "operator_rows", lambda case: ([row for row in rows if row.grid == case.grid], []))
     monkeypatch.setattr(run, "step_row", lambda config, batch: StepRow(config.mixer, batch, config.length, 30.0, 5.0))
     shape = DecoderConfig(embed_dim=16, depth=1, num_heads=2, window_size=4, dropout=0.0)
     small = partial(generation_ratio, device="cpu", dtype=torch.float32, shape=shape)

@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend
 
 from aft_lens.files import write_whole
 from analyses.bench.causal.decoders import BATCH, CONFIG, MIXERS, step_row
 from analyses.bench.causal.record import NAME, CausalRecord, GenerationRow
 from analyses.bench.generation import generation_ratio
+from analyses.bench.gpu.contestants import backend_of
 from analyses.bench.gpu.operators import Case
 from analyses.bench.gpu.run import operator_rows, show
 from analyses.provenance import RESULTS, command_line, environment
@@ -43,7 +42,7 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     chosen = {str(case.grid[1]): backend(case) for case in cases}
     measured = CausalRecord(command_line(), **environment("cuda"), method=METHOD, attention=chosen)
     for case in cases:
-        measured = replace(measured, operators=(*measured.operators, *operator_rows(case)))
+        measured = replace(measured, operators=(*measured.operators, *operator_rows(case)[0]))
         _write(measured, folder)
     for mixer in MIXERS:
         config = replace(CONFIG, mixer=mixer)
@@ -63,9 +62,8 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
 
 def backend(case: Case) -> str:
     """What PyTorch picks for causal attention of these shapes, trained."""
-    choose: Any = torch._fused_sdp_choice
     query, key, value = (tensor.requires_grad_() for tensor in case.inputs("sdpa_causal", 0))
-    return str(SDPBackend(choose(query, key, value, None, 0.0, True)).name).lower()
+    return backend_of(query, key, value, causal=True)
 
 
 def _write(measured: CausalRecord, folder: Path) -> None:

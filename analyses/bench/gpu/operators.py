@@ -9,14 +9,17 @@ from itertools import cycle
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 
 from aft_lens.ops import aft_conv, aft_indexed, reference
-from analyses.bench.gpu import line
+from analyses.bench.gpu import contestants, line
 
 DIM = 384
 ATTENTION_HEADS = 6
 CHECKED = 4
 """Images whose outputs are held to the reference."""
+ATTENTION = ("sdpa", "sdpa_flash", "sdpa_cudnn", "textbook", "linear")
+"""Attention of `ATTENTION_HEADS` heads."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class Case:
         b, t = self.batch, math.prod(self.grid)
         if operator in line.OPERATORS:
             return line.inputs(operator, (b, t, DIM), ATTENTION_HEADS, random)
-        if operator in ("copy", "sdpa", "textbook", "linear"):
+        if operator in ("copy", *ATTENTION):
             return [random(b, ATTENTION_HEADS, t, DIM // ATTENTION_HEADS) for _ in range(3)]
         h, c = self.heads, DIM // self.heads
         query, value = (random(h, c, b, *self.grid).movedim(2, 0) for _ in range(2))
         key = random(h, b, *self.grid).transpose(0, 1)
+        if operator == "depthwise":
+            query, value = (random(b, *self.grid, h, c).movedim((3, 4), (1, 2)) for _ in range(2))
         if operator in ("indexed", "floor"):
             return [query, key, value, random(h, 1).float()]
         return [query, key, value, random(h, self.window, self.window).float()]
@@ -123,21 +128,36 @@ def _eq6(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) ->
     return torch.sigmoid(query) * num / den.unsqueeze(2)
 
 
+def _of_tensors(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda case, *tensors: run(*tensors)
+
+
 def _on_a_line(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda case, *tensors: run(case.window, *tensors)
 
 
+FORMS = ("masked", "flex", "depthwise")
+"""AFT-conv from PyTorch's own parts."""
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "copy": _copy,
     "sdpa": _sdpa,
+    "sdpa_flash": _of_tensors(contestants.pinned(SDPBackend.FLASH_ATTENTION)),
+    "sdpa_cudnn": _of_tensors(contestants.pinned(SDPBackend.CUDNN_ATTENTION)),
     "textbook": _textbook,
     "linear": _linear,
     "aft_conv": _aft_conv,
     "floor": _floor,
     "indexed": _indexed,
     "eq6": _eq6,
+    "masked": _of_tensors(contestants.masked),
+    "flex": _of_tensors(contestants.flex),
+    "depthwise": _of_tensors(contestants.depthwise),
     **{name: _on_a_line(run) for name, run in line.OPERATORS.items()},
 }
+
+
+BACKENDS: dict[str, Callable[..., str]] = {"sdpa": contestants.backend_of, "masked": contestants.masked_backend}
+"""What picks among attention's backends, by operator."""
 
 
 def error(case: Case, operator: str, tensors: list[Tensor]) -> float | None:
@@ -147,7 +167,7 @@ def error(case: Case, operator: str, tensors: list[Tensor]) -> float | None:
     """
     if operator in line.OPERATORS:
         return line.error(operator, case.window, tensors)
-    if operator not in ("aft_conv", "indexed", "eq6") or math.prod(case.grid) > 28 * 28:
+    if operator not in ("aft_conv", "indexed", "eq6", *FORMS) or math.prod(case.grid) > 28 * 28:
         return None
     found = OPERATORS[operator](case, *tensors)[:CHECKED].double()
     query, key, value, bias = (tensor.double() for tensor in tensors)

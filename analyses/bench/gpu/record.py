@@ -13,11 +13,16 @@ WORDS = {
     "copy": "copy",
     "floor": "copy of AFT-conv's bytes",
     "sdpa": "SDPA",
+    "sdpa_flash": "SDPA by flash",
+    "sdpa_cudnn": "SDPA by cuDNN",
     "textbook": "textbook attention",
     "linear": "linear attention",
     "aft_conv": "AFT-conv",
     "indexed": "indexed AFT-conv",
     "eq6": "Eq. 6 by convolutions",
+    "depthwise": "Eq. 6 by one convolution, channels last",
+    "masked": "AFT-conv by masked SDPA",
+    "flex": "AFT-conv by FlexAttention",
     "sdpa_causal": "causal SDPA",
     "simple": "AFT-simple",
     "simple_causal": "causal AFT-simple",
@@ -68,6 +73,8 @@ class OperatorRow:
     """Relative distance to the float64 reference; None where it is not checked."""
     peak_mib: float | None = None
     """Peak memory of forward and backward above the inputs; None where it is not measured."""
+    backend: str | None = None
+    """Of attention, that PyTorch picks, e.g. cudnn_attention; None where nothing is to be picked."""
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "OperatorRow":
@@ -79,7 +86,7 @@ class OperatorRow:
         """As JSON has it: what was not measured is left out, an error that was not checked is null."""
         row = asdict(self)
         shape = {key: row[key] for key in ("operator", "batch", "grid", "heads", "window", "error", "forward_us")}
-        return shape | {key: row[key] for key in ("peak_mib", "train_us") if row[key] is not None}
+        return shape | {key: row[key] for key in ("peak_mib", "train_us", "backend") if row[key] is not None}
 
     def time(self, column: str) -> Time | None:
         """The pass of a column of PASSES; None where it is not measured."""
@@ -110,6 +117,8 @@ class GPURecord:
     operators: Sequence[OperatorRow] = ()
     models: Mapping[str, ModelRow] = field(default_factory=dict)
     """By name, in the order in which they were measured."""
+    left_out: Sequence[str] = ()
+    """Contestants that this GPU or PyTorch does not run, with what they said."""
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "GPURecord":
@@ -121,8 +130,10 @@ class GPURecord:
     def record(self) -> dict[str, Any]:
         """The content of the JSON but for the ratios."""
         rows = [row.record() for row in self.operators]
-        return {**{key: getattr(self, key) for key in ("command", "hardware", "versions", "seed", "method")},
-                "operators": rows, "models": {name: asdict(row) for name, row in self.models.items()}}  # fmt: skip
+        made = {key: getattr(self, key) for key in ("command", "hardware", "versions", "seed", "method")}
+        left_out = {"left_out": list(self.left_out)} if self.left_out else {}
+        models = {name: asdict(row) for name, row in self.models.items()}
+        return {**made, **left_out, "operators": rows, "models": models}
 
 
 def find(rows: Iterable[OperatorRow], operator: str, side: int, heads: int = 0, window: int = 0) -> OperatorRow | None:

@@ -14,8 +14,8 @@ from aft_lens.files import write_whole
 from analyses.bench.gpu import line
 from analyses.bench.gpu.comparisons import document
 from analyses.bench.gpu.models import MODELS, model_row
-from analyses.bench.gpu.operators import OPERATORS, Case, error, floor_train
-from analyses.bench.gpu.record import GPURecord, OperatorRow, record_name
+from analyses.bench.gpu.operators import ATTENTION, BACKENDS, FORMS, OPERATORS, Case, error, floor_train
+from analyses.bench.gpu.record import WORDS, GPURecord, OperatorRow, record_name
 from analyses.bench.gpu.timing import launched, replayed
 from analyses.provenance import RESULTS, command_line, environment
 from analyses.result import dump
@@ -24,18 +24,20 @@ SETS = 3
 """Sets of inputs taken in turn; together they exceed the cache (each is over 100 MB at batch 256)."""
 METHOD = (
     "bfloat16, d = 384. Operators: CUDA graphs over three sets of random inputs in turn, medians and quartiles of 15 "
-    "replays, microseconds a call, the core operator alone, gradients of every input. Attention has 6 heads of 64. "
+    "replays, microseconds a call, the core operator alone, gradients of every input. Attention has 6 heads of 64, "
+    "by the backend that PyTorch picks, which its row names, or a pinned one. "
     "floor copies as many bytes as AFT-conv of that shape must move: Q, K, V and Y; trained, Q, K, V, dY and the "
     "gradients besides. error is ||out - float64 reference|| / ||reference|| on the first images of the same inputs. "
     "Models: every block compiled, batch 256 at 224 pixels (_56: patches of 4, a 56 x 56 grid, batch 16), bfloat16 "
     "autocast; a training step is forward, backward and fused AdamW; CUDA graphs of a whole pass or step, medians of 9."
 )
 CASES = (
-    Case(256, (14, 14), 0, 0, ("copy", "sdpa", "textbook", "linear")),
+    Case(256, (14, 14), 0, 0, ("copy", *ATTENTION)),
     *(Case(256, (14, 14), heads, 11, ("aft_conv", "indexed", "floor")) for heads in (384, 32, 16)),
     *(Case(batch, (side, side), 0, 0, ("copy", "sdpa", "linear")) for batch, side in ((64, 28), (16, 56), (4, 112))),
     *(Case(batch, (side, side), 32, 11, ("aft_conv",)) for batch, side in ((64, 28), (16, 56), (4, 112))),
     *(Case(256, (14, 14), heads, 11, ("eq6",)) for heads in (32, 384)),
+    *(Case(256, (14, 14), heads, 11, FORMS) for heads in (32, 16)),
     *(Case(batch, (side, side), 32, 11, ("eq6",)) for batch, side in ((64, 28), (16, 56))),
     *(Case(batch, (1, length), 0, 32, ("copy", *line.OPERATORS)) for batch, length in ((32, 1024), (8, 4096))),
     *(Case(256, (14, 14), 32, side, ("aft_conv",)) for side in (3, 7, 15, 25)),
@@ -56,7 +58,9 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
         measured = replace(measured, models={**measured.models, name: row})
         _write(measured, folder)
     for case in CASES[:2] if quick else CASES:
-        measured = replace(measured, operators=(*measured.operators, *operator_rows(case)))
+        found, left_out = operator_rows(case)
+        operators, words = (*measured.operators, *found), (*measured.left_out, *left_out)
+        measured = replace(measured, operators=operators, left_out=words)
         _write(measured, folder)
     print(f"wrote {folder / f'{record_name(measured.hardware)}.json'}")
     show("gpu", folder)
@@ -80,30 +84,43 @@ def _write(measured: GPURecord, folder: Path) -> None:
     write_whole(folder / f"{record_name(measured.hardware)}.json", dump(document(measured)))
 
 
-def operator_rows(case: Case) -> list[OperatorRow]:
-    """Forward and forward + backward of each of a case's operators, on the same tensors."""
-    found = []
+def operator_rows(case: Case) -> tuple[list[OperatorRow], list[str]]:
+    """Forward and forward + backward of each of a case's operators, on the same tensors; what does not run, and why."""
+    found, left_out = [], []
     for name in case.operators:
-        run, timed = OPERATORS[name], launched if name in line.UNCAPTURED else replayed
-        sets = [case.inputs(name, seed) for seed in range(SETS)]
-        train, peak = None, None
-        with torch.no_grad():
-            checked = error(case, name, sets[0])
-            forward = timed([_bound(run, case, tensors) for tensors in sets])
-        if name == "floor":
-            train = timed([partial(floor_train, *tensors[:3]) for tensors in sets])
-        elif name != "copy":
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            gradient = _differentiated(run, case, sets[0])
-            gradient()
-            peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-            train = timed([_differentiated(run, case, tensors) for tensors in sets])
-        row = OperatorRow(name, case.batch, case.grid, case.heads, case.window, forward, train, checked, peak)
+        try:
+            row = operator_row(case, name)
+        except Exception as why:  # whatever a foreign kernel or compiler raises: the others are measured without it
+            if name not in (*FORMS, "sdpa_flash", "sdpa_cudnn"):
+                raise
+            said = next(iter(str(why).strip().splitlines()), type(why).__name__)
+            left_out.append(f"{WORDS[name]}, {case.heads} heads: {said}")
+            print(f"not measured: {left_out[-1]}", flush=True)
+            continue
         found.append(row)
         print(_line(row), flush=True)
-        del sets
-    return found
+    return found, left_out
+
+
+def operator_row(case: Case, name: str) -> OperatorRow:
+    """One operator of a case."""
+    run, timed = OPERATORS[name], launched if name in line.UNCAPTURED else replayed
+    sets = [case.inputs(name, seed) for seed in range(SETS)]
+    train, peak = None, None
+    with torch.no_grad():
+        checked = error(case, name, sets[0])
+        forward = timed([_bound(run, case, tensors) for tensors in sets])
+        backend = BACKENDS[name](*sets[0]) if name in BACKENDS else None
+    if name == "floor":
+        train = timed([partial(floor_train, *tensors[:3]) for tensors in sets])
+    elif name != "copy":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        gradient = _differentiated(run, case, sets[0])
+        gradient()
+        peak = (torch.cuda.max_memory_allocated() - before) / 2**20
+        train = timed([_differentiated(run, case, tensors) for tensors in sets])
+    return OperatorRow(name, case.batch, case.grid, case.heads, case.window, forward, train, checked, peak, backend)
 
 
 def _bound(run: Callable[..., Tensor], case: Case, tensors: Sequence[Tensor]) -> Callable[[], Tensor]:

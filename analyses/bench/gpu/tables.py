@@ -9,7 +9,7 @@ from analyses.bench.gpu.record import PASSES, WORDS, GPURecord, ModelRow, Operat
 from analyses.bench.gpu.roofline import COUNTED, PUBLISHED, Roofline, copy_rate, roofline
 from analyses.result import Table
 
-BIASED = ("aft_conv", "indexed", "eq6", "local_causal", "local_causal_torch")
+BIASED = ("aft_conv", "indexed", "eq6", "masked", "flex", "depthwise", "local_causal", "local_causal_torch")
 """Operators whose rows' window means something."""
 NONE = "–"
 
@@ -31,9 +31,10 @@ def markdown(measured: GPURecord) -> str:
 
 def made_on(measured: GPURecord) -> str:
     """Method, spread, hardware, PyTorch and command."""
+    left_out = "".join(f" Not run: {words}." for words in measured.left_out)
     return (
-        f"{measured.method} The quartiles of a time lie at most {100 * _spread(measured.operators):.1f} % of it apart. "
-        f"On {measured.hardware}, PyTorch {measured.versions['torch']}. Made by: `{measured.command}`"
+        f"{measured.method}{left_out} The quartiles of a time lie at most {100 * _spread(measured.operators):.1f} % of "
+        f"it apart. On {measured.hardware}, PyTorch {measured.versions['torch']}. Made by: `{measured.command}`"
     )
 
 
@@ -51,7 +52,7 @@ def operator_table(rows: Iterable[OperatorRow]) -> Table:
         times = [row.time(column) for column in PASSES]
         lines.append(
             [
-                *(WORDS.get(row.operator, row.operator), _grid(row), str(row.batch), _or_none(row.heads or None, "d")),
+                *(_name(row), _grid(row), str(row.batch), _or_none(row.heads or None, "d")),
                 _or_none(row.window if row.operator in BIASED else None, "d"),
                 *(_or_none(None if time is None else time.median, ",.1f") for time in times),
                 _or_none(row.peak_mib, ",.0f"),
@@ -91,6 +92,12 @@ def _place(row: OperatorRow) -> tuple[Any, ...]:
     order, name = list(WORDS), row.operator
     number = order.index(name) if name in order else len(order)
     return (row.grid[0] == 1, math.prod(row.grid), number, name, row.heads, row.window)
+
+
+def _name(row: OperatorRow) -> str:
+    """What an operator is called, with its backend where one was picked."""
+    words = WORDS.get(row.operator, row.operator)
+    return words if row.backend is None else f"{words} ({row.backend.removesuffix('_attention')})"
 
 
 def _comparison_row(measured: GPURecord, comparison: Comparison, ratio: float | None) -> list[str]:
