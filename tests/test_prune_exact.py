@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from aft_lens import AFTConv
 from aft_lens.data import ResidentBatches, load_data
+from aft_lens.ops.forms.indexed_mean import GATHERS_A_PRODUCT
 from analyses.pruning import compact_model, masked_model, prune_to_indexing, score, select
 from analyses.pruning.cutting import finetune as tuning
 from analyses.pruning.cutting import heads
@@ -40,6 +41,9 @@ def test_hard_scores_are_eq_10s_shares():
         share = mixer.position_bias.inner().detach().flatten(1).softmax(1)
         assert ((found != 0).flatten(1).sum(1) == 1).all()
         torch.testing.assert_close(found.flatten(1).amax(1), share.amax(1))
+    indexed = compact_model(free, select(score(free, "magnitude"), 3))
+    for found, w in zip(score(indexed, "hard"), dense_biases(indexed), strict=True):
+        torch.testing.assert_close(found, w.flatten(1).softmax(1).view(w.shape) * (w != 0))
 
 
 def test_random_scores_are_their_seeds():
@@ -155,7 +159,9 @@ def test_forms_are_named_as_they_run():
     assert layer_forms(compact_model(model, select(scores, 1))) == ["pure indexing"] * 2
     assert layer_forms(compact_model(model, select(scores, 2))) == ["k-offset gather"] * 2
     assert layer_forms(compact_model(model, select(scores, 0))) == ["pooling only"] * 2
-    assert layer_forms(compact_model(model, select(scores, 20))) == ["matrix product"] * 2
+    most = 64 // GATHERS_A_PRODUCT
+    assert layer_forms(compact_model(model, select(scores, most))) == ["k-offset gather"] * 2
+    assert layer_forms(compact_model(model, select(scores, most + 1))) == ["matrix product"] * 2
 
 
 def test_fine_tuning_is_adamw_under_a_cosine_that_spares_biases_and_vectors(batches, monkeypatch):
@@ -165,7 +171,7 @@ def test_fine_tuning_is_adamw_under_a_cosine_that_spares_biases_and_vectors(batc
 
     def optimizer(groups, lr):
         made["groups"], made["lr"] = groups, lr
-        return torch.optim.SGD(groups, lr)
+        return torch.optim.SGD(groups, lr, weight_decay=7.0)
 
     def loader(*given, **named):
         made["loader"] = DataLoader(*given, **named)
@@ -193,6 +199,10 @@ def test_fine_tuning_is_adamw_under_a_cosine_that_spares_biases_and_vectors(batc
         > {"head.weight", "pos_embed"} & set(names.values())
     )
     assert any("position_bias" in name for name in spared)
+    tuning.finetune(model, data, epochs=3, batch_size=10)
+    assert made["steps"] == 9
+    tuning.finetune(model, data, epochs=1)
+    assert made["steps"] == 1
 
 
 def test_no_epoch_leaves_a_copy_as_it_is_and_fewer_are_refused():
@@ -244,6 +254,15 @@ def test_heads_go_from_the_cheapest_while_the_tolerance_holds(four_heads, tolera
     expected = [0.8, 0.8, 0.799, 0.796, 0.787]
     assert found.accuracy == pytest.approx(expected[: min(count + 2, 5)])
     assert [bool(mask.any()) for mask in found.masks[0]] == [(0, head) not in order[:count] for head in range(4)]
+
+
+def test_where_every_head_costs_something_none_goes(four_heads, monkeypatch):
+    monkeypatch.setitem(COSTS, (0, 1), 0.2)
+    model, masks = four_heads
+    found = heads.droppable_heads(model, [], masks=masks)
+    assert (found.dropped, found.order[0]) == ([], (0, 2))
+    assert found.accuracy == pytest.approx([0.8, 0.799])
+    assert all(torch.equal(mask, before) for mask, before in zip(found.masks, masks, strict=True))
 
 
 def test_without_masks_every_offset_is_there_and_no_accuracy_is_given_up(four_heads):
