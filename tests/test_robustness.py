@@ -12,7 +12,7 @@ def test_mutated_inputs_are_read_or_answered(tmp_path):
 
 
 def test_killed_jobs_go_on_to_the_same_end(tmp_path):
-    for name, found in kills.attack(1, tmp_path, names=("save", "prune")).items():
+    for name, found in kills.attack(1, tmp_path, names=("save", "prune", "study")).items():
         assert found.pop("kills") == 1, name
         assert found.pop("ended alike") >= 1, name
         found.pop("while saving")  # by chance in so few kills

@@ -14,6 +14,7 @@ import torch
 from aft_lens.checkpoint import SHIPPED, list_checkpoints, load_checkpoint, read_config, read_metrics, read_snapshots
 from aft_lens.files import recovered
 from aft_lens.training.run import remove_run
+from analyses.cells import HERE
 from analyses.pruning.evidence.plan import Plan
 from analyses.pruning.evidence.sweep import run_sweep
 from analyses.study import Study
@@ -108,7 +109,7 @@ def _of_study(folder: Path) -> Study:
 
 
 def _study(folder: Path) -> int:
-    run_study(_of_study(folder), workers=0, budget=0.0, out=folder)
+    run_study(_of_study(folder), crew=HERE, out=folder)
     return 0
 
 
