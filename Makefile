@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 VISION := $(shell sed -n 's/^torchvision==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app docs results test robustness mutants check
+.PHONY: help setup demo app docs results test robustness mutants audit check
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -54,6 +54,10 @@ robustness: setup ## Attack with kills and mutated inputs (an hour), and publish
 mutants: setup ## Change the core a line at a time and see whether the tests notice (hours)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt mutmut
 	$(BIN)/mutmut run
+
+audit: ## Ask PyPI for known holes in what CI installs (needs the network)
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
+	build/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement .ci/requirements.txt
 
 check: setup ## Format, lint, types, import contracts and tests: what CI runs
 	$(BIN)/ruff format --check $(CHECKED)

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from aft_lens.extraction import AttentionReader, as_reader
-from analyses.command import UNPREPARED, report, report_folder, run_module
+from analyses.command import prepared, report, report_folder, run_module
 from analyses.explain import open_reader
 from analyses.image_file import image_file
 from analyses.maps.head_maps import HeadMaps
@@ -171,9 +171,7 @@ def command(
     if target is not None and len(target) != 2:
         raise ValueError(f"target must be a row and a column, e.g. [7,7], got {target}")
     reader = open_reader(source, pretrained=pretrained, device=device, seed=seed)
-    if reader.preprocessing is None:
-        raise ValueError(f"{source} {UNPREPARED}")
-    given = reader.preprocessing.transform()(image_file(image))
+    given = prepared(source, reader.preprocessing).transform()(image_file(image))
     found = attend(reader, given, None if target is None else (target[0], target[1]))
     report(found, out or report_folder(source, *([] if pretrained else ["random"])))
 

@@ -21,7 +21,7 @@ from aft_lens.extraction import (
     targets_per_offset,
 )
 from analyses.built_in_positions import built_in_positions
-from analyses.command import UNPREPARED, report, report_folder, run_module, save
+from analyses.command import prepared, report, report_folder, run_module, save
 from analyses.maps.frame import mean_distance
 from analyses.maps.head_maps import HeadMaps
 from analyses.maps.result import MapResult
@@ -187,9 +187,8 @@ def _batches(reader: AttentionReader, data: str | None, images: int, root: str |
             f"{reader.source} does not say which images it was trained on; give --data, e.g. images:PATH with a folder "
             "of images"
         )
-    if reader.preprocessing is None:
-        raise ValueError(f"{reader.source} {UNPREPARED}")
-    return name, image_batches(reader.preprocessing, name, images=images, root=root, device=reader.device)
+    way = prepared(reader.source, reader.preprocessing)
+    return name, image_batches(way, name, images=images, root=root, device=reader.device)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,6 @@ SOURCE_OPTIONS: dict[str, tuple[Any, str]] = {
 """What every command that takes a `source` takes beside it, for other libraries' models: its type and its words."""
 
 
-UNPREPARED = "does not say how images must come; give --mean and --std, or save its image processor beside it"
-"""What is said of a model that no image can be prepared for."""
-
-
 def run(
     command: Callable[..., Any], program: Sequence[str], arguments: Sequence[str], *, as_positional: bool = True
 ) -> None:
@@ -96,11 +92,19 @@ def known_data(
 
     `advice` follows what the error says to give.
     """
-    if way is None:
-        raise ValueError(f"{source} {UNPREPARED}")
+    way = prepared(source, way)
     if name is None:
         raise ValueError(f"{source} is of no known data set; give --data{advice}")
     return name, way
+
+
+def prepared(source: str, way: "Preprocessing | None") -> "Preprocessing":
+    """How images are prepared for a source; ValueError where neither its files nor the command say it."""
+    if way is None:
+        raise ValueError(
+            f"{source} does not say how images must come; give --mean and --std, or save its image processor beside it"
+        )
+    return way
 
 
 def report_folder(source: Path | str, *variant: str) -> Path:

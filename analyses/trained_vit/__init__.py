@@ -12,7 +12,7 @@ import torch
 
 from aft_lens.extraction import AttentionReader, image_batches, open_source
 from aft_lens.files import write_whole
-from analyses.command import UNPREPARED
+from analyses.command import prepared
 from analyses.explain import Explanation, explain, plan_for
 from analyses.explain.probe import ProbedReader, fit_probe
 from analyses.locality.metrics import head_locality
@@ -56,9 +56,7 @@ def explained(
     reader: AttentionReader, data: str, *, root: Path, probe: int, calibration: int, test: int, seed: int
 ) -> Explanation:
     """What a linear probe loses where the heads that offsets explain most of see nothing else."""
-    way = reader.preprocessing
-    if way is None:
-        raise ValueError(f"{reader.source} {UNPREPARED}")
+    way = prepared(reader.source, reader.preprocessing)
 
     def batches(split: str, images: int) -> Any:
         return image_batches(
