@@ -121,6 +121,51 @@ def check_inference():
         )
 
 
+def check_prepared():
+    """A layer that is prepared expands its bias once; what it kept goes with its mode and its bias."""
+    from aft_lens.layers.mixers.aft_conv import AFTConv  # noqa: PLC0415
+    from aft_lens.ops.kernels.dense.operator import dense_expand, dense_prepared  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    layer, x = AFTConv(12, 3, window_size=3).eval(), torch.randn(2, 20, 12)
+    layer.implementation = "triton"
+
+    def ran(call=layer):
+        with Called() as called, torch.no_grad():
+            out = call(x, (4, 5))
+        return out, called.names
+
+    with torch.no_grad():
+        layer.position_bias.gamma.normal_()
+        plain, names = ran()
+        assert names == ["dense_inference"]
+        layer.prepare((4, 5))
+        for call in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+            found, names = ran(call)
+            assert names == ["dense_prepared"]
+            assert torch.equal(found, plain)
+        layer.position_bias.gamma.mul_(2.0)
+        changed, names = ran()
+        assert names == ["dense_inference"]
+        assert not torch.equal(changed, plain)
+        layer.prepare((4, 5))
+        with pytest.raises(ValueError, match=r"prepared for grid \(4, 5\) and torch\.float32, got \(5, 4\)"):
+            layer(x, (5, 4))
+        with pytest.raises(ValueError, match=r"got .* and torch\.bfloat16"):
+            layer.bfloat16().prepare((4, 5)) or layer(x.bfloat16(), (4, 5))
+    kept = layer.float()
+    for drop in (kept.train, kept.eval, kept.double, kept.float):
+        kept.eval().prepare((4, 5))
+        drop()
+        assert (kept._prepared is None) == (drop != kept.eval), drop
+    kept.eval().prepare((4, 5))
+    assert kept(x, (4, 5)).requires_grad, "a gradient is taken of the bias as it is"
+    w, e = torch.randn(3, 3, 3), kept._prepared.e
+    given = (None, torch.randn(2, 3, 20), torch.randn(2, 3, 2, 20), w, None, None, e, kept._prepared.span, [4, 5])
+    torch.library.opcheck(dense_expand, (w, [4, 5], torch.float16), test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(dense_prepared, given, test_utils=("test_schema", "test_faketensor"))
+
+
 def test_triton_is_refused_without_a_gpu():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -135,6 +180,6 @@ def test_triton_is_refused_without_a_gpu():
 def test_dense_kernels_equal_the_reference():
     run_apart(
         __name__,
-        "[check(*case) for case in CASES]; check_layer(); check_dispatch(); check_inference()",
+        "[check(*case) for case in CASES]; check_layer(); check_dispatch(); check_inference(); check_prepared()",
         interpreted=True,
     )

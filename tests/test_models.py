@@ -85,6 +85,30 @@ def test_conv_model_takes_any_grid_and_others_say_what_they_take():
         create_model("vit_enormous")
 
 
+def test_what_is_prepared_changes_nothing_and_goes_with_what_it_was_made_of():
+    model = create_model("aft_conv_digits", depth=2)
+    with pytest.raises(ValueError, match="prepare\\(\\) is for evaluation, the layer is in training mode"):
+        model.prepare()
+    for block in model.eval().blocks:
+        block.mixer.position_bias.gamma.data.normal_()
+    image = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        before = model(image)
+        assert torch.equal(model.prepare()(image), before)
+        handle = model.blocks[0].mixer.position_bias.register_forward_hook(lambda *_: torch.zeros(_[2].shape))
+        assert not torch.equal(model(image), before), "who changes w on its way is heard"
+        handle.remove()
+        other = {name: 2 * tensor for name, tensor in model.state_dict().items()}
+        model.load_state_dict(other)
+        fresh = create_model("aft_conv_digits", depth=2).eval()
+        fresh.load_state_dict(other)
+        assert torch.equal(model(image), fresh(image))
+        assert torch.equal(copy.deepcopy(model.prepare())(image), fresh(image))
+    model.prepare()(image).sum().backward()
+    assert all(block.mixer.position_bias.gamma.grad.abs().max() > 0 for block in model.blocks)
+    assert create_model("vit_digits", depth=1).eval().prepare().state_dict().keys()
+
+
 def test_reparameterized_has_zero_mean_and_unit_population_std():
     bias = Reparameterized(3, (5, 5))
     assert torch.equal(bias(), torch.zeros(3, 5, 5))

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aft_lens.layers.block import Block
+from aft_lens.layers.mixers.aft_conv import AFTConv
 from aft_lens.layers.patch_embedding import PatchEmbedding
 from aft_lens.layers.position_embedding import resample_positions
 from aft_lens.models.config import ModelConfig
@@ -50,6 +51,13 @@ class VisionModel(nn.Module):
         if rows % patch or columns % patch or not rows or not columns:
             raise ValueError(f"image sides must be multiples of patch_size {patch}, got {rows} x {columns}")
         return rows // patch, columns // patch
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> "VisionModel":
+        """Keep what evaluation on the model's own grid makes of AFT-conv's biases alone: see `AFTConv.prepare`."""
+        for block in self.blocks:
+            if isinstance(block.mixer, AFTConv):
+                block.mixer.prepare((self.config.grid_size,) * 2, dtype)
+        return self
 
     def forward(self, image: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n"]:
         """Class logits of a batch of normalised images; of a model without a classifier its features."""

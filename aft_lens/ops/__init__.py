@@ -1,7 +1,7 @@
 """The operators of the paper as pure functions on tensors (Eq. 2-6)."""
 
-from aft_lens.ops.bias import BiasFactors, expand_bias
-from aft_lens.ops.conv import aft_conv
+from aft_lens.ops.bias import BiasFactors, PreparedBias, expand_bias
+from aft_lens.ops.conv import aft_conv, prepare_bias
 from aft_lens.ops.full import aft_full, aft_local
 from aft_lens.ops.indexed import aft_indexed
 from aft_lens.ops.recurrent import (
@@ -17,6 +17,7 @@ from aft_lens.ops.simple import aft_simple
 
 __all__ = [
     "BiasFactors",
+    "PreparedBias",
     "SimpleState",
     "aft_conv",
     "aft_full",
@@ -28,6 +29,7 @@ __all__ = [
     "expand_bias",
     "include",
     "local_state",
+    "prepare_bias",
     "simple_state",
     "window_mean",
 ]

@@ -19,6 +19,18 @@ class BiasFactors(NamedTuple):
     source: Float[Tensor, "t rank"]
 
 
+class PreparedBias(NamedTuple):
+    """A bias of AFT-conv as kernels read it: what they make of w alone, kept for a grid and a dtype of values."""
+
+    w: Float[Tensor, "h *window"]
+    e: Float[Tensor, "h t padded"]
+    """e^(w - a), a head's largest bias a or 0."""
+    span: Float[Tensor, "h"]
+    """How far a head's biases and 0 lie apart."""
+    grid: tuple[int, ...]
+    dtype: torch.dtype
+
+
 @lru_cache(maxsize=64)
 def _source_offset(grid: tuple[int, ...]) -> Tensor:
     """Source minus target position for every pair of the grid, shape `t s n` (on the CPU)."""

@@ -1,7 +1,7 @@
 """The AFT-conv layer: projections around the operator, over a grid."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aft_lens.layers.hook_point import HookPoint
 from aft_lens.layers.mixer import MIXERS, Mixer, MixerSpec, check_heads, check_input
 from aft_lens.layers.position_bias import ConvBiasSpec, Indexed, PositionBias, conv_bias
-from aft_lens.ops import aft_conv, aft_indexed
+from aft_lens.ops import PreparedBias, aft_conv, aft_indexed, prepare_bias
 
 DEFAULT_BIAS = "reparameterized"
 """Parametrization of w if none is named: Eq. 8, the paper's."""
@@ -53,6 +53,52 @@ class AFTConv(nn.Module):
         self.hook_query = HookPoint()
         self.hook_key = HookPoint()
         self.hook_value = HookPoint()
+        self._prepared: Tensor | PreparedBias | None = None
+        self._prepared_of: tuple[tuple[int, int], ...] = ()
+
+    def prepare(self, grid: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+        """Keep what evaluation on a grid makes of the position bias alone, for values of a dtype (autocast's, if any).
+
+        That is w, and where kernels take it e^(w - a), which no call makes any more where no gradient is asked for. It
+        is dropped when the layer trains, moves, or gets another bias or another value of it; a layer that indexes a few
+        offsets keeps nothing. Raises ValueError in training mode.
+        """
+        if self.training:
+            raise ValueError("prepare() is for evaluation, the layer is in training mode; call eval() first")
+        self._drop()
+        if self.outside == "global" and self.position_bias.few() is None:
+            with torch.no_grad():
+                self._prepared = prepare_bias(self.position_bias().detach(), grid, dtype)
+            self._prepared_of = self._bias_state()
+
+    def train(self, mode: bool = True) -> "AFTConv":
+        """Set the mode; what `prepare` kept goes where it changes."""
+        if mode != self.training:
+            self._drop()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AFTConv":
+        self._drop()
+        return super()._apply(fn, recurse)
+
+    def _drop(self) -> None:
+        """Keep nothing."""
+        self._prepared, self._prepared_of = None, ()
+
+    def _stands(self) -> bool:
+        """Whether what was kept is still the bias, and nobody asks for a gradient of it or changes it on its way."""
+        return not torch.is_grad_enabled() and not self._bias_watched() and self._bias_state() == self._prepared_of
+
+    def _bias_watched(self) -> bool:
+        """Whether somebody reads or changes w on its way."""
+        return bool(self.position_bias._forward_hooks or self.position_bias._forward_pre_hooks)
+
+    def _bias_state(self) -> tuple[tuple[int, int], ...]:
+        """Which tensors the bias is made of, and how often each was written; nothing while PyTorch traces."""
+        if torch.compiler.is_compiling():
+            return self._prepared_of
+        tensors = (*self.position_bias.parameters(), *self.position_bias.buffers())
+        return tuple((id(tensor), tensor._version) for tensor in tensors)
 
     def forward(
         self, x: Float[Tensor, "b t d"], grid: Sequence[int] | None = None, *, attn_mask: None = None,
@@ -110,6 +156,8 @@ class AFTConv(nn.Module):
             "query_bias": query_bias,
             "value_bias": value_bias,
         }
+        if self._prepared is not None and self._stands():
+            return aft_conv(query, key, value, self._prepared, outside=self.outside, **how)
         # A window alone, and a form that is named, are for the bias as it is.
         few = self.position_bias.few() if self._indexes() else None
         w = self.position_bias() if few is None else few[0]
@@ -123,8 +171,7 @@ class AFTConv(nn.Module):
         """Whether a few offsets may stand for w: always where they are kept, else where nothing asks for all of it."""
         if self.position_bias.offset is not None:
             return True
-        watched = self.position_bias._forward_hooks or self.position_bias._forward_pre_hooks
-        return self.outside == "global" and self.implementation == "auto" and not watched
+        return self.outside == "global" and self.implementation == "auto" and not self._bias_watched()
 
 
 def _square(tokens: int) -> tuple[int, int]:

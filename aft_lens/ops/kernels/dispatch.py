@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aft_lens.ops.bias import BiasFactors
+from aft_lens.ops.bias import BiasFactors, PreparedBias
 from aft_lens.ops.forms.causal_window import causal_window_bias
 from aft_lens.ops.kernels import AVAILABLE
 from aft_lens.ops.kernels.band import launch as band
@@ -18,7 +18,7 @@ from aft_lens.ops.kernels.launch import LARGEST_DENSE
 
 if AVAILABLE:
     from aft_lens.ops.kernels.band.operator import band_forward
-    from aft_lens.ops.kernels.dense.operator import dense_forward, dense_inference
+    from aft_lens.ops.kernels.dense.operator import dense_expand, dense_forward, dense_inference, dense_prepared
     from aft_lens.ops.kernels.indexed.operator import indexed_forward
     from aft_lens.ops.kernels.scan.local import scan_local, scan_local_inference
     from aft_lens.ops.kernels.scan.pool import pool_simple
@@ -68,6 +68,7 @@ def conv(
     *,
     query_bias: Tensor | None = None,
     value_bias: Tensor | None = None,
+    prepared: PreparedBias | None = None,
 ) -> Tensor:
     """AFT-conv of query and value `b h c t` and key `b h t`, with biases (`d`) of their projections still to add.
 
@@ -80,7 +81,19 @@ def conv(
         return band_forward(*tensors, list(grid))[0]
     if _asks_gradient(*tensors):
         return dense_forward(*tensors, list(grid))[0]
+    if prepared is not None:
+        return dense_prepared(*tensors, prepared.e, prepared.span, list(grid))
     return dense_inference(*tensors, list(grid))
+
+
+def prepared(position_bias: Tensor, grid: tuple[int, ...], dtype: torch.dtype) -> Tensor | PreparedBias:
+    """A bias as the dense kernels read it, or as it is where they do not take it."""
+    w = position_bias.detach()
+    like = w.new_empty(1, dtype=dtype)
+    if refusal(like, w, window=w.shape[1:], grid=grid) is not None or math.prod(grid) > LARGEST_DENSE:
+        return w
+    e, span = dense_expand(w, list(grid), dtype)
+    return PreparedBias(w, e, span, grid, dtype)
 
 
 def _asks_gradient(*tensors: Tensor | None) -> bool:

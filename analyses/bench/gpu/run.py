@@ -29,7 +29,8 @@ METHOD = (
     "floor copies as many bytes as AFT-conv of that shape must move: Q, K, V and Y; trained, Q, K, V, dY and the "
     "gradients besides. error is ||out - float64 reference|| / ||reference|| on the first images of the same inputs. "
     "Models: every block compiled, batch 256 at 224 pixels (_56: patches of 4, a 56 x 56 grid, batch 16), bfloat16 "
-    "autocast; a training step is forward, backward and fused AdamW; CUDA graphs of a whole pass or step, medians of 9."
+    "autocast, e^(w - a) prepared for inference; a training step is forward, backward and fused AdamW; CUDA graphs of "
+    "a whole pass or step, medians of 9."
 )
 CASES = (
     Case(256, (14, 14), 0, 0, ("copy", *ATTENTION)),

@@ -1,5 +1,7 @@
 """AFT-conv on small grids as a custom operator: launches of the fused and exact kernels."""
 
+import math
+
 import torch
 import triton
 from torch import Tensor
@@ -23,7 +25,17 @@ from aft_lens.ops.kernels.launch import (
 from aft_lens.ops.kernels.tiles import SAFE_RANGE
 
 
-def _forward(query, key, value, w, query_bias, value_bias, grid, keep):
+def _expand(w, geometry, t, dtype):
+    """The launch that writes e^(w - a) `h t t_pad`, and each head's range `h`."""
+    e = torch.empty(w.shape[0], t, geometry.padded, dtype=dot_dtype(dtype), device=w.device)
+    span = torch.empty(w.shape[0], dtype=torch.float32, device=w.device)
+    expand_kernel[(w.shape[0], triton.cdiv(t, 16))](
+        w, e, span, t, geometry.padded, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block
+    )
+    return e, span
+
+
+def _forward(query, key, value, w, query_bias, value_bias, grid, keep, expanded=None):
     """The launches of a forward pass; 1 / den and max key are None unless kept for the gradients."""
     geometry = Geometry.of(grid, w)
     b, h, c, t = value.shape
@@ -33,11 +45,7 @@ def _forward(query, key, value, w, query_bias, value_bias, grid, keep):
     kernel_dtype = dot_dtype(value.dtype)
     inverse = torch.empty(h, b, t, dtype=kernel_dtype, device=value.device) if keep else None
     top = torch.empty(h, b, dtype=torch.float32, device=value.device) if keep else None
-    e = torch.empty(h, t, geometry.padded, dtype=kernel_dtype, device=value.device)
-    span = torch.empty(h, dtype=torch.float32, device=value.device)
-    expand_kernel[(h, triton.cdiv(t, 16))](
-        w, e, span, t, geometry.padded, geometry.columns, *geometry.window, geometry.window_block, 16, geometry.block
-    )
+    e, span = _expand(w, geometry, t, value.dtype) if expanded is None else expanded
     on_hopper = hopper.takes(geometry, c, value.dtype, value.device)
     tiles = hopper.TILES if on_hopper else geometry.forward_tiles(b, h, c, value.dtype)
     gated, biased = query is not None, query_bias is not None or value_bias is not None
@@ -96,6 +104,32 @@ def dense_inference(
 
 @dense_inference.register_fake
 def _(query, key, value, w, query_bias, value_bias, grid):
+    return empty_channel_leading(value)
+
+
+@torch.library.custom_op("aft_lens::dense_expand", mutates_args=())
+def dense_expand(w: Tensor, grid: list[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What `dense_inference` makes of w alone, for values of a dtype: e^(w - a) `h t t_pad`, each head's range `h`."""
+    return _expand(w.contiguous(), Geometry.of(grid, w), math.prod(grid), dtype)
+
+
+@dense_expand.register_fake
+def _(w, grid, dtype):
+    shape = (w.shape[0], math.prod(grid), Geometry.of(grid, w).padded)
+    return w.new_empty(shape, dtype=dot_dtype(dtype)), w.new_empty(w.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("aft_lens::dense_prepared", mutates_args=())
+def dense_prepared(
+    query: Tensor | None, key: Tensor, value: Tensor, w: Tensor,
+    query_bias: Tensor | None, value_bias: Tensor | None, e: Tensor, span: Tensor, grid: list[int],
+) -> Tensor:  # fmt: skip
+    """`dense_inference` with what `dense_expand` made of w before."""
+    return _forward(query, key, value, w, query_bias, value_bias, grid, keep=False, expanded=(e, span))[0]
+
+
+@dense_prepared.register_fake
+def _(query, key, value, w, query_bias, value_bias, e, span, grid):
     return empty_channel_leading(value)
 
 
