@@ -36,8 +36,9 @@ class DeviceWork:
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._alone = True
-            self._changed.wait_for(lambda: not self._beside)
-        try:
+        try:  # from here on whatever interrupts lets the others go on
+            with self._changed:
+                self._changed.wait_for(lambda: not self._beside)
             yield
         finally:
             with self._changed:

@@ -1,5 +1,6 @@
 """`aft-lens bench gpu`: what it says without a GPU or libraries for figures, and its operators on a line."""
 
+import math
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from aft_lens.ops import reference
 from analyses.bench.gpu import contestants, counters, line, run
-from analyses.bench.gpu.operators import BACKENDS, FORMS, OPERATORS
+from analyses.bench.gpu.operators import BACKENDS, FORMS, OPERATORS, backend
 from analyses.bench.gpu.record import WORDS, record_name
 
 
@@ -82,11 +83,14 @@ def test_aft_conv_of_pytorchs_own_parts_is_aft_conv(name, monkeypatch):
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_backends_of_attention_are_named():
+def test_backends_of_attention_are_named(monkeypatch):
     query, key, value = torch.randn(3, 1, 2, 4, 16).unbind()
     assert BACKENDS["sdpa"](query, key, value) in {backend.lower() for backend in SDPBackend.__members__}
     grid = torch.randn(1, 2, 16, 2, 2)
     assert BACKENDS["masked"](grid, torch.randn(1, 2, 2, 2), grid, torch.randn(2, 3, 3)) == "math"
+    assert backend("flex", [query, key, value]) is None
+    monkeypatch.setitem(BACKENDS, "sdpa", lambda query, *rest: "math" if query.requires_grad else "cudnn_attention")
+    assert backend("sdpa", [query, key, value]) == "cudnn_attention, trained math"
     right = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     torch.testing.assert_close(contestants.pinned(SDPBackend.MATH)(query, key, value), right)
 
@@ -135,6 +139,9 @@ def test_counters_are_read_from_what_the_profiler_prints(tmp_path, monkeypatch):
     assert [row.kernel for row in rows] == ["expand_kernel", "forward_kernel"]
     assert (rows[0].microseconds, rows[0].memory, rows[1].registers) == (20.1, 5.5, 255)
     assert counters.table(rows).rows[1] == ["32", "14 × 14", "forward_kernel", "87.0", "28", "27", "27", "12", "255"]
+    assert math.isnan(counters.read_rows(printed.replace('"255"', '"n/a"'), counters.CASES[0])[1].registers)
+    with pytest.raises(ValueError, match="ncu has no launch__registers_per_thread on this GPU"):
+        counters.read_rows(printed.replace("launch__registers", "registers"), counters.CASES[0])
     with pytest.raises(ValueError, match="ncu printed no table: ==ERROR=="):
         counters.read_rows("==ERROR== no permission", counters.CASES[0])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

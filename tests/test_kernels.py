@@ -1,5 +1,6 @@
 """Triton kernels through the interpreter, against the float64 reference, forward and every gradient."""
 
+import copy
 import math
 
 import pytest
@@ -124,6 +125,7 @@ def check_inference():
 def check_prepared():
     """A layer that is prepared expands its bias once; what it kept goes with its mode and its bias."""
     from aft_lens.layers.mixers.aft_conv import AFTConv  # noqa: PLC0415
+    from aft_lens.ops import aft_conv, prepare_bias  # noqa: PLC0415
     from aft_lens.ops.kernels.dense.operator import dense_expand, dense_prepared  # noqa: PLC0415
 
     torch.manual_seed(0)
@@ -140,28 +142,34 @@ def check_prepared():
         plain, names = ran()
         assert names == ["dense_inference"]
         layer.prepare((4, 5))
-        for call in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
-            found, names = ran(call)
-            assert names == ["dense_prepared"]
-            assert torch.equal(found, plain)
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        found, names = ran()
+        assert names == ["dense_prepared"]
+        assert torch.equal(found, plain)
+        assert torch.equal(compiled(x, (4, 5)), plain)
         layer.position_bias.gamma.mul_(2.0)
         changed, names = ran()
         assert names == ["dense_inference"]
+        assert torch.equal(compiled(x, (4, 5)), changed)
         assert not torch.equal(changed, plain)
-        layer.prepare((4, 5))
+        layer.prepare((4, 5), torch.bfloat16)
+        assert ran()[1] == ["dense_inference"], "of another dtype"
+        layer.prepare((5, 4))
+        assert ran()[1] == ["dense_inference"], "of another grid"
+        assert ran(copy.deepcopy(layer))[1] == ["dense_inference"]
+        kept = prepare_bias(layer.position_bias().detach(), (4, 5), torch.float32)
+        key, value = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 4, 5, 4)
         with pytest.raises(ValueError, match=r"prepared for grid \(4, 5\) and torch\.float32, got \(5, 4\)"):
-            layer(x, (5, 4))
-        with pytest.raises(ValueError, match=r"got .* and torch\.bfloat16"):
-            layer.bfloat16().prepare((4, 5)) or layer(x.bfloat16(), (4, 5))
-    kept = layer.float()
+            aft_conv(None, key, value, kept)
+    kept = layer
     for drop in (kept.train, kept.eval, kept.double, kept.float):
         kept.eval().prepare((4, 5))
         drop()
         assert (kept._prepared is None) == (drop != kept.eval), drop
     kept.eval().prepare((4, 5))
     assert kept(x, (4, 5)).requires_grad, "a gradient is taken of the bias as it is"
-    w, e = torch.randn(3, 3, 3), kept._prepared.e
-    given = (None, torch.randn(2, 3, 20), torch.randn(2, 3, 2, 20), w, None, None, e, kept._prepared.span, [4, 5])
+    w, (e, span) = torch.randn(3, 3, 3), dense_expand(torch.randn(3, 3, 3), [4, 5], torch.float32)
+    given = (None, torch.randn(2, 3, 20), torch.randn(2, 3, 2, 20), w, None, None, e, span, [4, 5])
     torch.library.opcheck(dense_expand, (w, [4, 5], torch.float16), test_utils=("test_schema", "test_faketensor"))
     torch.library.opcheck(dense_prepared, given, test_utils=("test_schema", "test_faketensor"))
 

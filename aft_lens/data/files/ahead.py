@@ -11,6 +11,8 @@ from torch import Tensor
 
 from aft_lens.device import DEVICE_WORK
 
+NAME = "images"
+"""Of every stage's thread."""
 PATIENCE = 0.1
 """Seconds after which who waits looks whether it is still worth while."""
 
@@ -25,7 +27,8 @@ class Ahead(Iterator[Made]):
     The iterator and the work are a thread's alone; the iterator may be another `Ahead`, whose work is then done at the
     same time. On a CUDA device the thread works on a stream of its own: who asks has its current stream wait for what
     it gets, and memory of tensors in it is not used again before that stream is through with them. What goes wrong is
-    raised where it is asked for. `close` ends the thread, as forgetting does.
+    raised where it is asked for. `close` ends the thread, as forgetting does; called by a stage's own thread, where the
+    garbage collector may run, it waits for none.
     """
 
     def __init__(self, items: Iterator[Any], work: Work, device: torch.device, waiting: int = 2) -> None:
@@ -34,11 +37,13 @@ class Ahead(Iterator[Made]):
         self._closed = threading.Event()
         # The thread knows nothing of who waits, so that who is forgotten is closed.
         arguments = (items, work, device, self._waiting, self._closed)
-        self._thread = threading.Thread(target=_run, args=arguments, name="images", daemon=True)
+        self._thread = threading.Thread(target=_run, args=arguments, name=NAME, daemon=True)
         self._thread.start()
 
     def __next__(self) -> Made:
         made = self._next()
+        if made is None and self._closed.is_set():
+            raise StopIteration
         if made is None or isinstance(made, BaseException):
             self.close()
             raise made or StopIteration
@@ -56,7 +61,7 @@ class Ahead(Iterator[Made]):
         self._closed.set()
         if isinstance(self._items, Ahead):
             self._items.close()
-        if self._thread is not threading.current_thread():
+        if threading.current_thread().name != NAME:
             self._thread.join()
 
     def __del__(self) -> None:
@@ -77,6 +82,8 @@ def _run(
 ) -> None:
     """The thread."""
     try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # what a stream's context gives back to at its end
         stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
         with nullcontext() if stream is None else torch.cuda.stream(stream):
             for item in items:

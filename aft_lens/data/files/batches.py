@@ -102,8 +102,10 @@ class FileBatches:
         return self._counted(self._ahead)
 
     def stages(self, device: torch.device) -> Ahead:
-        """A pass made ahead for a device, by a thread each: handed over by workers, decoded, augmented."""
-        batches = Ahead(self.packed(), lambda batch: (batch,), device)
+        """A pass made ahead for a device: handed over by workers, decoded and augmented, by a thread each."""
+        batches: Iterator[Any] = ((batch,) for batch in self.packed())
+        if self.workers:  # without them one thread reads, and reads again what a decoder refuses
+            batches = Ahead(batches, lambda item: item, device)
         make = self.make
         if make is None:
             return Ahead(batches, lambda item: self._there(item[0], item[0].images, device), device)

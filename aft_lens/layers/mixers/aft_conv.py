@@ -53,23 +53,26 @@ class AFTConv(nn.Module):
         self.hook_query = HookPoint()
         self.hook_key = HookPoint()
         self.hook_value = HookPoint()
-        self._prepared: Tensor | PreparedBias | None = None
-        self._prepared_of: tuple[tuple[int, int], ...] = ()
+        self._prepared: tuple[tuple[int, ...], torch.dtype, Tensor | PreparedBias, list[tuple[Tensor, int]]] | None
+        self._prepared = None
 
     def prepare(self, grid: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
         """Keep what evaluation on a grid makes of the position bias alone, for values of a dtype (autocast's, if any).
 
-        That is w, and where kernels take it e^(w - a), which no call makes any more where no gradient is asked for. It
-        is dropped when the layer trains, moves, or gets another bias or another value of it; a layer that indexes a few
-        offsets keeps nothing. Raises ValueError in training mode.
+        That is w, and where kernels take it e^(w - a), which no call on that grid and dtype makes any more where no
+        gradient is asked for and nothing is compiled. It is dropped when the layer's mode changes, when it moves, and
+        when the bias is another or was written to, but by `.data`; a layer that indexes a few offsets keeps nothing.
+        Raises ValueError in training mode.
         """
         if self.training:
             raise ValueError("prepare() is for evaluation, the layer is in training mode; call eval() first")
         self._drop()
-        if self.outside == "global" and self.position_bias.few() is None:
+        tensors = self._bias_tensors()
+        unversioned = any(tensor.is_inference() for tensor in tensors)
+        if self.outside == "global" and self.position_bias.few() is None and not unversioned:
             with torch.no_grad():
-                self._prepared = prepare_bias(self.position_bias().detach(), grid, dtype)
-            self._prepared_of = self._bias_state()
+                kept = prepare_bias(self.position_bias().detach(), grid, dtype)
+            self._prepared = (tuple(grid), dtype, kept, [(tensor, tensor._version) for tensor in tensors])
 
     def train(self, mode: bool = True) -> "AFTConv":
         """Set the mode; what `prepare` kept goes where it changes."""
@@ -81,24 +84,33 @@ class AFTConv(nn.Module):
         self._drop()
         return super()._apply(fn, recurse)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy keeps nothing: its tensors count their changes anew."""
+        return {**self.__dict__, "_prepared": None}
+
     def _drop(self) -> None:
         """Keep nothing."""
-        self._prepared, self._prepared_of = None, ()
+        self._prepared = None
 
-    def _stands(self) -> bool:
-        """Whether what was kept is still the bias, and nobody asks for a gradient of it or changes it on its way."""
-        return not torch.is_grad_enabled() and not self._bias_watched() and self._bias_state() == self._prepared_of
+    def _kept(self, grid: Sequence[int], dtype: torch.dtype) -> Tensor | PreparedBias | None:
+        """What `prepare` kept for such a call, if the bias is still what it was and nobody looks into it."""
+        if torch.compiler.is_compiling() or self._prepared is None or torch.is_grad_enabled() or self._bias_watched():
+            return None
+        of_grid, of_dtype, kept, before = self._prepared
+        now = self._bias_tensors()
+        same = len(now) == len(before) and all(
+            tensor is other and tensor._version == version for tensor, (other, version) in zip(now, before, strict=True)
+        )
+        fits = same and not self.position_bias.training and (of_grid, of_dtype) == (tuple(grid), dtype)
+        return kept if fits else None
+
+    def _bias_tensors(self) -> tuple[Tensor, ...]:
+        """What the position bias is made of."""
+        return (*self.position_bias.parameters(), *self.position_bias.buffers())
 
     def _bias_watched(self) -> bool:
         """Whether somebody reads or changes w on its way."""
         return bool(self.position_bias._forward_hooks or self.position_bias._forward_pre_hooks)
-
-    def _bias_state(self) -> tuple[tuple[int, int], ...]:
-        """Which tensors the bias is made of, and how often each was written; nothing while PyTorch traces."""
-        if torch.compiler.is_compiling():
-            return self._prepared_of
-        tensors = (*self.position_bias.parameters(), *self.position_bias.buffers())
-        return tuple((id(tensor), tensor._version) for tensor in tensors)
 
     def forward(
         self, x: Float[Tensor, "b t d"], grid: Sequence[int] | None = None, *, attn_mask: None = None,
@@ -156,8 +168,9 @@ class AFTConv(nn.Module):
             "query_bias": query_bias,
             "value_bias": value_bias,
         }
-        if self._prepared is not None and self._stands():
-            return aft_conv(query, key, value, self._prepared, outside=self.outside, **how)
+        kept = self._kept(key.shape[2:], value.dtype)
+        if kept is not None:
+            return aft_conv(query, key, value, kept, outside=self.outside, **how)
         # A window alone, and a form that is named, are for the bias as it is.
         few = self.position_bias.few() if self._indexes() else None
         w = self.position_bias() if few is None else few[0]

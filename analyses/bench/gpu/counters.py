@@ -105,12 +105,20 @@ def read_rows(printed: str, case: Case) -> list[KernelRow]:
     launches = list(csv.DictReader(io.StringIO("\n".join(lines))))[1:]  # the first has the units
     if not launches:
         raise ValueError(f"ncu printed no table: {printed[-2000:]}")
+    missing = [metric for metric in METRICS.values() if metric not in launches[0]]
+    if missing:
+        raise ValueError(f"ncu has no {', '.join(missing)} on this GPU; change METRICS")
     found = []
     for launch in launches:
-        values = {field: float(launch[metric].replace(",", "")) for field, metric in METRICS.items()}
+        values = {field: _number(launch[metric]) for field, metric in METRICS.items()}
         values["microseconds"] /= 1e3
         found.append(KernelRow(case.heads, case.grid[0], launch["Kernel Name"].partition("(")[0], **values))
     return found
+
+
+def _number(words: str) -> float:
+    """A cell's number; NaN where the GPU does not count it."""
+    return float("nan") if words in ("", "n/a") else float(words.replace(",", ""))
 
 
 def table(rows: Iterable[KernelRow]) -> Table:

@@ -43,7 +43,7 @@ def model_row(chosen: BenchModel) -> ModelRow:
     compile_blocks(model)
     images = torch.randn(batch, 3, 224, 224, device="cuda")
     labels = torch.randint(1000, (batch,), device="cuda")
-    model.eval().prepare(torch.bfloat16)
+    model.eval()
     with torch.no_grad(), mixed():
         inference = replayed([lambda: model(images)], REPLAYS).median
     model.train()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from aft_lens.ops import aft_conv, aft_indexed, reference
+from aft_lens.ops import PreparedBias, aft_conv, aft_indexed, prepare_bias, reference
 from analyses.bench.gpu import contestants, line
 
 DIM = 384
@@ -112,6 +112,16 @@ def _aft_conv(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tenso
     return aft_conv(query, key, value, bias)
 
 
+@lru_cache(maxsize=8)
+def _kept(bias: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> Tensor | PreparedBias:
+    """Made in the call that warms up, as before a model's evaluation."""
+    return prepare_bias(bias, grid, dtype)
+
+
+def _prepared(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    return aft_conv(query, key, value, _kept(bias, case.grid, value.dtype))
+
+
 def _indexed(case: Case, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     return aft_indexed(query, key, value, bias, case.offset())
 
@@ -146,6 +156,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "textbook": _textbook,
     "linear": _linear,
     "aft_conv": _aft_conv,
+    "prepared": _prepared,
     "floor": _floor,
     "indexed": _indexed,
     "eq6": _eq6,
@@ -160,6 +171,17 @@ BACKENDS: dict[str, Callable[..., str]] = {"sdpa": contestants.backend_of, "mask
 """What picks among attention's backends, by operator."""
 
 
+def backend(operator: str, tensors: list[Tensor]) -> str | None:
+    """The backend that PyTorch picks for an operator, and the one for training where it is another; None for none."""
+    if operator not in BACKENDS:
+        return None
+    with torch.no_grad():
+        forward = BACKENDS[operator](*tensors)
+    with torch.enable_grad():
+        trained = BACKENDS[operator](*(tensor.detach().requires_grad_() for tensor in tensors))
+    return forward if forward == trained else f"{forward}, trained {trained}"
+
+
 def error(case: Case, operator: str, tensors: list[Tensor]) -> float | None:
     """Relative error of the first images' output against float64; None for what is no form of AFT-conv.
 
@@ -167,7 +189,7 @@ def error(case: Case, operator: str, tensors: list[Tensor]) -> float | None:
     """
     if operator in line.OPERATORS:
         return line.error(operator, case.window, tensors)
-    if operator not in ("aft_conv", "indexed", "eq6", *FORMS) or math.prod(case.grid) > 28 * 28:
+    if operator not in ("aft_conv", "prepared", "indexed", "eq6", *FORMS) or math.prod(case.grid) > 28 * 28:
         return None
     found = OPERATORS[operator](case, *tensors)[:CHECKED].double()
     query, key, value, bias = (tensor.double() for tensor in tensors)

@@ -18,6 +18,7 @@ WORDS = {
     "textbook": "textbook attention",
     "linear": "linear attention",
     "aft_conv": "AFT-conv",
+    "prepared": "AFT-conv, bias prepared",
     "indexed": "indexed AFT-conv",
     "eq6": "Eq. 6 by convolutions",
     "depthwise": "Eq. 6 by one convolution, channels last",
@@ -74,7 +75,8 @@ class OperatorRow:
     peak_mib: float | None = None
     """Peak memory of forward and backward above the inputs; None where it is not measured."""
     backend: str | None = None
-    """Of attention, that PyTorch picks, e.g. cudnn_attention; None where nothing is to be picked."""
+    """Of attention, that PyTorch picks, e.g. cudnn_attention, and the one it trains by where that is another; None
+    where nothing is to be picked."""
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "OperatorRow":

@@ -14,7 +14,7 @@ from aft_lens.files import write_whole
 from analyses.bench.gpu import line
 from analyses.bench.gpu.comparisons import document
 from analyses.bench.gpu.models import MODELS, model_row
-from analyses.bench.gpu.operators import ATTENTION, BACKENDS, FORMS, OPERATORS, Case, error, floor_train
+from analyses.bench.gpu.operators import ATTENTION, FORMS, OPERATORS, Case, backend, error, floor_train
 from analyses.bench.gpu.record import WORDS, GPURecord, OperatorRow, record_name
 from analyses.bench.gpu.timing import launched, replayed
 from analyses.provenance import RESULTS, command_line, environment
@@ -29,12 +29,12 @@ METHOD = (
     "floor copies as many bytes as AFT-conv of that shape must move: Q, K, V and Y; trained, Q, K, V, dY and the "
     "gradients besides. error is ||out - float64 reference|| / ||reference|| on the first images of the same inputs. "
     "Models: every block compiled, batch 256 at 224 pixels (_56: patches of 4, a 56 x 56 grid, batch 16), bfloat16 "
-    "autocast, e^(w - a) prepared for inference; a training step is forward, backward and fused AdamW; CUDA graphs of "
+    "autocast; a training step is forward, backward and fused AdamW; CUDA graphs of "
     "a whole pass or step, medians of 9."
 )
 CASES = (
     Case(256, (14, 14), 0, 0, ("copy", *ATTENTION)),
-    *(Case(256, (14, 14), heads, 11, ("aft_conv", "indexed", "floor")) for heads in (384, 32, 16)),
+    *(Case(256, (14, 14), heads, 11, ("aft_conv", "prepared", "indexed", "floor")) for heads in (384, 32, 16)),
     *(Case(batch, (side, side), 0, 0, ("copy", "sdpa", "linear")) for batch, side in ((64, 28), (16, 56), (4, 112))),
     *(Case(batch, (side, side), 32, 11, ("aft_conv",)) for batch, side in ((64, 28), (16, 56), (4, 112))),
     *(Case(256, (14, 14), heads, 11, ("eq6",)) for heads in (32, 384)),
@@ -111,17 +111,18 @@ def operator_row(case: Case, name: str) -> OperatorRow:
     with torch.no_grad():
         checked = error(case, name, sets[0])
         forward = timed([_bound(run, case, tensors) for tensors in sets])
-        backend = BACKENDS[name](*sets[0]) if name in BACKENDS else None
     if name == "floor":
         train = timed([partial(floor_train, *tensors[:3]) for tensors in sets])
-    elif name != "copy":
+    elif name not in ("copy", "prepared"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         gradient = _differentiated(run, case, sets[0])
         gradient()
         peak = (torch.cuda.max_memory_allocated() - before) / 2**20
         train = timed([_differentiated(run, case, tensors) for tensors in sets])
-    return OperatorRow(name, case.batch, case.grid, case.heads, case.window, forward, train, checked, peak, backend)
+    return OperatorRow(
+        name, case.batch, case.grid, case.heads, case.window, forward, train, checked, peak, backend(name, sets[0])
+    )
 
 
 def _bound(run: Callable[..., Tensor], case: Case, tensors: Sequence[Tensor]) -> Callable[[], Tensor]:

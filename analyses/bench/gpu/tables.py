@@ -9,7 +9,7 @@ from analyses.bench.gpu.record import PASSES, WORDS, GPURecord, ModelRow, Operat
 from analyses.bench.gpu.roofline import COUNTED, PUBLISHED, Roofline, copy_rate, roofline
 from analyses.result import Table
 
-BIASED = ("aft_conv", "indexed", "eq6", "masked", "flex", "depthwise", "local_causal", "local_causal_torch")
+BIASED = ("aft_conv", "prepared", "indexed", "eq6", "masked", "flex", "depthwise", "local_causal", "local_causal_torch")
 """Operators whose rows' window means something."""
 NONE = "–"
 
@@ -97,7 +97,7 @@ def _place(row: OperatorRow) -> tuple[Any, ...]:
 def _name(row: OperatorRow) -> str:
     """What an operator is called, with its backend where one was picked."""
     words = WORDS.get(row.operator, row.operator)
-    return words if row.backend is None else f"{words} ({row.backend.removesuffix('_attention')})"
+    return words if row.backend is None else f"{words} ({row.backend.replace('_attention', '')})"
 
 
 def _comparison_row(measured: GPURecord, comparison: Comparison, ratio: float | None) -> list[str]:
