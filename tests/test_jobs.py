@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from aft_lens.errors import InputError
 from analyses.store import fingerprint
 from app.back import jobs as module
 from app.back import shelf
-from app.back.jobs import CANCELLED, DONE, FAILED, Jobs
+from app.back.jobs import CANCELLED, DONE, FAILED, WAITING, Jobs
 from app.back.link import Defect, Link
 from app.held import Held
 from app.places import JOBS_VARIABLE
@@ -131,6 +132,42 @@ def test_nobody_waits_for_the_jobs_of_others(jobs):
     assert first[-1].state == module.WAITING
     jobs.cancel(first[0])
     assert first[-1].state == module.RUNNING  # it has waited longest
+
+
+class Drawing:
+    """A link, fork and pipe in one, whose jobs are done at once and draw until they may end."""
+
+    pid = 0
+
+    def __init__(self):
+        self.may_end = threading.Event()
+        self.pipe, self.told = self, threading.local()
+
+    def fork(self):
+        return self
+
+    def send(self, message):
+        self.told.first = ("told", (1.0, "", {"rows": []}))
+
+    def recv(self):
+        first, self.told.first = self.told.first, None
+        if first is None:
+            assert self.may_end.wait(240)
+        return first or ("done", None)
+
+    def close(self):
+        pass
+
+
+def test_who_draws_after_the_result_counts_among_the_processes(place, monkeypatch):
+    monkeypatch.setattr(module, "MOST_IN_ALL", 2)
+    link = Drawing()
+    jobs = Jobs(link)
+    asked = [jobs.ask("costs", "Every head", {**LONG, "images": count}, visitor=str(count)) for count in (1, 2, 3)]
+    until(lambda: [job.state for job in asked] == [DONE, DONE, WAITING])
+    assert [job.working for job in asked] == [True, True, False]
+    link.may_end.set()
+    until(lambda: asked[2].state == DONE and not any(job.working for job in asked))
 
 
 def test_a_reader_that_dies_is_words_and_another_takes_its_place(link):

@@ -20,7 +20,7 @@ from app.held import size_of
 MOST_AT_ONCE = max(2, (os.cpu_count() or 2) // 2)
 """Jobs of one visitor that run at one time; the others wait, and pages go on."""
 MOST_IN_ALL = 4 * MOST_AT_ONCE
-"""Jobs that run at one time, whoever asks: memory bounds them. Below it nobody waits for another visitor's job."""
+"""Processes of jobs at one time, whoever asks: memory bounds them. Below it nobody waits for another visitor's job."""
 MOST_HELD = 64 * 2**20
 """Bytes of results of jobs that have ended which are held here; all of them are on disk."""
 MOST_ASKED = 256 * 2**20
@@ -59,6 +59,8 @@ class Job:
     asked: float = field(default_factory=time.monotonic)
     visitors: set[str] = field(default_factory=set)
     fork: Fork | None = None
+    working: bool = False
+    """Whether its process is there: of one that is done too, while it draws its files."""
 
     @property
     def place(self) -> Path:
@@ -121,7 +123,7 @@ class Jobs:
         """End a job; what it had so far is kept on its page."""
         with self._lock:
             if job.active:
-                job.state, job.said = CANCELLED, "cancelled"
+                job.state, job.said, job.working = CANCELLED, "cancelled", False
                 self._kill(job)
                 self._start_waiting()
 
@@ -148,7 +150,7 @@ class Jobs:
         """Results are on disk: of those that ended the latest are held, up to `MOST_HELD`."""
         room = MOST_HELD
         for key, job in reversed(list(self._jobs.items())):
-            if not job.active:
+            if not job.active and not job.working:
                 room -= size_of(job.result) + size_of(job.arguments)
                 if room < 0:
                     del self._jobs[key]
@@ -156,12 +158,12 @@ class Jobs:
     def _start_waiting(self) -> None:
         """Start the jobs that wait, as many as may run of each visitor's."""
         for job in self._jobs.values():
-            running = [one for one in self._jobs.values() if one.state == RUNNING]
-            if len(running) >= MOST_IN_ALL:
+            if sum(one.working for one in self._jobs.values()) >= MOST_IN_ALL:
                 return
+            running = [one for one in self._jobs.values() if one.state == RUNNING]
             fewest = min(sum(visitor in one.visitors for one in running) for visitor in job.visitors)
             if job.state == WAITING and fewest < MOST_AT_ONCE:
-                job.state = RUNNING
+                job.state, job.working = RUNNING, True
                 threading.Thread(target=self._run, args=(job,), daemon=True).start()
 
     def _run(self, job: Job) -> None:
@@ -191,6 +193,7 @@ class Jobs:
             if job.fork is not None:
                 job.fork.close()
             with self._lock:
+                job.working = False
                 self._start_waiting()
 
     def _hear(self, job: Job, told: tuple[float, str, dict[str, Any] | None]) -> None:
