@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas  # noqa: F401  whole before Plotly looks at it, which Streamlit imports for another visitor at that time
 import streamlit as st
 from PIL import Image
 

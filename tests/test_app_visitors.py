@@ -1,13 +1,34 @@
-"""Visitors who ask for nothing."""
+"""Visitors who come at once, or ask for nothing."""
 
 import asyncio
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import uvicorn
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
 from app import serving
+
+
+MAIN = Path(__file__).parents[1] / "app/main.py"
+IMPORTS = f"""
+import ast, sys
+tree = ast.parse(open({str(MAIN)!r}).read())
+tree.body = [line for line in tree.body if isinstance(line, (ast.Import, ast.ImportFrom))]
+exec(compile(tree, "main", "exec"))
+assert "pandas" in sys.modules
+assert "plotly" not in sys.modules or list(sys.modules).index("pandas") < list(sys.modules).index("plotly")
+"""
+"""What each visitor's thread goes through first, in a process that has imported nothing before."""
+
+
+def test_no_visitor_meets_pandas_half_imported():
+    """Plotly takes it out of sys.modules, also while another thread imports it: `pandas` has no attribute `Series`."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", IMPORTS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def uploaded(held):
