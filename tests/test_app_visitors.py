@@ -12,7 +12,6 @@ from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
 from app import serving
 
-
 MAIN = Path(__file__).parents[1] / "app/main.py"
 IMPORTS = f"""
 import ast, sys
