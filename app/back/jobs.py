@@ -19,7 +19,7 @@ from app.held import size_of
 
 MOST_AT_ONCE = max(2, (os.cpu_count() or 2) // 2)
 """Jobs of one visitor that run at one time; the others wait, and pages go on."""
-MOST_IN_ALL = 4 * MOST_AT_ONCE
+MOST_IN_ALL = 3 * MOST_AT_ONCE
 """Processes of jobs at one time, whoever asks: memory bounds them. Below it nobody waits for another visitor's job."""
 MOST_HELD = 64 * 2**20
 """Bytes of results of jobs that have ended which are held here; all of them are on disk."""
