@@ -71,7 +71,7 @@ class AFTConv(nn.Module):
         unversioned = any(tensor.is_inference() for tensor in tensors)
         if self.outside == "global" and self.position_bias.few() is None and not unversioned:
             with torch.no_grad():
-                kept = prepare_bias(self.position_bias().detach(), grid, dtype)
+                kept = prepare_bias(self.position_bias(), grid, dtype)
             self._prepared = (tuple(grid), dtype, kept, [(tensor, tensor._version) for tensor in tensors])
 
     def train(self, mode: bool = True) -> "AFTConv":

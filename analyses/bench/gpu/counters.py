@@ -5,7 +5,7 @@ import io
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -123,7 +123,7 @@ def _number(words: str) -> float:
 
 def table(rows: Iterable[KernelRow]) -> Table:
     """A launch a line."""
-    columns: Sequence[str] = (
+    columns = (
         "Heads", "Grid", "Kernel", "µs", "Memory, %", "Matrix units, %", "Issue, %", "Warps, %", "Registers",
     )  # fmt: skip
     cells = [
@@ -131,7 +131,7 @@ def table(rows: Iterable[KernelRow]) -> Table:
          *(f"{value:.0f}" for value in (row.memory, row.matrix, row.issue, row.warps, row.registers))]
         for row in rows
     ]  # fmt: skip
-    return Table(tuple(columns), cells, note=METHOD)
+    return Table(columns, cells, note=METHOD)
 
 
 if __name__ == "__main__":
