@@ -165,9 +165,9 @@ class Queue:
     paces: dict[str, float] = field(default_factory=dict)
     """Seconds a unit of size, of the slowest cell of each kind."""
 
-    def take(self) -> Cell | None:
-        """The first that may start and can be expected to end in time; its clock runs from now."""
-        for cell in self.waiting:
+    def take(self, kind: str = "") -> Cell | None:
+        """The first that may start and can be expected to end in time, of this kind if there is one; its clock runs."""
+        for cell in sorted(self.waiting, key=lambda each: each.kind != kind):
             pace = self.paces.get(cell.kind, max(self.paces.values(), default=0.0))
             in_time = time.monotonic() + RESERVE * pace * cell.size < self.end
             if in_time and (cell.after is None or cell.after in self.outcome.rows):
@@ -193,12 +193,13 @@ def _share(queue: Queue, crew: Crew) -> None:
     context = multiprocessing.get_context("spawn")
     busy: dict[Any, tuple[Any, int, Cell]] = {}  # by our end of the pipe
     idle: list[tuple[Any, Any, int]] = []
+    last: dict[int, str] = {}  # kind of a worker's cells, by its number: what it compiled or loaded serves the next
     numbers = list(range(min(crew.workers, len(queue.waiting))))
     processes = []
     served: dict[Any, int] = {}  # cells, by our end of the pipe
     try:
         while True:
-            while (idle or numbers) and (cell := queue.take()) is not None:
+            while (idle or numbers) and (cell := queue.take(last.get((idle[-1][2] if idle else numbers[0]), ""))):
                 if not idle:
                     pipe, theirs = context.Pipe()
                     process = context.Process(target=_serve, args=(theirs, gpus_of(numbers[0], crew)), daemon=True)
@@ -213,6 +214,7 @@ def _share(queue: Queue, crew: Crew) -> None:
                     numbers.append(number)
                     queue.waiting.insert(0, cell)
                     continue
+                last[number] = cell.kind
                 busy[pipe] = process, number, cell
             if not busy:
                 return

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def test_a_killed_process_is_replaced(tmp_path):
     assert found.failed == {"dies": "its process ended with exit code -9"}
     assert sorted(found.rows) == ["n1", "n2"]
     assert not multiprocessing.active_children()
+
+
+def test_a_worker_goes_on_with_the_kind_that_it_began(tmp_path):
+    todo = [replace(cell, kind="ab"[number % 2]) for number, cell in enumerate(cells(tmp_path, 1, 2, 3, 4))]
+    assert list(run_cells(todo, Store(tmp_path / "rows"), Crew(workers=1)).rows) == ["n1", "n3", "n2", "n4"]
 
 
 @pytest.mark.parametrize(("life", "processes"), [(0, 1), (2, 2)])

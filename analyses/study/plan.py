@@ -158,7 +158,7 @@ class Task:
 
 
 def tasks(study: Study, rates: Mapping[str, Any] | None = None) -> list[Task]:
-    """Every run of the study, seed by seed: what is broken off has every configuration equally often.
+    """Every run of the study, seed by seed, although a worker goes on with the configuration that it began.
 
     `rates` has the tuned learning rates by family and configuration (`read_rates`).
     """
