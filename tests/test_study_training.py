@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+from dataclasses import replace
 
 import pytest
+from study_cases import run as of_study
 from study_cases import smoke
 
 from aft_lens.checkpoint import load_checkpoint, read_first, read_metrics
@@ -11,7 +13,9 @@ from analyses.provenance import RESULTS, commanded
 from analyses.published.sections import SECTIONS
 from analyses.study import command, worker
 from analyses.study import judge as judging
+from analyses.study.plan import tasks
 from analyses.study.record import Run
+from analyses.study.result import Judged
 from analyses.study.speed import TrainingSpeed
 from analyses.study.tables import configuration_table
 from analyses.study.train import read_runs
@@ -72,6 +76,13 @@ def test_the_study_trains_once_goes_on_and_is_judged(tmp_path, capsys, monkeypat
     shown = capsys.readouterr().out
     command("claims-table", out=out)
     assert capsys.readouterr().out == shown
+    assert "runs of the plan are not made yet" in shown
+    again = smoke(tmp_path, runs=tmp_path / "again")
+    command("restore", study=again, out=out)
+    restored = {(run.configuration, run.seed): run.accuracy for run in read_runs(replace(again, only=()))}
+    assert restored == {("conv", seed): pytest.approx(runs["conv", seed].accuracy) for seed in (0, 1)}, (
+        "the ViT's weights"
+    )
     rows = configuration_table([Run.read(run) for run in record["runs"]]).rows
     assert ["ViT", "digits (small, to try a study)", f"{runs['vit', 0].parameters:,}", "2", "2"] in [
         r[:5] for r in rows
@@ -148,3 +159,19 @@ def test_the_published_speeds_are_read_and_written_as_they_are():
     assert "60,967" in str(result)
     assert [text.get_text() for text in result.figure().axes[0].texts] == [row[4] for row in result.table().rows]
     assert len(result.interactive().data[0].x) == len(result.rows)
+
+
+def test_a_record_is_restored_where_it_is_of_today_s_plan(tmp_path):
+    study = smoke(tmp_path, only=("conv",))
+    with pytest.raises(ValueError, match="must be one of claims, sparsity, long to be restored"):
+        command("restore", study=replace(study, plan="tuning"), out=tmp_path)
+    with pytest.raises(FileNotFoundError, match="study judge"):
+        command("restore", study=study, out=tmp_path)
+    (task, _) = tasks(study)
+    for change, words in (({"epochs": 3}, "today's: digits-claims-conv-s0"), ({"configuration": "conv-9"}, "any more")):
+        made = of_study("conv", 0, 50.0, family="digits", recipe=task.identity()["recipe"])
+        Judged("claims", "", "", [], {"torch": "2"}, [], [replace(made, **change)]).write_record(
+            tmp_path / "claims.json"
+        )
+        with pytest.raises(ValueError, match=words):
+            command("restore", study=study, out=tmp_path)

@@ -15,6 +15,7 @@ from analyses.result import Table
 from analyses.study.rivals import SparseRivals
 from analyses.study.speed import TrainingSpeed
 from analyses.study.tuning import edges
+from analyses.study.verdicts import UNTESTED
 
 Record = Mapping[str, Any]
 
@@ -58,7 +59,9 @@ def claims(record: Record) -> str:
              bound, row["verdict"]]
         )  # fmt: skip
     columns = ["Claim", "Data", "Paper", "Ours: difference", "Holds if the interval is", "Verdict"]
-    return f"{held} of {len(rows)} hold.\n\n{table(columns, rows, 6)}"
+    tested = sum(row["verdict"] != UNTESTED for row in record["claims"])
+    left = f" {len(record['missing'])} runs of the plan are not made yet." if record["missing"] else ""
+    return f"{held} of {tested} tested claims hold.{left}\n\n{table(columns, rows, 6)}"
 
 
 def long_runs(record: Record) -> str:

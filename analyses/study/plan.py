@@ -11,7 +11,7 @@ from typing import Any
 from aft_lens.training import Recipe, fits_cuda_graphs, read_recipe
 from analyses.provenance import RESULTS
 from analyses.result import record_path
-from analyses.store import Store
+from analyses.store import Store, fingerprint
 from analyses.study.configurations import CLAIMED, CONFIGURATIONS, CONTROLS, FAMILIES, RIVALS, Configuration
 
 TUNING_SEED = 100
@@ -135,6 +135,16 @@ class Task:
     def start(self) -> Path | None:
         """The checkpoint that the run starts from."""
         return None if self.after is None else self.runs / self.after
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Family, configuration and seed: what names it within a plan."""
+        return self.family, self.configuration.name, self.recipe.seed
+
+    @property
+    def mark(self) -> str:
+        """Fingerprint of all that a finished run must agree on."""
+        return fingerprint(self.identity())
 
     def at(self, rates: tuple[float, float] | None) -> "Task":
         """The same at a learning rate and the position biases' over it; at its own for None."""

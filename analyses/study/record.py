@@ -91,6 +91,10 @@ class Run:
         found = {**asdict(self), "places": {key: value for key, value in places.items() if value is not None}}
         return {key: value for key, value in found.items() if key != "finished" or value}
 
+    def identity(self) -> dict[str, Any]:
+        """What says of which task it is the run: the fields of `Task.identity`."""
+        return {key: getattr(self, key) for key in ("configuration", "plan", "family", "epochs", "recipe")}
+
     def rights(self) -> Bool[np.ndarray, "images"]:
         """Whether each test image is classified right."""
         packed = np.frombuffer(base64.b64decode(self.right), np.uint8)

@@ -75,7 +75,8 @@ class Judged(Result):
 
     def made_on(self) -> str:
         """Seeds, hardware, PyTorch, how verdicts are made, and the command."""
-        where = f"On {', '.join(self.hardware)}, PyTorch {self.versions['torch']}"
+        left = f"; {len(self.missing)} runs of the plan are not made yet" if self.missing else ""
+        where = f"On {', '.join(self.hardware)}, PyTorch {self.versions['torch']}{left}"
         if not CLAIMS[self.plan]:
             return f"{where}.\nMade by: `{self.command}`"
         return (

@@ -9,7 +9,7 @@ from typing import Any
 
 from aft_lens.data import load_data
 from analyses.cells import Cell, Crew, run_cells
-from analyses.store import Store, fingerprint
+from analyses.store import Store
 from analyses.study.plan import Study, Task, tasks
 from analyses.study.record import Run
 from analyses.study.worker import execute
@@ -60,7 +60,7 @@ def _finished(todo: Sequence[Task]) -> list[Run]:
 
 def with_runs(todo: Sequence[Task]) -> list[tuple[Task, Run]]:
     """Those of these tasks that have a row, each with its run."""
-    rows = [(task, task.store.get(task.name, _mark(task))) for task in todo]
+    rows = [(task, task.store.get(task.name, task.mark)) for task in todo]
     return [(task, Run.read(row)) for task, row in rows if row is not None]
 
 
@@ -68,9 +68,4 @@ def _cell(task: Task) -> Cell:
     """The run as a piece of work."""
     kind = f"{task.family}-{task.configuration.name}"
     size = float(task.recipe.trainer.epochs)
-    return Cell(task.name, _mark(task), partial(execute, task), kind, size, task.after)
-
-
-def _mark(task: Task) -> str:
-    """Fingerprint of all that a finished run must agree on."""
-    return fingerprint(task.identity())
+    return Cell(task.name, task.mark, partial(execute, task), kind, size, task.after)
