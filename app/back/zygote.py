@@ -4,6 +4,7 @@ A fork starts in milliseconds and shares what was imported. The server, where ma
 this process one end of a socket, over which it then speaks with the fork alone. Whoever's other end is closed, ends.
 """
 
+import gc
 import os
 import resource
 import select
@@ -55,6 +56,7 @@ def main() -> None:
         _, ends, _, _ = socket.recv_fds(channel, 1, 1)
         if not ends:
             return
+        gc.freeze()  # what forks share stays shared: their collectors would write to each object
         if os.fork() == 0:
             channel.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
