@@ -11,8 +11,9 @@ from aft_lens.data import EpochOrder, FileBatches, load_data
 from aft_lens.data.augment.draw import DRAWN, Augmentation, Draw, uniforms
 from aft_lens.data.augment.randaugment import NAMES, OPERATIONS, change, fill_colour
 from aft_lens.data.augment.view import View
-from aft_lens.data.files.arrays import stack
+from aft_lens.data.files.arrays import Stored, stack
 from aft_lens.data.files.images import Maker
+from aft_lens.data.files.reader import EIGHTHS
 from aft_lens.data.image import read_image
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -34,8 +35,8 @@ def made(pictures, draws, resampling="bilinear"):
     """What the kernels make of pictures."""
     maker = Maker((SIDE, SIDE), MEAN, STD, resampling, torch.device("cpu"))
     places = np.cumsum([0, *(picture.numel() for picture in pictures)])[:-1].astype(np.int64)
-    sizes = [((picture.shape[1], picture.shape[2]), 1) for picture in pictures]
-    return maker(torch.cat([picture.flatten() for picture in pictures]), places, stack(draws, sizes))
+    stored = [Stored((picture.shape[1], picture.shape[2])) for picture in pictures]
+    return maker(torch.cat([picture.flatten() for picture in pictures]), places, stack(draws, stored))
 
 
 def check_operations():
@@ -75,33 +76,41 @@ def check_augmentation(name):
 
 
 def check_files(folder):
-    """Files of all kinds through the device's way are those of the CPU's."""
+    """Files of all kinds through the device's way are those of the CPU's, whoever decodes them."""
     data = load_data(f"images:{folder}", img_size=SIDE, labelled=False)
-    ways = [FileBatches(data.test, 64, bad_files="skip", device_made=on) for on in (False, True)]
-    (one,), (other,) = ([images for images, _ in way.stages(torch.device("cpu"))] for way in ways)
-    assert ways[0].bad == ways[1].bad
+    on_device = [FileBatches(data.test, 64, bad_files="skip", device_made=True, decoded=n) for n in (0, 4, EIGHTHS)]
+    ways = [FileBatches(data.test, 64, bad_files="skip", device_made=False), *on_device]
+    (one,), *others = ([images for images, _ in way.stages(torch.device("cpu"))] for way in ways)
+    for way, (other,) in zip(on_device, others, strict=True):
+        assert way.bad == ways[0].bad
+        assert (one - other).abs().max() * 255 * 0.229 < 2.1
     assert len(ways[0].bad) == 3
-    assert (one - other).abs().max() * 255 * 0.229 < 2.1
+    counts = [len(way.files[[(i, None) for i in range(len(data.test))]].lengths) for way in on_device]
+    assert counts[0] > counts[1] > counts[2] == 0
 
 
 def test_batches_are_what_their_pictures_become_one_by_one(tmp_path):
     for name in odd_files(tmp_path):  # those that go to a decoder, and some that do not
         if not name.startswith(("baseline", "bad", "dot", "deep", "turned-3", "turned-6", "turned-7", "web")):
             (tmp_path / name).unlink()
+    photo(90, 120).save(tmp_path / "baseline-large.jpg")  # which a worker that decodes it also resizes
     augmentations = "".join(f"check_augmentation({name!r}); " for name in ("flip-crop", "deit"))
     code = f"check_operations(); {augmentations}check_files({str(tmp_path)!r})"
     run_apart("test_file_kernels", code, interpreted=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("decoded", [0, EIGHTHS])
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_gpu_makes_what_the_cpu_makes(tmp_path, name):
+def test_a_gpu_makes_what_the_cpu_makes(tmp_path, name, decoded):
     names = odd_files(tmp_path)
     data = load_data(f"images:{tmp_path}", img_size=SIDE, labelled=False, augment=name)
     found = []
     for device in ("cpu", "cuda"):
         order = EpochOrder(data.train, lambda: 5, processes=1, rank=0)
-        way = FileBatches(data.train, len(names), device=device, order=order, bad_files="skip", workers=2)
+        way = FileBatches(
+            data.train, len(names), device=device, order=order, bad_files="skip", workers=2, decoded=decoded
+        )
         ((images, labels),) = list(way)
         found.append((images.cpu(), labels.cpu()))
         assert sorted(way.bad) == [str(tmp_path / name) for name in names if name.startswith("bad")]

@@ -4,7 +4,7 @@ from aft_lens.data.batches import batches
 from aft_lens.data.build import Part, from_files, from_tensors
 from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.download import offline
-from aft_lens.data.files.batches import FileBatches, batches_of, drawn_from_files, reading_workers
+from aft_lens.data.files.batches import FileBatches, batches_of, drawn_from_files, reading_workers, usable_cores
 from aft_lens.data.image import ImageError, fit, flatten, how_read, read_image, to_pixels
 from aft_lens.data.load import is_cropped, load_data, model_input
 from aft_lens.data.resident import ResidentBatches
@@ -63,4 +63,5 @@ __all__ = [
     "share_size",
     "some",
     "to_pixels",
+    "usable_cores",
 ]

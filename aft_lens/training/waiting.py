@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from aft_lens.data import FileBatches
+from aft_lens.data.files.batches import MANY_CORES
 from aft_lens.errors import InputError
 from aft_lens.progress import note
 
@@ -97,7 +98,8 @@ def _advice(trainer: pl.Trainer) -> str:
     if not isinstance(loader, FileBatches):
         return f"{more}, or set data.resident true for data that is held in memory"
     if loader.on_device:
-        return f"{more}, if processor cores are free; PNG and other files that nvJPEG does not read are quicker as JPEG"
+        few = "" if loader.files.decoded else f", or have {MANY_CORES} cores for each GPU, which then decode"
+        return f"{more}, if processor cores are free{few}; PNG and other files are quicker as JPEG"
     return f"{more}, if processor cores are free, or store smaller images"
 
 

@@ -44,8 +44,20 @@ class DrawArrays:
     """By layer: `n` int32, by which operation (`FROM_IMAGE`)."""
 
 
-def stack(draws: Sequence[Draw], stored: Sequence[tuple[Size, int]]) -> DrawArrays:
-    """The arrays of a batch; `stored` has each picture's size in memory and its EXIF orientation."""
+@dataclass(frozen=True)
+class Stored:
+    """How a picture lies in memory."""
+
+    size: Size
+    """Rows and columns."""
+    orientation: int = 1
+    """EXIF's."""
+    interleaved: bool = False
+    """Whether the three values of a pixel lie side by side, not a plane after the other."""
+
+
+def stack(draws: Sequence[Draw], stored: Sequence[Stored]) -> DrawArrays:
+    """The arrays of a batch of pictures."""
     count = len(draws)
     layers = LAYERS if any(draw.changes for draw in draws) else 0
     kinds = np.zeros((layers, count), np.int32)
@@ -61,7 +73,7 @@ def stack(draws: Sequence[Draw], stored: Sequence[tuple[Size, int]]) -> DrawArra
                 kinds[layer, i] = _fill(done, numbers[layer, i], tables[layer, i])
                 if done.name in FROM_IMAGE:
                     found[layer].append((i, FROM_IMAGE[done.name]))
-    views = np.array([view_numbers(draw.view, *kept) for draw, kept in zip(draws, stored, strict=True)], np.int32)
+    views = np.array([view_numbers(draw.view, kept) for draw, kept in zip(draws, stored, strict=True)], np.int32)
     pairs = [np.array(each, np.int32).reshape(-1, 2) for each in found]
     members, statistics = ([np.ascontiguousarray(pair[:, i]) for pair in pairs] for i in range(2))
     return DrawArrays(views, boxes, seeds, kinds, numbers, tables, members, statistics)
@@ -72,15 +84,24 @@ def upright(size: Size, orientation: int) -> Size:
     return (size[1], size[0]) if ORDER[orientation][0] else size
 
 
-def view_numbers(view: View, stored: Size, orientation: int) -> tuple[int, ...]:
-    """box 4, resized 2, start 2, move 2, flip, then where pixel (0, 0) is stored, a step down, right, and a plane."""
-    rows, columns = stored
+def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels `y x c` upright, as a view."""
     turned, rows_back, columns_back = ORDER[orientation]
+    pixels = pixels[:: -1 if rows_back else 1, :: -1 if columns_back else 1]
+    return pixels.transpose(1, 0, 2) if turned else pixels
+
+
+def view_numbers(view: View, stored: Stored) -> tuple[int, ...]:
+    """box 4, resized 2, start 2, move 2, flip, then where pixel (0, 0) is stored, a step down, right, and a colour."""
+    rows, columns = stored.size
+    turned, rows_back, columns_back = ORDER[stored.orientation]
     down, right = (-columns if rows_back else columns), (-1 if columns_back else 1)
     origin = (columns * (rows - 1) if rows_back else 0) + (columns - 1 if columns_back else 0)
     steps = (right, down) if turned else (down, right)
+    values, colour = (3, 1) if stored.interleaved else (1, rows * columns)
     return (
-        *view.box, *view.resized, *view.start, *view.move, int(view.flip), origin, *steps, rows * columns, 0,
+        *view.box, *view.resized, *view.start, *view.move, int(view.flip),
+        values * origin, *(values * step for step in steps), colour, 0,
     )  # fmt: skip
 
 

@@ -13,17 +13,30 @@ from torch.utils.data import DataLoader, Sampler
 from aft_lens.data.augment.draw import DRAWN, Augmentation
 from aft_lens.data.files.ahead import Ahead
 from aft_lens.data.files.device import DeviceMaker
-from aft_lens.data.files.reader import BAD_FILES, Drawn, Files
+from aft_lens.data.files.reader import BAD_FILES, EIGHTHS, Drawn, Files
 from aft_lens.data.source import EpochOrder, Transformed, share_size
 
 MOST_WORKERS = 16
 """Processes that read files, where their number is left open."""
 
 
+MANY_CORES = 12
+"""Processor cores for each GPU from which on they decode JPEG files: beside training nvJPEG's decoder waits long."""
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decoded_by_workers() -> int:
+    """Of `EIGHTHS` JPEG files those that workers decode for a GPU of this machine; the GPU decodes the others."""
+    return EIGHTHS if usable_cores() // max(1, torch.cuda.device_count()) >= MANY_CORES else 0
+
+
 def reading_workers(processes: int = 1) -> int:
     """Worker processes for files, of each of so many training processes of this machine: a core each, one left over."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, cores // processes - 1))
+    return max(1, min(MOST_WORKERS, usable_cores() // processes - 1))
 
 
 def made_on(device: torch.device, augmentation: Augmentation) -> bool:
@@ -40,14 +53,15 @@ def drawn_from_files(split: object) -> TypeGuard[Transformed]:
 class FileBatches:
     """Batches (normalised images `b c y x`, classes `b`) of image files, on a device.
 
-    Worker processes read files and draw what is random in them (`workers` 0: this process). On a CUDA device nvJPEG
-    decodes and kernels augment, in a thread and on streams of its own; else the workers do it all. The images have the
-    same law, and for one draw they agree but for rounding and the decoders. With `order` (see `EpochOrder`) each pass
-    takes its images, without the last incomplete batch; else it goes through the images in their order, and with a
-    `share` (rank, processes) the parts are equally long: what was added has the label `UNCOUNTED`. `bad_files` says
-    what becomes of files that cannot be read (`BAD_FILES`); `bad` has those that were skipped, and why. A pass can go
-    on where another one was (`state_dict`). `dataset` is what the batches say that they are of; `device_made` overrides
-    where images are made, for tests.
+    Worker processes read files and draw what is random in them (`workers` 0: this process). For a CUDA device they also
+    decode JPEG files and cut out what is shown, `decoded` of `EIGHTHS` of them (`decoded_by_workers` if left out);
+    nvJPEG decodes the others and kernels augment, in threads and on streams of their own. For the CPU the workers do it
+    all. The images have the same law, and for one draw they agree but for rounding and the decoders. With `order` (see
+    `EpochOrder`) each pass takes its images, without the last incomplete batch; else it goes through the images in
+    their order, and with a `share` (rank, processes) the parts are equally long: what was added has the label
+    `UNCOUNTED`. `bad_files` says what becomes of files that cannot be read (`BAD_FILES`); `bad` has those that were
+    skipped, and why. A pass can go on where another one was (`state_dict`). `dataset` is what the batches say that they
+    are of; `device_made` overrides where images are made, for tests.
     """
 
     def __init__(
@@ -62,6 +76,7 @@ class FileBatches:
         bad_files: str = "stop",
         dataset: Any = None,
         device_made: bool | None = None,
+        decoded: int | None = None,
     ) -> None:
         if bad_files not in BAD_FILES:
             raise ValueError(f"bad_files must be one of {BAD_FILES}, got {bad_files!r}")
@@ -72,7 +87,8 @@ class FileBatches:
         if not isinstance(augmentation, Augmentation):
             raise ValueError(f"data.augment must be one of {DRAWN} for batches of files; set another one")
         self.on_device = made_on(self.device, augmentation) if device_made is None else device_made
-        self.files = Files(split, augmentation, encoded=self.on_device, bad_files=bad_files)
+        decoded = decoded_by_workers() if decoded is None else decoded
+        self.files = Files(split, augmentation, encoded=self.on_device, bad_files=bad_files, decoded=decoded)
         if share is None:
             share = (0, 1) if order is None else (order.rank, order.num_replicas)
         self.batch_size, self.share, self.order, self.workers = batch_size, share, order, workers

@@ -42,19 +42,19 @@ class DeviceMaker:
             decoded = self.decode(packed)
             assert decoded is not None, "a decoder changed its mind"
         starts = np.cumsum([0, *(picture.numel() for picture in decoded)])
-        size = 3 * self.maker.size[0] * self.maker.size[1]
-        places = np.array([starts[at] if at >= 0 else starts[-1] + (-1 - at) * size for at in packed.order], np.int64)
+        begins = np.array([*starts[:-1], *(starts[-1] + begin for begin in packed.begins)], np.int64)
+        places = begins[[at if at >= 0 else len(decoded) - 1 - at for at in packed.order]]
         parts = [picture.flatten() for picture in decoded]
         if len(packed.pictures):
-            parts.append(packed.pictures.to(self.device))
-        return packed, torch.cat(parts), places
+            parts.append(self._copied(packed.pictures))
+        return packed, parts[0] if len(parts) == 1 else torch.cat(parts), places
 
     def decode(self, packed: Packed) -> list[Tensor] | None:
         """Pictures of the encoded files; None after some were found that it does not take: `files.on_cpu` has them."""
         if not packed.lengths:
             return []
         encoded = list(packed.files.split(packed.lengths))
-        sizes = {at: size for at, size in zip(packed.order, packed.sizes, strict=True) if at >= 0}
+        sizes = {at: stored.size for at, stored in zip(packed.order, packed.stored, strict=True) if at >= 0}
         try:
             pictures = self._decoded(encoded)
             wrong = [at for at, picture in enumerate(pictures) if picture.shape != (3, *sizes[at])]
@@ -67,6 +67,12 @@ class DeviceMaker:
         numbers = dict(zip(packed.order, packed.numbers, strict=True))
         self.files.on_cpu |= {numbers[at] for at in wrong}
         return None
+
+    def _copied(self, pictures: Tensor) -> Tensor:
+        """Bytes on the device, by way of memory that it reads while others compute."""
+        if self.device.type != "cuda":
+            return pictures
+        return pictures.pin_memory().to(self.device, non_blocking=True)
 
     def _decoded(self, encoded: list[Tensor]) -> list[Tensor]:
         """By nvJPEG, or in the interpreter by the CPU's decoder."""

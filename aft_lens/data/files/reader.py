@@ -1,9 +1,8 @@
 """What worker processes do for a batch of image files: read bytes, draw what is random, decode what a GPU does not."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,15 +11,25 @@ from torch.utils.data import Dataset
 
 from aft_lens.data.augment.draw import Augmentation, Draw, uniforms
 from aft_lens.data.augment.view import Size, View, show
-from aft_lens.data.files.arrays import DrawArrays, stack, upright
-from aft_lens.data.files.jpeg import read_head
+from aft_lens.data.files.arrays import DrawArrays, Stored, stack, turn_upright, upright
+from aft_lens.data.files.jpeg import Head, read_head
 from aft_lens.data.image import ImageError, read_image, to_pixels
 from aft_lens.data.source import UNCOUNTED, Transformed
+from aft_lens.later import later
+
+if TYPE_CHECKING:
+    from torchvision import io
+else:
+    io = later("torchvision.io")
 
 Drawn = tuple[int, int | None]
 """Number of an image in its split, and the seed of what is random in it; None: nothing is."""
 BAD_FILES = ("skip", "stop")
 """What to do about a file that cannot be read: go on with another image in its place, or raise."""
+EIGHTHS = 8
+"""Parts into which JPEG files are shared out between the workers' decoder and the GPU's."""
+LARGE = 16
+"""Times an image's pixels above which the box of a picture that it shows is resized by a worker, not on the GPU."""
 T = TypeVar("T")
 
 
@@ -53,9 +62,11 @@ class Packed:
     lengths: list[int]
     """Of each file in that."""
     pictures: Tensor
-    """Bytes of pictures that are decoded and cut already, planar, one after the other."""
-    sizes: list[Size]
-    """Stored rows and columns of each image."""
+    """Bytes of pictures that are decoded and cut to their boxes already, interleaved, one after the other."""
+    begins: list[int]
+    """Where each picture begins in that."""
+    stored: list[Stored]
+    """Of each image, how it lies in memory once it is decoded."""
     order: list[int]
     """For each image its place: 0 and up among files, -1 and down among pictures."""
     draws: DrawArrays
@@ -69,8 +80,7 @@ class _Item:
 
     index: int
     content: np.ndarray
-    size: Size
-    orientation: int
+    stored: Stored
     draw: Draw
     encoded: bool
 
@@ -79,12 +89,16 @@ class Files(Dataset[Any]):
     """The image files of a split as batches: `files[[(index, seed), …]]` is a `Batch`, or `Packed` where `encoded`.
 
     A file that cannot be read raises ImageError, or with `bad_files` "skip" the next image of the batch takes its
-    place; that has its own label in training, and `UNCOUNTED` where nothing is random. `on_cpu` are numbers of images
-    that are decoded here whatever their head says.
+    place; that has its own label in training, and `UNCOUNTED` where nothing is random. Of `EIGHTHS` JPEG files that a
+    GPU could decode `decoded` are decoded here, by their number, so that who decodes one never changes. `on_cpu` are
+    numbers of images that are read by Pillow whatever their head says.
     """
 
-    def __init__(self, split: Transformed, augmentation: Augmentation, *, encoded: bool, bad_files: str) -> None:
+    def __init__(
+        self, split: Transformed, augmentation: Augmentation, *, encoded: bool, bad_files: str, decoded: int = 0
+    ) -> None:
         self.split, self.augmentation, self.encoded, self.bad_files = split, augmentation, encoded, bad_files
+        self.decoded = decoded
         self.on_cpu: set[int] = set()
 
     def __len__(self) -> int:
@@ -110,9 +124,10 @@ class Files(Dataset[Any]):
             _joined([item.content for item in files]),
             [len(item.content) for item in files],
             _joined([item.content for item in pictures]),
-            [item.size for item in items],
+            np.cumsum([0, *(len(item.content) for item in pictures)])[:-1].tolist(),
+            [item.stored for item in items],
             [next(place[item.encoded]) for item in items],
-            stack([item.draw for item in items], [(item.size, item.orientation) for item in items]),
+            stack([item.draw for item in items], [item.stored for item in items]),
             labels,
             bad,
         )
@@ -150,21 +165,33 @@ class Files(Dataset[Any]):
         return self.augmentation.apply(pixels, self._draw((pixels.shape[1], pixels.shape[2]), seed))
 
     def _item(self, index: int, seed: int | None) -> _Item:
-        """A file as it is, where a GPU decodes it; else its picture, cut and resized here."""
-        path = self.split.path(index)
+        """A file as it is, where the GPU decodes it; else what it shows of its picture."""
+        path, pixels = self.split.path(index), None
         if path is not None and index not in self.on_cpu:
-            data = Path(path).read_bytes()
-            head = read_head(data)
+            data = np.fromfile(path, np.uint8)
+            head = read_head(data.tobytes())
+            if head is not None and index % EIGHTHS >= self.decoded:
+                stored = Stored((head.rows, head.columns), head.orientation)
+                return _Item(index, data, stored, self._draw(upright(stored.size, head.orientation), seed), True)
             if head is not None:
-                stored = (head.rows, head.columns)
-                draw = self._draw(upright(stored, head.orientation), seed)
-                return _Item(index, np.frombuffer(data, np.uint8), stored, head.orientation, draw, True)
-        pixels = self._pixels(index)
-        draw = self._draw((pixels.shape[1], pixels.shape[2]), seed)
-        shown = show(pixels, draw.view, self.augmentation.resampling).contiguous()
-        size = self.augmentation.size
-        whole = Draw(View((0, 0, *size), size, size), draw.changes, draw.erased)
-        return _Item(index, shown.numpy().reshape(-1), size, 1, whole, False)
+                pixels = _decoded(data, head)
+        if pixels is None:
+            pixels = self._pixels(index).permute(1, 2, 0).numpy()
+        return self._cut(index, pixels, self._draw((pixels.shape[0], pixels.shape[1]), seed))
+
+    def _cut(self, index: int, pixels: np.ndarray, draw: Draw) -> _Item:
+        """The box of pixels `y x c` that is shown; a very large one is resized."""
+        view, size = draw.view, self.augmentation.size
+        top, left, rows, columns = view.box
+        if rows * columns > LARGE * size[0] * size[1]:
+            planar = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+            pixels = show(planar, view, self.augmentation.resampling).permute(1, 2, 0).numpy()
+            view = View((0, 0, *size), size, size)
+        else:
+            pixels = pixels[top : top + rows, left : left + columns]
+            view = replace(view, box=(0, 0, rows, columns))
+        stored = Stored((pixels.shape[0], pixels.shape[1]), interleaved=True)
+        return _Item(index, np.ascontiguousarray(pixels).reshape(-1), stored, replace(draw, view=view), False)
 
     def _pixels(self, index: int) -> Tensor:
         """The whole picture, by Pillow."""
@@ -177,6 +204,15 @@ class Files(Dataset[Any]):
 
     def _draw(self, picture: Size, seed: int | None) -> Draw:
         return self.augmentation.draw(picture, () if seed is None else uniforms(seed))
+
+
+def _decoded(data: np.ndarray, head: Head) -> np.ndarray | None:
+    """Upright pixels `y x c` of a JPEG file; None where the decoder refuses it, and `read_image` has the words."""
+    try:
+        pixels = io.decode_jpeg(torch.from_numpy(data), io.ImageReadMode.RGB)
+    except RuntimeError:
+        return None
+    return turn_upright(pixels.permute(1, 2, 0).numpy(), head.orientation)
 
 
 def _joined(parts: Sequence[np.ndarray]) -> Tensor:

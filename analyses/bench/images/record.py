@@ -15,6 +15,8 @@ class Stage:
     images_per_second: float
     where: str
     """On what it runs, in words."""
+    used: bool = True
+    """Whether training goes through it here; False: the other decoder's, measured beside."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ class ImagesRecord:
 
     @property
     def bottleneck(self) -> str:
-        """The slowest stage of training."""
-        slowest = min(self.stages, key=lambda stage: stage.images_per_second, default=None)
+        """The slowest stage of those that training goes through."""
+        used = [stage for stage in self.stages if stage.used]
+        slowest = min(used, key=lambda stage: stage.images_per_second, default=None)
         return "" if slowest is None else slowest.name
 
     @classmethod

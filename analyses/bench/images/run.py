@@ -7,12 +7,13 @@ from statistics import fmean
 
 import torch
 
-from aft_lens.data import reading_workers
+from aft_lens.data import reading_workers, usable_cores
+from aft_lens.data.files.reader import EIGHTHS
 from aft_lens.files import write_whole
 from analyses.bench.images.files import COLUMNS, ROWS, make_files
 from analyses.bench.images.record import NAME, ImagesRecord, Run, Stage
 from analyses.bench.images.runs import KINDS, TIMES, evaluation, training
-from analyses.bench.images.stages import cores, loader_alone, stages
+from analyses.bench.images.stages import loader_alone, stages
 from analyses.provenance import RESULTS, made_by
 from analyses.result import dump
 
@@ -38,7 +39,7 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     folder = make_files(FOLDER.with_name(f"{FOLDER.name}-quick") if quick else FOLDER, files)
     weights = [path.stat().st_size for path in (folder / "train").glob("*/*.jpg")]
     path = (out or RESULTS) / NAME
-    result = ImagesRecord(**made_by(device), method=METHOD, cores=cores(), files=files,
+    result = ImagesRecord(**made_by(device), method=METHOD, cores=usable_cores(), files=files,
                           mean_kilobytes=fmean(weights) / 1e3, batch=batch)  # fmt: skip
     workers = reading_workers()
     for stage in measured_stages(folder, batch, workers, device):
@@ -60,7 +61,8 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
 def measured_stages(folder: Path, batch: int, workers: int, device: torch.device) -> Iterator[Stage]:
     """Stages for DeiT's augmentation, and the loader with a plain one."""
     yield from stages(folder, batch, workers, device, "deit")
-    yield loader_alone(folder, batch, workers, device, "resized-crop", 2)[0]
+    for decoded in (0, EIGHTHS // 2, EIGHTHS) if device.type == "cuda" else (None,):
+        yield loader_alone(folder, batch, workers, device, "resized-crop", 2, decoded)[0]
 
 
 def measured_runs(folder: Path, files: int, batch: int, device: torch.device, epochs: int) -> Iterator[Run]:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from aft_lens.data import EpochOrder, FileBatches, load_data
-from aft_lens.data.files.reader import Packed
+from aft_lens.data.files.batches import decoded_by_workers
+from aft_lens.data.files.reader import EIGHTHS, Packed
 from analyses.bench.images.record import Stage
 
 SIDE = 224
@@ -20,49 +21,53 @@ SECONDS = 1.0
 """That a stage is measured for, at least."""
 
 
-def file_batches(folder: Path, batch: int, workers: int, device: torch.device, augment: str) -> FileBatches:
-    """The loader that training uses."""
+def file_batches(
+    folder: Path, batch: int, workers: int, device: torch.device, augment: str, decoded: int | None = None
+) -> FileBatches:
+    """The loader that training uses; `decoded` as `FileBatches` has it."""
     train: Any = load_data(f"folder:{folder}", img_size=SIDE, augment=augment).train
     order = EpochOrder(train, lambda: 0, processes=1, rank=0)
-    return FileBatches(train, batch, device=device, workers=workers, order=order)
+    return FileBatches(train, batch, device=device, workers=workers, order=order, decoded=decoded)
 
 
 def stages(folder: Path, batch: int, workers: int, device: torch.device, augment: str) -> Iterator[Stage]:
-    """The stages of one augmentation; on a machine without CUDA, reading alone, which then does everything."""
-    loader = file_batches(folder, batch, workers, device, augment)
+    """The stages of one augmentation, by both decoders of JPEG files; without CUDA reading alone, which does it all."""
+    loaders = [file_batches(folder, batch, workers, device, augment, decoded) for decoded in (EIGHTHS, 0)]
+    where, by_workers = f"{workers} processes", decoded_by_workers() == EIGHTHS
+    make = loaders[0].make
+    if make is None:
+        yield Stage(f"read, decode, augment ({augment})", _read(loaders[0], batch, workers)[0], where)
+        return
+    rate, pictures = _read(loaders[0], batch, workers)
+    yield Stage(f"read, decode, cut ({augment})", rate, where, by_workers)
+    yield Stage("copy of pictures", _rate(make.pictures, pictures, batch), "bytes, by way of pinned memory", by_workers)
+    rate, files = _read(loaders[1], batch, workers)
+    yield Stage(f"read ({augment})", rate, where, not by_workers)
+    yield Stage("decode", _rate(make.decode, files, batch), "nvJPEG", not by_workers)
+    there = [make.pictures(each) for each in pictures[:4]]
+    augmented = _rate(lambda each: make.maker(each[1], each[2], each[0].draws), there, batch)
+    yield Stage(f"augment ({augment})", augmented, "kernels")
+
+
+def _read(loader: FileBatches, batch: int, workers: int) -> tuple[float, list[Packed]]:
+    """Images a second that the workers hand over, and the first batches."""
     count, started = 0, 0.0
-    packed: list[Packed] = []
+    kept: list[Packed] = []
     for number, made in enumerate(loader.packed()):
         if number == workers:  # what the workers had made before they were asked for more is not counted
             started = time.perf_counter()
         elif number > workers:
             count += batch
-        if len(packed) < PACKED:
-            packed.append(made)
-    on_cpu = "read, draw" if loader.on_device else "read, decode, augment"
-    yield Stage(f"{on_cpu} ({augment})", count / (time.perf_counter() - started), f"{workers} processes")
-    if loader.make is None:
-        return
-    make = loader.make
-    yield Stage("decode", _rate(lambda each: make.decode(each), packed, batch), "nvJPEG")
-    pictures = [(torch.cat([p.flatten() for p in make.decode(each) or []]), each) for each in packed[:4]]
-
-    def augmented(pair: tuple[torch.Tensor, Packed]) -> None:
-        sizes = [3 * rows * columns for rows, columns in pair[1].sizes]
-        starts = torch.tensor([0, *sizes]).cumsum(0)[[at for at in pair[1].order]]
-        make.maker(pair[0], starts.numpy(), pair[1].draws)
-
-    yield Stage(f"augment ({augment})", _rate(augmented, pictures, batch), "kernels")
-    pinned = [torch.empty(batch, 3, SIDE, SIDE, dtype=torch.uint8).pin_memory() for _ in range(4)]
-    copy = _rate(lambda each: each.to(device, non_blocking=True), pinned, batch)
-    yield Stage("copy of finished images", copy, "bytes, pinned")
+        if len(kept) < PACKED:
+            kept.append(made)
+    return count / (time.perf_counter() - started), kept
 
 
 def loader_alone(
-    folder: Path, batch: int, workers: int, device: torch.device, augment: str, passes: int
+    folder: Path, batch: int, workers: int, device: torch.device, augment: str, passes: int, decoded: int | None = None
 ) -> tuple[Stage, list[float]]:
     """Images a second of the last of some passes over all files with nobody else on the device, and host memory."""
-    loader = file_batches(folder, batch, workers, device, augment)
+    loader = file_batches(folder, batch, workers, device, augment, decoded)
     memory, rate = [], 0.0
     for _ in range(passes):
         started, count = time.perf_counter(), 0
@@ -71,7 +76,9 @@ def loader_alone(
         _finish(device)
         rate = count / (time.perf_counter() - started)
         memory.append(host_memory())
-    return Stage(f"whole loader ({augment})", rate, f"{workers} processes and {device.type}"), memory
+    by = "" if decoded is None else f", {decoded} of {EIGHTHS} decoded by processes"
+    where = f"{workers} processes and {device.type}{by}"
+    return Stage(f"whole loader ({augment})", rate, where, decoded in (None, decoded_by_workers())), memory
 
 
 def host_memory() -> float:
@@ -88,11 +95,6 @@ def host_memory() -> float:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
     return total
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _rate(call: Callable[[Any], Any], items: list[Any], batch: int) -> float:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from aft_lens.checkpoint import read_metrics
+from aft_lens.data import usable_cores
 from aft_lens.files import write_whole
 from analyses.bench.images.files import make_files
 from analyses.bench.images.run import FOLDER
-from analyses.bench.images.stages import cores
 from analyses.bench.multi_gpu.trainings import Training, Trainings
 from analyses.provenance import RESULTS, made_by
 from analyses.result import dump
@@ -78,7 +78,7 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
     limit = f"--trainer.limit_batches={8 if quick else STEPS}"
     files = BATCH * STEPS * counts[-1]
     folder = make_files(FOLDER.with_name(f"{FOLDER.name}-multi"), files)
-    found = FilesBench(**made_by("cuda"), method=METHOD, cores=cores())
+    found = FilesBench(**made_by("cuda"), method=METHOD, cores=usable_cores())
     trainings = Trainings(RUNS.with_name(f"{RUNS.name}-quick") if quick else RUNS)
     for data in ("memory", "files"):
         for count in counts:
