@@ -19,6 +19,14 @@ from analyses.study.verdicts import FAILS, HOLDS, METRICS, OPEN, UNTESTED, judge
 COMMIT = "0123456789abcdef", datetime(2025, 12, 31, tzinfo=UTC)
 
 
+def test_a_published_run_is_read_as_it_was(tmp_path):
+    one = run("conv", 0, 50.0, places=Places([[1.0, float("inf")], [3.0, 4.0]], None, 2.0))
+    Judged("claims", "", "", [], {"torch": "2"}, [], [one]).write_record(tmp_path / "claims.json")
+    record = json.loads((tmp_path / "claims.json").read_text())
+    assert record["runs"][0]["places"]["map"] == [[1.0, None], [3.0, 4.0]]
+    assert Judged.read(record).runs == [one]
+
+
 def seeds(name, accuracies, **more):
     return [run(name, seed, accuracy, **more) for seed, accuracy in enumerate(accuracies)]
 

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ class Places:
     """Where a model looks by offset."""
 
     map: Sequence[Sequence[float]]
-    """Mean over layers and heads, on a window around the target."""
+    """Mean over layers and heads, on a window around the target; infinite where exp(w) leaves float32."""
     distance: float | None
     """Mean distance in patches with each head's map as weights; None where all are flat."""
     uniform_distance: float
@@ -81,8 +82,11 @@ class Run:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> "Run":
-        """From a record such as `record` gives."""
-        places = Places(**{"distance": None, **record["places"]}) if record["places"] else None
+        """From a record such as `record` gives, or a JSON of it, which has null for what is infinite."""
+        places = None
+        if record["places"]:
+            whole = [[inf if value is None else value for value in row] for row in record["places"]["map"]]
+            places = Places(**{"distance": None, **record["places"], "map": whole})
         return cls(**{**record, "places": places})
 
     def record(self) -> dict[str, Any]:
