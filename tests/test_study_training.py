@@ -9,6 +9,7 @@ from study_cases import run as of_study
 from study_cases import smoke
 
 from aft_lens.checkpoint import load_checkpoint, read_first, read_metrics
+from aft_lens.errors import InputError
 from analyses.provenance import RESULTS, commanded
 from analyses.published.sections import SECTIONS
 from analyses.study import command, worker
@@ -16,6 +17,7 @@ from analyses.study import judge as judging
 from analyses.study.plan import tasks
 from analyses.study.record import Run
 from analyses.study.result import Judged
+from analyses.study.rows import take_over
 from analyses.study.speed import TrainingSpeed
 from analyses.study.tables import configuration_table
 from analyses.study.train import read_runs
@@ -77,12 +79,13 @@ def test_the_study_trains_once_goes_on_and_is_judged(tmp_path, capsys, monkeypat
     command("claims-table", out=out)
     assert capsys.readouterr().out == shown
     assert "runs of the plan are not made yet" in shown
-    again = smoke(tmp_path, runs=tmp_path / "again")
-    command("restore", study=again, out=out)
-    restored = {(run.configuration, run.seed): run.accuracy for run in read_runs(replace(again, only=()))}
-    assert restored == {("conv", seed): pytest.approx(runs["conv", seed].accuracy) for seed in (0, 1)}, (
-        "the ViT's weights"
+    again = smoke(tmp_path, only=(), runs=tmp_path / "again", rows=out / "claims.json")
+    command("judge", study=again, out=tmp_path / "second")
+    assert "2 of 4 runs on digits" in capsys.readouterr().out, (
+        "what is still to be trained starts from the ViT's weights"
     )
+    restored = {(run.configuration, run.seed): run.accuracy for run in read_runs(again)}
+    assert restored == {("conv", seed): pytest.approx(runs["conv", seed].accuracy) for seed in (0, 1)}
     rows = configuration_table([Run.read(run) for run in record["runs"]]).rows
     assert ["ViT", "digits (small, to try a study)", f"{runs['vit', 0].parameters:,}", "2", "2"] in [
         r[:5] for r in rows
@@ -161,17 +164,21 @@ def test_the_published_speeds_are_read_and_written_as_they_are():
     assert len(result.interactive().data[0].x) == len(result.rows)
 
 
-def test_a_record_is_restored_where_it_is_of_today_s_plan(tmp_path):
-    study = smoke(tmp_path, only=("conv",))
-    with pytest.raises(ValueError, match="must be one of claims, sparsity, long to be restored"):
-        command("restore", study=replace(study, plan="tuning"), out=tmp_path)
-    with pytest.raises(FileNotFoundError, match="study judge"):
-        command("restore", study=study, out=tmp_path)
-    (task, _) = tasks(study)
-    for change, words in (({"epochs": 3}, "today's: digits-claims-conv-s0"), ({"configuration": "conv-9"}, "any more")):
-        made = of_study("conv", 0, 50.0, family="digits", recipe=task.identity()["recipe"])
-        Judged("claims", "", "", [], {"torch": "2"}, [], [replace(made, **change)]).write_record(
-            tmp_path / "claims.json"
-        )
-        with pytest.raises(ValueError, match=words):
-            command("restore", study=study, out=tmp_path)
+def test_only_rows_of_today_s_recipes_are_taken_over(tmp_path, capsys):
+    (task, _) = tasks(smoke(tmp_path, only=("conv",)))
+    made = of_study("conv", 0, 50.0, family="digits", recipe=task.identity()["recipe"])
+    study = smoke(tmp_path, only=("conv",), rows=tmp_path / "claims.json")
+    for change, taken in (
+        ({"epochs": 3}, "0 of 1"),
+        ({"configuration": "w3"}, "0 of 1"),
+        ({}, "1 of 1"),
+        ({}, "0 of 1"),
+    ):
+        one = replace(made, **change)
+        Judged("claims", "", "", [], {"torch": "2"}, [], [one]).write_record(tmp_path / "claims.json")
+        take_over(study)
+        assert taken in capsys.readouterr().out
+    assert [run.accuracy for run in read_runs(study)] == [50.0]
+    (tmp_path / "claims.json").write_text("{}")
+    with pytest.raises(InputError, match="has no rows of runs"):
+        take_over(study)

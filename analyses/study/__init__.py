@@ -12,7 +12,6 @@ JOBS = {
     "train": "train",
     "tuning": "tuning",
     "judge": "judge",
-    "restore": "restore",
     "claims-table": "result",
     "rivals": "rivals",
     "speed": "speed",
@@ -21,7 +20,7 @@ JOBS = {
 
 
 def command(
-    what: Literal["train", "tuning", "judge", "restore", "claims-table", "rivals", "speed"],
+    what: Literal["train", "tuning", "judge", "claims-table", "rivals", "speed"],
     *,
     study: Study | None = None,
     workers: int | None = None,
@@ -36,8 +35,8 @@ def command(
         what: "train" trains what is not trained yet of `study.plan`. The others read the runs: "tuning" chooses
             learning rates and writes tuning.json; "judge" judges the claims of a plan on every family and writes
             claims.json (plan claims), controls.json (sparsity) or long_runs.json (long); "claims-table" prints
-            those three as Markdown; "restore" puts the runs of the one of `study.plan` back into `study.runs`;
-            "rivals" writes sparse_rivals.json. "speed" trains alone for a moment and writes training_speed.json.
+            those three as Markdown; "rivals" writes sparse_rivals.json. "speed" trains alone for a moment and writes
+            training_speed.json.
         study: What is trained; "claims-table" reads what was.
         workers: Runs trained at a time, each in a process of its own, spread over all GPUs; 0 trains in this one.
             One if left out, or with --ray one for each processor of the cluster.

@@ -13,6 +13,7 @@ from analyses.study.configurations import FAMILIES
 from analyses.study.plan import Study, tasks
 from analyses.study.record import Run
 from analyses.study.result import CLAIMS, FILES, Judged
+from analyses.study.rows import take_over
 from analyses.study.train import read_runs
 
 
@@ -28,6 +29,7 @@ def run(study: Study, *, crew: Crew, out: Path) -> None:
     missing: list[str] = []
     for family in FAMILIES:
         own = replace(study, family=family, only=())
+        take_over(own)
         found = read_runs(own)
         if not found:
             continue

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from aft_lens.checkpoint import commit
 from aft_lens.training import Recipe, fits_cuda_graphs, read_recipe
 from analyses.provenance import RESULTS
 from analyses.result import record_path
@@ -87,6 +88,11 @@ class Study:
     """Configurations, with what they start from; all of the plan if left out."""
     limit_batches: int | float = 1.0
     """Batches an epoch, a share or a number, to try the study."""
+    rows: Path | None = None
+    """Runs that another machine finished, which are taken over: its folder of runs, a tar of it, or what `judge` wrote
+    of them."""
+    commit: str = ""
+    """Of the source, where it is no checkout."""
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -113,6 +119,7 @@ class Task:
     plan: str
     family: str
     runs: Path
+    commit: str
 
     @property
     def path(self) -> Path:
@@ -135,11 +142,6 @@ class Task:
     def start(self) -> Path | None:
         """The checkpoint that the run starts from."""
         return None if self.after is None else self.runs / self.after
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """Family, configuration and seed: what names it within a plan."""
-        return self.family, self.configuration.name, self.recipe.seed
 
     @property
     def mark(self) -> str:
@@ -235,4 +237,4 @@ def _task(study: Study, configuration: Configuration) -> Task:
     graphs = study.cuda_graphs and fits_cuda_graphs(recipe.model)
     recipe = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs=graphs))
     name = f"{study.family}-{study.plan}-{configuration.name}"
-    return Task(name, configuration, recipe, study.plan, study.family, study.runs)
+    return Task(name, configuration, recipe, study.plan, study.family, study.runs, study.commit or commit())

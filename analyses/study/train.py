@@ -12,6 +12,7 @@ from analyses.cells import Cell, Crew, run_cells
 from analyses.store import Store
 from analyses.study.plan import Study, Task, tasks
 from analyses.study.record import Run
+from analyses.study.rows import take_over
 from analyses.study.worker import execute
 
 LIFE = 6
@@ -21,10 +22,11 @@ LIFE = 6
 def run(study: Study, *, crew: Crew, out: Path) -> None:
     """Train the study's unfinished runs until all are there or the budget is used.
 
-    Finished runs are never repeated. A run cut off goes on after its last finished epoch next time. Raises ValueError
-    if a run failed.
+    Finished runs are never repeated, here or in `study.rows`. A run cut off goes on after its last finished epoch next
+    time. Raises ValueError if a run failed.
     """
     begun, todo = time.monotonic(), tasks(study)
+    take_over(study)
     load_data(todo[0].recipe.data.name, root=study.root)  # decoded or downloaded once, before processes start
     finished = len(_finished(todo))
     print(f"{finished} of {len(todo)} runs finished before", flush=True)
