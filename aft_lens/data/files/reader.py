@@ -28,8 +28,9 @@ BAD_FILES = ("skip", "stop")
 """What to do about a file that cannot be read: go on with another image in its place, or raise."""
 EIGHTHS = 8
 """Parts into which JPEG files are shared out between the workers' decoder and the GPU's."""
-LARGE = 16
-"""Times an image's pixels above which the box of a picture that it shows is resized by a worker, not on the GPU."""
+LARGE = 4
+"""Times an image's pixels above which the box of a picture that it shows is resized by a worker, not on the GPU: what
+workers have ready is bounded by it, 600 kB an image of 224 pixels."""
 T = TypeVar("T")
 
 
