@@ -49,6 +49,8 @@ class Cell:
     """How much work it is, e.g. epochs."""
     after: str | None = None
     """Name of a cell whose work this one needs."""
+    keeps: bool = False
+    """Whether a process of this machine that did it goes on with cells of its kind: what it made serves them again."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def run_cells(
     done: Callable[[Cell, Any], None] = lambda cell, row: None,
     words: str = "",
 ) -> Outcome:
-    """Do every cell that the store has not, the first ones first, and keep each row at once; `done` hears of each.
+    """Do every cell that the store has not, the first ones first but for `Cell.keeps`, and keep each row at once.
+
+    `done` hears of each.
 
     With `words` a bar says how far it is. On a cluster the cell of a worker that is lost is done again by another.
     Raises ValueError where there is no cluster at the crew's address, or it cannot give what a worker needs.
@@ -165,9 +169,11 @@ class Queue:
     paces: dict[str, float] = field(default_factory=dict)
     """Seconds a unit of size, of the slowest cell of each kind."""
 
-    def take(self, kind: str = "") -> Cell | None:
-        """The first that may start and can be expected to end in time, of this kind if there is one; its clock runs."""
-        for cell in sorted(self.waiting, key=lambda each: each.kind != kind):
+    def take(self, after: Cell | None = None) -> Cell | None:
+        """The first that may start and can be expected to end in time, after one that `keeps` of its kind if any; its
+        clock runs."""
+        kind = after.kind if after is not None and after.keeps else None
+        for cell in sorted(self.waiting, key=lambda each: kind not in (None, each.kind)):
             pace = self.paces.get(cell.kind, max(self.paces.values(), default=0.0))
             in_time = time.monotonic() + RESERVE * pace * cell.size < self.end
             if in_time and (cell.after is None or cell.after in self.outcome.rows):
@@ -193,13 +199,13 @@ def _share(queue: Queue, crew: Crew) -> None:
     context = multiprocessing.get_context("spawn")
     busy: dict[Any, tuple[Any, int, Cell]] = {}  # by our end of the pipe
     idle: list[tuple[Any, Any, int]] = []
-    last: dict[int, str] = {}  # kind of a worker's cells, by its number: what it compiled or loaded serves the next
+    last: dict[int, Cell] = {}  # by a worker's number
     numbers = list(range(min(crew.workers, len(queue.waiting))))
     processes = []
     served: dict[Any, int] = {}  # cells, by our end of the pipe
     try:
         while True:
-            while (idle or numbers) and (cell := queue.take(last.get((idle[-1][2] if idle else numbers[0]), ""))):
+            while (idle or numbers) and (cell := queue.take(last.get(idle[-1][2] if idle else numbers[0]))):
                 if not idle:
                     pipe, theirs = context.Pipe()
                     process = context.Process(target=_serve, args=(theirs, gpus_of(numbers[0], crew)), daemon=True)
@@ -214,7 +220,7 @@ def _share(queue: Queue, crew: Crew) -> None:
                     numbers.append(number)
                     queue.waiting.insert(0, cell)
                     continue
-                last[number] = cell.kind
+                last[number] = cell
                 busy[pipe] = process, number, cell
             if not busy:
                 return

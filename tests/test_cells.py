@@ -69,7 +69,9 @@ def test_a_killed_process_is_replaced(tmp_path):
 
 def test_a_worker_goes_on_with_the_kind_that_it_began(tmp_path):
     todo = [replace(cell, kind="ab"[number % 2]) for number, cell in enumerate(cells(tmp_path, 1, 2, 3, 4))]
-    assert list(run_cells(todo, Store(tmp_path / "rows"), Crew(workers=1)).rows) == ["n1", "n3", "n2", "n4"]
+    assert list(run_cells(todo, Store(tmp_path / "in turn"), Crew(workers=1)).rows) == ["n1", "n2", "n3", "n4"]
+    kept = [replace(cell, keeps=True) for cell in todo]
+    assert list(run_cells(kept, Store(tmp_path / "by kind"), Crew(workers=1)).rows) == ["n1", "n3", "n2", "n4"]
 
 
 @pytest.mark.parametrize(("life", "processes"), [(0, 1), (2, 2)])

@@ -80,10 +80,11 @@ def test_the_study_trains_once_goes_on_and_is_judged(tmp_path, capsys, monkeypat
     assert capsys.readouterr().out == shown
     assert "runs of the plan are not made yet" in shown
     again = smoke(tmp_path, only=(), runs=tmp_path / "again", rows=out / "claims.json")
-    command("judge", study=again, out=tmp_path / "second")
-    assert "2 of 4 runs on digits" in capsys.readouterr().out, (
-        "what is still to be trained starts from the ViT's weights"
-    )
+    for only, taken in ((("vit",), "2 of 4"), ((), "0 of 4")):
+        take_over(replace(again, only=only))
+        assert f"{taken} runs on digits" in capsys.readouterr().out, (
+            "what is to be trained starts from the ViT's weights"
+        )
     restored = {(run.configuration, run.seed): run.accuracy for run in read_runs(again)}
     assert restored == {("conv", seed): pytest.approx(runs["conv", seed].accuracy) for seed in (0, 1)}
     rows = configuration_table([Run.read(run) for run in record["runs"]]).rows

@@ -4,7 +4,14 @@ from aft_lens.data.batches import batches
 from aft_lens.data.build import Part, from_files, from_tensors
 from aft_lens.data.dataset import DATASETS, DataSet
 from aft_lens.data.download import offline
-from aft_lens.data.files.batches import FileBatches, batches_of, drawn_from_files, reading_workers, usable_cores
+from aft_lens.data.files.batches import (
+    FileBatches,
+    batches_of,
+    decoded_by_workers,
+    drawn_from_files,
+    reading_workers,
+    usable_cores,
+)
 from aft_lens.data.image import ImageError, fit, flatten, how_read, read_image, to_pixels
 from aft_lens.data.load import is_cropped, load_data, model_input
 from aft_lens.data.resident import ResidentBatches
@@ -42,6 +49,7 @@ __all__ = [
     "batch_transform",
     "batches",
     "batches_of",
+    "decoded_by_workers",
     "drawn_from_files",
     "epoch_seed",
     "eval_transform",

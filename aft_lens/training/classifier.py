@@ -19,6 +19,7 @@ from aft_lens.data import (
     Resumable,
     Seeded,
     batch_transform,
+    decoded_by_workers,
     drawn_from_files,
     reading_workers,
     share_size,
@@ -130,7 +131,7 @@ class Classifier(TrainedModule):
         """This process's share of a split of image files."""
         return FileBatches(
             split, size, device=self.device, workers=self._count(files=True), bad_files=self.recipe.data.bad_files,
-            **options,
+            decoded=decoded_by_workers(self.trainer.num_devices), **options,
         )  # fmt: skip
 
     def _count(self, *, files: bool) -> int:

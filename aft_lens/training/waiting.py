@@ -98,7 +98,7 @@ def _advice(trainer: pl.Trainer) -> str:
     if not isinstance(loader, FileBatches):
         return f"{more}, or set data.resident true for data that is held in memory"
     if loader.on_device:
-        few = "" if loader.files.decoded else f", or have {MANY_CORES} cores for each GPU, which then decode"
+        few = "" if loader.files.decoded else f", or give each GPU {MANY_CORES} cores, whose workers then decode"
         return f"{more}, if processor cores are free{few}; PNG and other files are quicker as JPEG"
     return f"{more}, if processor cores are free, or store smaller images"
 

@@ -256,11 +256,17 @@ def multi_gpu(record: Record) -> str:
 def multi_gpu_files(record: Record) -> str:
     """Speed, efficiency, memory and host cores by number of GPUs, from memory and from files."""
     resumed = record["resumed"]
-    words = "" if resumed is None else (
+    words = "\n\nThe resumed run is not measured yet." if resumed is None else (
         f"\n\nA run from files on {resumed['gpus_before']} GPUs, ended after {resumed['epochs_before']} whole epochs, "
         f"went on with {resumed['gpus_after']} to its {resumed['epochs']} epochs."
     )  # fmt: skip
-    return f"{record['cores']} processor cores.\n\n{rows_of(record)}{words}"
+    rows = [
+        [str(row["gpus"]), row["data"], f"{row['images_per_second']:,.0f}", f"{row['efficiency']:.3f}",
+         f"{row['peak_memory_mib']:,.0f}", f"{row['host_cores']:.1f}"]
+        for row in record["rows"]
+    ]  # fmt: skip
+    columns = ["GPUs", "Data", "Images/s", "Efficiency", "Peak, MiB a GPU", "Host cores"]
+    return f"{record['cores']} processor cores.\n\n{table(columns, rows, 2)}{words}"
 
 
 def images(record: Record) -> str:

@@ -1,5 +1,7 @@
 """Rows that another machine trained, taken into a study's folder: its runs are not made again."""
 
+from dataclasses import replace
+
 from analyses.store import fingerprint
 from analyses.study.plan import Study, tasks
 from analyses.study.record import Run
@@ -20,7 +22,8 @@ def take_over(study: Study) -> None:
     if not own:
         return
     runs = {fingerprint(run.identity()): run for run in own}
-    todo = [task for task in tasks(study) if task.store.get(task.name, task.mark) is None]
+    whole = tasks(replace(study, only=()))  # what starts from a run counts, whether it is asked for now or later
+    todo = [task for task in whole if task.store.get(task.name, task.mark) is None]
     starts = {task.after for task in todo if task.mark not in runs}
     taken = [task for task in todo if task.mark in runs and task.name not in starts]
     for task in taken:

@@ -70,4 +70,4 @@ def _cell(task: Task) -> Cell:
     """The run as a piece of work."""
     kind = f"{task.family}-{task.configuration.name}"
     size = float(task.recipe.trainer.epochs)
-    return Cell(task.name, task.mark, partial(execute, task), kind, size, task.after)
+    return Cell(task.name, task.mark, partial(execute, task), kind, size, task.after, keeps=True)

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Sampler
 from aft_lens.data.augment.draw import DRAWN, Augmentation
 from aft_lens.data.files.ahead import Ahead
 from aft_lens.data.files.device import DeviceMaker
-from aft_lens.data.files.reader import BAD_FILES, EIGHTHS, Drawn, Files
+from aft_lens.data.files.reader import BAD_FILES, Drawn, Files
 from aft_lens.data.source import EpochOrder, Transformed, share_size
 
+STDERR = 2
 MOST_WORKERS = 16
 """Processes that read files, where their number is left open."""
 
@@ -29,9 +30,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def decoded_by_workers() -> int:
-    """Of `EIGHTHS` JPEG files those that workers decode for a GPU of this machine; the GPU decodes the others."""
-    return EIGHTHS if usable_cores() // max(1, torch.cuda.device_count()) >= MANY_CORES else 0
+def decoded_by_workers(processes: int = 1) -> bool:
+    """Whether workers decode JPEG files for the GPUs of so many training processes of this machine, or nvJPEG does.
+
+    Their number of workers does not matter, so that a seed gives one run with any.
+    """
+    return usable_cores() // processes >= MANY_CORES
 
 
 def reading_workers(processes: int = 1) -> int:
@@ -54,14 +58,14 @@ class FileBatches:
     """Batches (normalised images `b c y x`, classes `b`) of image files, on a device.
 
     Worker processes read files and draw what is random in them (`workers` 0: this process). For a CUDA device they also
-    decode JPEG files and cut out what is shown, `decoded` of `EIGHTHS` of them (`decoded_by_workers` if left out);
-    nvJPEG decodes the others and kernels augment, in threads and on streams of their own. For the CPU the workers do it
-    all. The images have the same law, and for one draw they agree but for rounding and the decoders. With `order` (see
-    `EpochOrder`) each pass takes its images, without the last incomplete batch; else it goes through the images in
-    their order, and with a `share` (rank, processes) the parts are equally long: what was added has the label
-    `UNCOUNTED`. `bad_files` says what becomes of files that cannot be read (`BAD_FILES`); `bad` has those that were
-    skipped, and why. A pass can go on where another one was (`state_dict`). `dataset` is what the batches say that they
-    are of; `device_made` overrides where images are made, for tests.
+    decode JPEG files and cut out what is shown, or nvJPEG decodes (`decoded`; `decoded_by_workers` if left out), and
+    kernels augment, in threads and on streams of their own. For the CPU the workers do it all. The images have the same
+    law, and for one draw they agree but for rounding and the decoders. With `order` (see `EpochOrder`) each pass takes
+    its images, without the last incomplete batch; else it goes through the images in their order, and with a `share`
+    (rank, processes) the parts are equally long: what was added has the label `UNCOUNTED`. `bad_files` says what
+    becomes of files that cannot be read (`BAD_FILES`); `bad` has those that were skipped, and why. A pass can go on
+    where another one was (`state_dict`). `dataset` is what the batches say that they are of; `device_made` overrides
+    where images are made, for tests.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class FileBatches:
         bad_files: str = "stop",
         dataset: Any = None,
         device_made: bool | None = None,
-        decoded: int | None = None,
+        decoded: bool | None = None,
     ) -> None:
         if bad_files not in BAD_FILES:
             raise ValueError(f"bad_files must be one of {BAD_FILES}, got {bad_files!r}")
@@ -214,8 +218,10 @@ class _Passes(Sampler[Any]):
 
 def _begin_worker(number: int) -> None:
     """Let a worker never collect what it has from the process that forked it: tensors of a GPU, which it cannot free,
-    would end it."""
+    would end it. A decoder's warnings, which name no file, are not shown; what goes wrong is told to who waits."""
     gc.freeze()
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), STDERR)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From a packed batch to images on a GPU: nvJPEG by torchvision, then kernels."""
+"""From a packed batch to images on a GPU: what is still encoded by nvJPEG, then kernels."""
 
 from typing import TYPE_CHECKING
 

@@ -26,8 +26,6 @@ Drawn = tuple[int, int | None]
 """Number of an image in its split, and the seed of what is random in it; None: nothing is."""
 BAD_FILES = ("skip", "stop")
 """What to do about a file that cannot be read: go on with another image in its place, or raise."""
-EIGHTHS = 8
-"""Parts into which JPEG files are shared out between the workers' decoder and the GPU's."""
 LARGE = 4
 """Times an image's pixels above which the box of a picture that it shows is resized by a worker, not on the GPU: what
 workers have ready is bounded by it, 600 kB an image of 224 pixels."""
@@ -90,13 +88,12 @@ class Files(Dataset[Any]):
     """The image files of a split as batches: `files[[(index, seed), …]]` is a `Batch`, or `Packed` where `encoded`.
 
     A file that cannot be read raises ImageError, or with `bad_files` "skip" the next image of the batch takes its
-    place; that has its own label in training, and `UNCOUNTED` where nothing is random. Of `EIGHTHS` JPEG files that a
-    GPU could decode `decoded` are decoded here, by their number, so that who decodes one never changes. `on_cpu` are
-    numbers of images that are read by Pillow whatever their head says.
+    place; that has its own label in training, and `UNCOUNTED` where nothing is random. JPEG files that a GPU could
+    decode are decoded here if `decoded`. `on_cpu` are numbers of images that Pillow reads whatever their head says.
     """
 
     def __init__(
-        self, split: Transformed, augmentation: Augmentation, *, encoded: bool, bad_files: str, decoded: int = 0
+        self, split: Transformed, augmentation: Augmentation, *, encoded: bool, bad_files: str, decoded: bool = False
     ) -> None:
         self.split, self.augmentation, self.encoded, self.bad_files = split, augmentation, encoded, bad_files
         self.decoded = decoded
@@ -171,7 +168,7 @@ class Files(Dataset[Any]):
         if path is not None and index not in self.on_cpu:
             data = np.fromfile(path, np.uint8)
             head = read_head(data.tobytes())
-            if head is not None and index % EIGHTHS >= self.decoded:
+            if head is not None and not self.decoded:
                 stored = Stored((head.rows, head.columns), head.orientation)
                 return _Item(index, data, stored, self._draw(upright(stored.size, head.orientation), seed), True)
             if head is not None:
@@ -217,7 +214,7 @@ def _decoded(data: np.ndarray, head: Head) -> np.ndarray | None:
 
 
 def _joined(parts: Sequence[np.ndarray]) -> Tensor:
-    """Bytes one after the other, in one piece of memory that processes hand on without a copy."""
+    """Bytes one after the other, in one piece of memory."""
     whole = torch.empty(sum(map(len, parts)), dtype=torch.uint8)
     if parts:
         np.concatenate(parts, out=whole.numpy())

@@ -8,7 +8,6 @@ from statistics import fmean
 import torch
 
 from aft_lens.data import reading_workers, usable_cores
-from aft_lens.data.files.reader import EIGHTHS
 from aft_lens.files import write_whole
 from analyses.bench.images.files import COLUMNS, ROWS, make_files
 from analyses.bench.images.record import NAME, ImagesRecord, Run, Stage
@@ -61,7 +60,7 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
 def measured_stages(folder: Path, batch: int, workers: int, device: torch.device) -> Iterator[Stage]:
     """Stages for DeiT's augmentation, and the loader with a plain one."""
     yield from stages(folder, batch, workers, device, "deit")
-    for decoded in (0, EIGHTHS // 2, EIGHTHS) if device.type == "cuda" else (None,):
+    for decoded in (True, False) if device.type == "cuda" else (None,):
         yield loader_alone(folder, batch, workers, device, "resized-crop", 2, decoded)[0]
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from aft_lens.data import EpochOrder, FileBatches, load_data
-from aft_lens.data.files.batches import decoded_by_workers
-from aft_lens.data.files.reader import EIGHTHS, Packed
+from aft_lens.data import EpochOrder, FileBatches, decoded_by_workers, load_data
+from aft_lens.data.files.reader import Packed
 from analyses.bench.images.record import Stage
 
 SIDE = 224
@@ -22,7 +21,7 @@ SECONDS = 1.0
 
 
 def file_batches(
-    folder: Path, batch: int, workers: int, device: torch.device, augment: str, decoded: int | None = None
+    folder: Path, batch: int, workers: int, device: torch.device, augment: str, decoded: bool | None = None
 ) -> FileBatches:
     """The loader that training uses; `decoded` as `FileBatches` has it."""
     train: Any = load_data(f"folder:{folder}", img_size=SIDE, augment=augment).train
@@ -32,8 +31,8 @@ def file_batches(
 
 def stages(folder: Path, batch: int, workers: int, device: torch.device, augment: str) -> Iterator[Stage]:
     """The stages of one augmentation, by both decoders of JPEG files; without CUDA reading alone, which does it all."""
-    loaders = [file_batches(folder, batch, workers, device, augment, decoded) for decoded in (EIGHTHS, 0)]
-    where, by_workers = f"{workers} processes", decoded_by_workers() == EIGHTHS
+    loaders = [file_batches(folder, batch, workers, device, augment, decoded) for decoded in (True, False)]
+    where, by_workers = f"{workers} processes", decoded_by_workers()
     make = loaders[0].make
     if make is None:
         yield Stage(f"read, decode, augment ({augment})", _read(loaders[0], batch, workers)[0], where)
@@ -64,7 +63,7 @@ def _read(loader: FileBatches, batch: int, workers: int) -> tuple[float, list[Pa
 
 
 def loader_alone(
-    folder: Path, batch: int, workers: int, device: torch.device, augment: str, passes: int, decoded: int | None = None
+    folder: Path, batch: int, workers: int, device: torch.device, augment: str, passes: int, decoded: bool | None = None
 ) -> tuple[Stage, list[float]]:
     """Images a second of the last of some passes over all files with nobody else on the device, and host memory."""
     loader = file_batches(folder, batch, workers, device, augment, decoded)
@@ -76,9 +75,9 @@ def loader_alone(
         _finish(device)
         rate = count / (time.perf_counter() - started)
         memory.append(host_memory())
-    by = "" if decoded is None else f", {decoded} of {EIGHTHS} decoded by processes"
-    where = f"{workers} processes and {device.type}{by}"
-    return Stage(f"whole loader ({augment})", rate, where, decoded in (None, decoded_by_workers())), memory
+    used = decoded in (None, decoded_by_workers())
+    name = f"whole loader ({augment}{'' if used else ', the other decoder'})"
+    return Stage(name, rate, f"{workers} processes and {device.type}", used), memory
 
 
 def host_memory() -> float:
