@@ -170,10 +170,12 @@ class Queue:
     """Seconds a unit of size, of the slowest cell of each kind."""
 
     def take(self, after: Cell | None = None) -> Cell | None:
-        """The first that may start and can be expected to end in time, after one that `keeps` of its kind if any; its
-        clock runs."""
-        kind = after.kind if after is not None and after.keeps else None
-        for cell in sorted(self.waiting, key=lambda each: kind not in (None, each.kind)):
+        """The first that may start and can be expected to end in time, by a process that did `after` of that kind first
+        if it `keeps`; its clock runs from now."""
+        order = self.waiting
+        if after is not None and after.keeps:
+            order = sorted(order, key=lambda each: each.kind != after.kind)
+        for cell in order:
             pace = self.paces.get(cell.kind, max(self.paces.values(), default=0.0))
             in_time = time.monotonic() + RESERVE * pace * cell.size < self.end
             if in_time and (cell.after is None or cell.after in self.outcome.rows):

@@ -7,6 +7,7 @@ from typing import Any
 
 from aft_lens.models import DecoderConfig
 from aft_lens.training import DecoderRecipe, OptimRecipe, SequenceRecipe, TrainerRecipe
+from analyses.store import fingerprint
 
 LAST_IMAGES, MEASURED_IMAGES = 500, 2000
 """Images that validate, and that test and training bits are measured on: the first ones."""
@@ -108,6 +109,11 @@ class Task:
     def identity(self) -> dict[str, Any]:
         """What a finished run must agree on with this one to stand for it."""
         return identity(self.setting.task, self.setting.name, asdict(self.recipe))
+
+    @property
+    def mark(self) -> str:
+        """Fingerprint of all that a finished run must agree on."""
+        return fingerprint(self.identity())
 
 
 def identity(task: str, setting: str, recipe: Mapping[str, Any]) -> dict[str, Any]:

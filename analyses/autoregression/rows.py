@@ -6,7 +6,7 @@ from pathlib import Path
 from analyses.autoregression.plan import Task, identity
 from analyses.autoregression.speed import keep_speeds, read_speeds
 from analyses.store import Store, fingerprint
-from analyses.taken import check_any, contents, rows
+from analyses.taken import contents, rows
 
 
 def take(source: Path, todo: Sequence[Task]) -> tuple[int, int]:
@@ -16,10 +16,9 @@ def take(source: Path, todo: Sequence[Task]) -> tuple[int, int]:
     taken along. A row counts for a task if it agrees with it on all that a run depends on. Raises InputError where
     there is nothing of that kind.
     """
-    wanted = {fingerprint(task.identity()): task for task in todo}
-    whole = list(contents(source))
-    found = [row for content in whole for row in rows(content, "task", "setting", "recipe")]
-    check_any(found, source)
+    wanted = {task.mark: task for task in todo}
+    whole = contents(source)
+    found = rows(whole, source, "task", "setting", "recipe")
     taken = 0
     for row in found:
         mark = fingerprint(identity(row["task"], row["setting"], row["recipe"]))

@@ -9,7 +9,7 @@ from analyses.autoregression.plan import Study, Task, tasks
 from analyses.autoregression.rows import take
 from analyses.autoregression.worker import execute
 from analyses.cells import Cell, Crew, run_cells
-from analyses.store import Store, fingerprint
+from analyses.store import Store
 
 
 def run(study: Study, *, crew: Crew, out: Path) -> None:
@@ -40,10 +40,10 @@ def read_rows(study: Study) -> tuple[list[Any], list[str]]:
     """Rows of the study's finished runs in its order, and the names of those that are missing."""
     rows: dict[str, Any] = {}
     for task in tasks(study):
-        rows[task.name] = Store(study.runs).get(task.name, _cell(task).mark)
+        rows[task.name] = Store(study.runs).get(task.name, task.mark)
     return [row for row in rows.values() if row], [name for name, row in rows.items() if not row]
 
 
 def _cell(task: Task) -> Cell:
     """The run as a piece of work."""
-    return Cell(task.name, fingerprint(task.identity()), partial(execute, task), task.setting.task)
+    return Cell(task.name, task.mark, partial(execute, task), task.setting.task)

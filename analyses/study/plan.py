@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from aft_lens.checkpoint import commit
 from aft_lens.training import Recipe, fits_cuda_graphs, read_recipe
 from analyses.provenance import RESULTS
 from analyses.result import record_path
@@ -120,6 +119,7 @@ class Task:
     family: str
     runs: Path
     commit: str
+    """Of the source, where it is no checkout."""
 
     @property
     def path(self) -> Path:
@@ -237,4 +237,4 @@ def _task(study: Study, configuration: Configuration) -> Task:
     graphs = study.cuda_graphs and fits_cuda_graphs(recipe.model)
     recipe = replace(recipe, trainer=replace(recipe.trainer, cuda_graphs=graphs))
     name = f"{study.family}-{study.plan}-{configuration.name}"
-    return Task(name, configuration, recipe, study.plan, study.family, study.runs, study.commit or commit())
+    return Task(name, configuration, recipe, study.plan, study.family, study.runs, study.commit)

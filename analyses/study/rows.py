@@ -5,7 +5,7 @@ from dataclasses import replace
 from analyses.store import fingerprint
 from analyses.study.plan import Study, tasks
 from analyses.study.record import Run
-from analyses.taken import check_any, contents, rows
+from analyses.taken import contents, rows
 
 
 def take_over(study: Study) -> None:
@@ -16,8 +16,7 @@ def take_over(study: Study) -> None:
     """
     if study.rows is None:
         return
-    found = [row for content in contents(study.rows) for row in rows(content, "configuration", "family", "recipe")]
-    check_any(found, study.rows)
+    found = rows(contents(study.rows), study.rows, "configuration", "family", "recipe")
     own = [run for run in map(Run.read, found) if (run.plan, run.family) == (study.plan, study.family)]
     if not own:
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from aft_lens.checkpoint import load_checkpoint, note_test_accuracy, read_first, read_metrics
+from aft_lens.checkpoint import commit, load_checkpoint, note_test_accuracy, read_first, read_metrics
 from aft_lens.data import DataSource, load_data, save_samples
 from aft_lens.models.transfer import from_vit
 from aft_lens.training import train
@@ -71,7 +71,7 @@ def execute(task: Task) -> dict[str, Any]:
         resumed=resume,
         peak_memory_mib=peak,
         **environment(device),
-        commit=task.commit,
+        commit=task.commit or commit(),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -16,13 +16,12 @@ from aft_lens.data.files.device import DeviceMaker
 from aft_lens.data.files.reader import BAD_FILES, Drawn, Files
 from aft_lens.data.source import EpochOrder, Transformed, share_size
 
-STDERR = 2
 MOST_WORKERS = 16
 """Processes that read files, where their number is left open."""
-
-
 MANY_CORES = 12
 """Processor cores for each GPU from which on they decode JPEG files: beside training nvJPEG's decoder waits long."""
+STDERR = 2
+"""The descriptor that decoders in C write to."""
 
 
 def usable_cores() -> int:

@@ -1,13 +1,14 @@
 """JPEG files to measure with, made here: photographs in size and weight, nothing to see in them."""
 
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from aft_lens.data import usable_cores
 
 ROWS, COLUMNS = 375, 500
 """ImageNet's most frequent size."""
@@ -29,7 +30,7 @@ def make_files(folder: Path, count: int) -> Path:
             for label in range(CLASSES):
                 (folder / split / f"{label:03d}").mkdir(parents=True, exist_ok=True)
         parts = [range(count)[i::PARTS] for i in range(PARTS)]
-        with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ProcessPoolExecutor(usable_cores()) as pool:
             list(pool.map(_make, [folder] * len(parts), parts, [max(CLASSES, count // 16)] * len(parts)))
         done.touch()
     return folder

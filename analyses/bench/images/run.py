@@ -58,7 +58,7 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
 
 
 def measured_stages(folder: Path, batch: int, workers: int, device: torch.device) -> Iterator[Stage]:
-    """Stages for DeiT's augmentation, and the loader with a plain one."""
+    """Stages for DeiT's augmentation, and the loader with a plain one, on CUDA by either decoder."""
     yield from stages(folder, batch, workers, device, "deit")
     for decoded in (True, False) if device.type == "cuda" else (None,):
         yield loader_alone(folder, batch, workers, device, "resized-crop", 2, decoded)[0]
