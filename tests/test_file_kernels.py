@@ -77,14 +77,15 @@ def check_augmentation(name):
 def check_files(folder):
     """Files of all kinds through the device's way are those of the CPU's, whoever decodes them."""
     data = load_data(f"images:{folder}", img_size=SIDE, labelled=False)
-    on_device = [FileBatches(data.test, 64, bad_files="skip", device_made=True, decoded=on) for on in (False, True)]
+    on_device = [FileBatches(data.test, 64, bad_files="skip", device_made=True, nvjpeg=share) for share in (1, 0)]
     ways = [FileBatches(data.test, 64, bad_files="skip", device_made=False), *on_device]
     (one,), *others = ([images for images, _ in way.stages(torch.device("cpu"))] for way in ways)
     for way, (other,) in zip(on_device, others, strict=True):
         assert way.bad == ways[0].bad
         assert (one - other).abs().max() * 255 * 0.229 < 2.1
     assert len(ways[0].bad) == 4
-    left = [len(way.files[[(i, None) for i in range(len(data.test))]].lengths) for way in on_device]
+    wanted = [way._batches()[0] for way in on_device]
+    left = [sum(map(bool, way.files[each].lengths)) for way, each in zip(on_device, wanted, strict=True)]
     assert left[0] > left[1] == 0
 
 
@@ -103,23 +104,23 @@ def test_batches_are_what_their_pictures_become_one_by_one(tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("decoded", [False, True])
+@pytest.mark.parametrize("nvjpeg", [0, 1])
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_gpu_makes_what_the_cpu_makes(tmp_path, name, decoded):
+def test_a_gpu_makes_what_the_cpu_makes(tmp_path, name, nvjpeg):
     names = odd_files(tmp_path)
     data = load_data(f"images:{tmp_path}", img_size=SIDE, labelled=False, augment=name)
     found = []
     for device in ("cpu", "cuda"):
         order = EpochOrder(data.train, lambda: 5, processes=1, rank=0)
         way = FileBatches(
-            data.train, len(names), device=device, order=order, bad_files="skip", workers=2, decoded=decoded
+            data.train, len(names), device=device, order=order, bad_files="skip", workers=2, nvjpeg=nvjpeg
         )
         ((images, labels),) = list(way)
         found.append((images.cpu(), labels.cpu()))
         assert sorted(way.bad) == [str(tmp_path / name) for name in names if name.startswith("bad")]
     assert torch.equal(found[0][1], found[1][1])
     off = (found[0][0] - found[1][0]).abs() * 255 * 0.229
-    assert off.mean() < (0.2 if decoded else 1.5), "decoders differ by a level here and there"
+    assert off.mean() < (1.5 if nvjpeg else 0.2), "decoders differ by a level here and there"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -129,8 +130,8 @@ def test_a_gpu_names_files_that_its_decoder_does_not_take(tmp_path):
     (tmp_path / "holes.jpg").write_bytes(whole[:1000] + b"\xff\xd9")
     (tmp_path / "noise.jpg").write_bytes(whole[:700] + bytes(range(256)) * 8 + whole[3000:])
     data = load_data(f"images:{tmp_path}", img_size=SIDE, labelled=False)
-    ways = [FileBatches(data.test, 4, device=device, bad_files="skip", decoded=False) for device in ("cpu", "cuda")]
-    assert len(ways[1].files[[(0, None), (1, None), (2, None)]].lengths) == 3, "they are left to the GPU"
+    ways = [FileBatches(data.test, 4, device=device, bad_files="skip", nvjpeg=1) for device in ("cpu", "cuda")]
+    assert all(ways[1].files[ways[1]._batches()[0]].lengths), "they are left to the GPU"
     images = [next(iter(way))[0].cpu() for way in ways]
     assert (images[0][0] - images[1][0]).abs().mean() < 0.02
     assert read_image(tmp_path / "good.jpg").size == (300, 200)

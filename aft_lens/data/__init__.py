@@ -7,8 +7,8 @@ from aft_lens.data.download import offline
 from aft_lens.data.files.batches import (
     FileBatches,
     batches_of,
-    decoded_by_workers,
     drawn_from_files,
+    nvjpeg_share,
     reading_workers,
     usable_cores,
 )
@@ -49,7 +49,6 @@ __all__ = [
     "batch_transform",
     "batches",
     "batches_of",
-    "decoded_by_workers",
     "drawn_from_files",
     "epoch_seed",
     "eval_transform",
@@ -63,6 +62,7 @@ __all__ = [
     "load_data",
     "load_samples",
     "model_input",
+    "nvjpeg_share",
     "offline",
     "read_image",
     "reading_workers",

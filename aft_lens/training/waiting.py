@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from aft_lens.data import FileBatches
-from aft_lens.data.files.batches import MANY_CORES
 from aft_lens.errors import InputError
 from aft_lens.progress import note
 
@@ -98,8 +97,7 @@ def _advice(trainer: pl.Trainer) -> str:
     if not isinstance(loader, FileBatches):
         return f"{more}, or set data.resident true for data that is held in memory"
     if loader.on_device:
-        few = "" if loader.files.decoded else f", or give each GPU {MANY_CORES} cores, whose workers then decode"
-        return f"{more}, if processor cores are free{few}; PNG and other files are quicker as JPEG"
+        return f"{more}, if cores are free, or give each GPU more of them; PNG and other files are quicker as JPEG"
     return f"{more}, if processor cores are free, or store smaller images"
 
 

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +18,12 @@ PATIENCE = 0.1
 
 Made = tuple[Any, ...]
 Work = Callable[[Any], Made]
+Turn = Callable[[Any], AbstractContextManager[None]]
+
+
+def any_time(item: Any) -> AbstractContextManager[None]:
+    """The turn of work that waits for nobody."""
+    return nullcontext()
 
 
 class Ahead(Iterator[Made]):
@@ -26,17 +32,19 @@ class Ahead(Iterator[Made]):
 
     The iterator and the work are a thread's alone; the iterator may be another `Ahead`, whose work is then done at the
     same time. On a CUDA device the thread works on a stream of its own: who asks has its current stream wait for what
-    it gets, and memory of tensors in it is not used again before that stream is through with them. What goes wrong is
-    raised where it is asked for. `close` ends the thread, as forgetting does; called by a stage's own thread, where the
-    garbage collector may run, it waits for none.
+    it gets, and memory of tensors in it is not used again before that stream is through with them. Work on an item is
+    done within `turn(item)`. What goes wrong is raised where it is asked for. `close` ends the thread, as forgetting
+    does; called by a stage's own thread, where the garbage collector may run, it waits for none.
     """
 
-    def __init__(self, items: Iterator[Any], work: Work, device: torch.device, waiting: int = 2) -> None:
+    def __init__(
+        self, items: Iterator[Any], work: Work, device: torch.device, waiting: int = 2, turn: Turn = any_time
+    ) -> None:
         self.device, self._items = device, items
         self._waiting: queue.Queue[Any] = queue.Queue(waiting)
         self._closed = threading.Event()
         # The thread knows nothing of who waits, so that who is forgotten is closed.
-        arguments = (items, work, device, self._waiting, self._closed)
+        arguments = (items, work, device, turn, self._waiting, self._closed)
         self._thread = threading.Thread(target=_run, args=arguments, name=NAME, daemon=True)
         self._thread.start()
 
@@ -78,7 +86,12 @@ class Ahead(Iterator[Made]):
 
 
 def _run(
-    items: Iterator[Any], work: Work, device: torch.device, waiting: "queue.Queue[Any]", closed: threading.Event
+    items: Iterator[Any],
+    work: Work,
+    device: torch.device,
+    turn: Turn,
+    waiting: "queue.Queue[Any]",
+    closed: threading.Event,
 ) -> None:
     """The thread."""
     try:
@@ -87,7 +100,7 @@ def _run(
         stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
         with nullcontext() if stream is None else torch.cuda.stream(stream):
             for item in items:
-                with DEVICE_WORK.beside():
+                with turn(item), DEVICE_WORK.beside():  # who waits for a turn holds up no capture
                     made = work(item), None if stream is None else stream.record_event()
                 _put(made, waiting, closed)
                 if closed.is_set():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aft_lens.data.augment.draw import Augmentation
 from aft_lens.data.files.images import Maker
-from aft_lens.data.files.reader import Files, Packed
+from aft_lens.data.files.reader import Files, Packed, Wanted
 from aft_lens.later import later
 
 if TYPE_CHECKING:
@@ -35,44 +35,49 @@ class DeviceMaker:
         return packed, self.maker(pictures, places, packed.draws)
 
     def pictures(self, packed: Packed) -> tuple[Packed, Tensor, np.ndarray]:
-        """The batch, as it was read in the end, its pictures in one buffer of bytes, and where each begins."""
+        """The batch, as it was read in the end, its pictures in one buffer of bytes, and where each begins.
+
+        The batch's own bytes are given back.
+        """
         decoded = self.decode(packed)
         if decoded is None:
-            packed = self.files.packed(packed.drawn)
+            packed.content.release()
+            packed = self.files.packed(Wanted(packed.drawn, nvjpeg=True))
             decoded = self.decode(packed)
             assert decoded is not None, "a decoder changed its mind"
-        starts = np.cumsum([0, *(picture.numel() for picture in decoded)])
-        begins = np.array([*starts[:-1], *(starts[-1] + begin for begin in packed.begins)], np.int64)
-        places = begins[[at if at >= 0 else len(decoded) - 1 - at for at in packed.order]]
-        parts = [picture.flatten() for picture in decoded]
-        if len(packed.pictures):
-            parts.append(self._copied(packed.pictures))
-        return packed, parts[0] if len(parts) == 1 else torch.cat(parts), places
+        begins, by_workers = np.array(packed.begins, np.int64), len(decoded) < len(packed.begins)
+        parts = [self._copied(packed.content.memory)] if by_workers else []
+        packed.content.release()
+        sizes = [*map(len, parts), *(picture.numel() for picture in decoded)]
+        begins[np.array(packed.lengths) > 0] = np.cumsum([0, *sizes])[len(parts) : -1]
+        parts += [picture.flatten() for picture in decoded]
+        return packed, parts[0] if len(parts) == 1 else torch.cat(parts), begins
 
     def decode(self, packed: Packed) -> list[Tensor] | None:
         """Pictures of the encoded files; None after some were found that it does not take: `files.on_cpu` has them."""
-        if not packed.lengths:
+        places = [place for place, length in enumerate(packed.lengths) if length]
+        if not places:
             return []
-        encoded = list(packed.files.split(packed.lengths))
-        sizes = {at: stored.size for at, stored in zip(packed.order, packed.stored, strict=True) if at >= 0}
+        content = packed.content.memory
+        encoded = [content[packed.begins[at] : packed.begins[at] + packed.lengths[at]] for at in places]
         try:
             pictures = self._decoded(encoded)
-            wrong = [at for at, picture in enumerate(pictures) if picture.shape != (3, *sizes[at])]
+            sizes = [(3, *packed.stored[at].size) for at in places]
+            wrong = [at for at, picture, size in zip(places, pictures, sizes, strict=True) if picture.shape != size]
         except RuntimeError:
-            wrong = [at for at, data in enumerate(encoded) if not self._decodes(data)]
+            wrong = [at for at, data in zip(places, encoded, strict=True) if not self._decodes(data)]
             if not wrong:
                 raise
         if not wrong:
             return pictures
-        numbers = dict(zip(packed.order, packed.numbers, strict=True))
-        self.files.on_cpu |= {numbers[at] for at in wrong}
+        self.files.on_cpu |= {packed.numbers[at] for at in wrong}
         return None
 
-    def _copied(self, pictures: Tensor) -> Tensor:
+    def _copied(self, content: Tensor) -> Tensor:
         """Bytes on the device, by way of memory that it reads while others compute."""
         if self.device.type != "cuda":
-            return pictures
-        return pictures.pin_memory().to(self.device, non_blocking=True)
+            return content.clone()
+        return content.pin_memory().to(self.device, non_blocking=True)
 
     def _decoded(self, encoded: list[Tensor]) -> list[Tensor]:
         """By nvJPEG, or in the interpreter by the CPU's decoder."""

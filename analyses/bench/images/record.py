@@ -15,8 +15,8 @@ class Stage:
     images_per_second: float
     where: str
     """On what it runs, in words."""
-    used: bool = True
-    """Whether training goes through it here; False: the other decoder's, measured beside."""
+    share: float = 1.0
+    """Of the batches that go through it in training, as files are decoded by two ways; 0: measured beside."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class ImagesRecord:
 
     @property
     def bottleneck(self) -> str:
-        """The slowest stage of those that training goes through."""
-        used = [stage for stage in self.stages if stage.used]
-        slowest = min(used, key=lambda stage: stage.images_per_second, default=None)
+        """The slowest stage, by its share of what training goes through."""
+        used = [stage for stage in self.stages if stage.share]
+        slowest = min(used, key=lambda stage: stage.images_per_second / stage.share, default=None)
         return "" if slowest is None else slowest.name
 
     @classmethod

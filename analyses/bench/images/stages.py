@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from aft_lens.data import EpochOrder, FileBatches, decoded_by_workers, load_data
+from aft_lens.data import EpochOrder, FileBatches, load_data
 from aft_lens.data.files.reader import Packed
 from analyses.bench.images.record import Stage
 
@@ -21,28 +21,29 @@ SECONDS = 1.0
 
 
 def file_batches(
-    folder: Path, batch: int, workers: int, device: torch.device, augment: str, decoded: bool | None = None
+    folder: Path, batch: int, workers: int, device: torch.device, augment: str, nvjpeg: int | None = None
 ) -> FileBatches:
-    """The loader that training uses; `decoded` as `FileBatches` has it."""
+    """The loader that training uses; `nvjpeg` as `FileBatches` has it."""
     train: Any = load_data(f"folder:{folder}", img_size=SIDE, augment=augment).train
     order = EpochOrder(train, lambda: 0, processes=1, rank=0)
-    return FileBatches(train, batch, device=device, workers=workers, order=order, decoded=decoded)
+    return FileBatches(train, batch, device=device, workers=workers, order=order, nvjpeg=nvjpeg)
 
 
 def stages(folder: Path, batch: int, workers: int, device: torch.device, augment: str) -> Iterator[Stage]:
     """The stages of one augmentation, by both decoders of JPEG files; without CUDA reading alone, which does it all."""
-    loaders = [file_batches(folder, batch, workers, device, augment, decoded) for decoded in (True, False)]
-    where, by_workers = f"{workers} processes", decoded_by_workers()
-    make = loaders[0].make
+    where, own = f"{workers} processes", file_batches(folder, batch, 0, device, augment).nvjpeg
+    by_workers, by_nvjpeg = (file_batches(folder, batch, workers, device, augment, nvjpeg) for nvjpeg in (0, 1))
+    make = by_workers.make
     if make is None:
-        yield Stage(f"read, decode, augment ({augment})", _read(loaders[0], batch, workers)[0], where)
+        yield Stage(f"read, decode, augment ({augment})", _read(by_workers, batch, workers)[0], where)
         return
-    rate, pictures = _read(loaders[0], batch, workers)
-    yield Stage(f"read, decode, cut ({augment})", rate, where, by_workers)
-    yield Stage("copy of pictures", _rate(make.pictures, pictures, batch), "bytes, by way of pinned memory", by_workers)
-    rate, files = _read(loaders[1], batch, workers)
-    yield Stage(f"read ({augment})", rate, where, not by_workers)
-    yield Stage("decode", _rate(make.decode, files, batch), "nvJPEG", not by_workers)
+    rate, pictures = _read(by_workers, batch, workers)
+    yield Stage(f"read, decode, cut ({augment})", rate, where, float(1 - own))
+    rate = _rate(make.pictures, pictures, batch)
+    yield Stage("copy of pictures", rate, "bytes, by way of pinned memory", float(1 - own))
+    rate, files = _read(by_nvjpeg, batch, workers)
+    yield Stage(f"read ({augment})", rate, where, float(own))
+    yield Stage("decode", _rate(make.decode, files, batch), "nvJPEG", float(own))
     there = [make.pictures(each) for each in pictures[:4]]
     augmented = _rate(lambda each: make.maker(each[1], each[2], each[0].draws), there, batch)
     yield Stage(f"augment ({augment})", augmented, "kernels")
@@ -58,15 +59,17 @@ def _read(loader: FileBatches, batch: int, workers: int) -> tuple[float, list[Pa
         elif number > workers:
             count += batch
         if len(kept) < PACKED:
+            if isinstance(made, Packed):
+                made.content.keep()  # its worker needs the memory
             kept.append(made)
     return count / (time.perf_counter() - started), kept
 
 
 def loader_alone(
-    folder: Path, batch: int, workers: int, device: torch.device, augment: str, passes: int, decoded: bool | None = None
+    folder: Path, batch: int, workers: int, device: torch.device, augment: str, passes: int, nvjpeg: int | None = None
 ) -> tuple[Stage, list[float]]:
     """Images a second of the last of some passes over all files with nobody else on the device, and host memory."""
-    loader = file_batches(folder, batch, workers, device, augment, decoded)
+    loader = file_batches(folder, batch, workers, device, augment, nvjpeg)
     memory, rate = [], 0.0
     for _ in range(passes):
         started, count = time.perf_counter(), 0
@@ -75,9 +78,11 @@ def loader_alone(
         _finish(device)
         rate = count / (time.perf_counter() - started)
         memory.append(host_memory())
-    used = decoded in (None, decoded_by_workers())
-    name = f"whole loader ({augment}{'' if used else ', the other decoder'})"
-    return Stage(name, rate, f"{workers} processes and {device.type}", used), memory
+    decoder = {None: "", 0: ", workers decode", 1: ", nvJPEG decodes"}[nvjpeg]
+    stage = Stage(
+        f"whole loader ({augment}{decoder})", rate, f"{workers} processes and {device.type}", float(nvjpeg is None)
+    )
+    return stage, memory
 
 
 def host_memory() -> float:
