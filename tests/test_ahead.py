@@ -164,6 +164,20 @@ def test_a_pass_of_files_by_stages_is_the_pass_without(tmp_path, workers):
         assert torch.equal(images, others)
         assert torch.equal(labels, same)
     assert plain.bad == staged.bad != {}
+    assert plain.milliseconds == {}
+    assert list(staged.milliseconds) == ["reading", "copying"]
+
+
+def test_a_stage_says_what_it_waits_for_and_works_on():
+    def slow():
+        for number in range(4):
+            time.sleep(0.05)
+            yield number
+
+    found = Ahead(slow(), lambda item: (item, time.sleep(0.02)), CPU)
+    assert len(list(found)) == found.spent.items == 4
+    assert found.spent.waited > 0.2
+    assert found.spent.worked > 0.08
 
 
 class Garbage:

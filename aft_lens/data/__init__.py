@@ -8,7 +8,6 @@ from aft_lens.data.files.batches import (
     FileBatches,
     batches_of,
     drawn_from_files,
-    nvjpeg_share,
     reading_workers,
     usable_cores,
 )
@@ -62,7 +61,6 @@ __all__ = [
     "load_data",
     "load_samples",
     "model_input",
-    "nvjpeg_share",
     "offline",
     "read_image",
     "reading_workers",

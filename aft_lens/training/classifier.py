@@ -20,7 +20,6 @@ from aft_lens.data import (
     Seeded,
     batch_transform,
     drawn_from_files,
-    nvjpeg_share,
     reading_workers,
     share_size,
 )
@@ -131,7 +130,7 @@ class Classifier(TrainedModule):
         """This process's share of a split of image files."""
         return FileBatches(
             split, size, device=self.device, workers=self._count(files=True), bad_files=self.recipe.data.bad_files,
-            nvjpeg=nvjpeg_share(self.trainer.num_devices, trains="order" in options), **options,
+            **options,
         )  # fmt: skip
 
     def _count(self, *, files: bool) -> int:

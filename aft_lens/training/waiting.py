@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from aft_lens.data import FileBatches
+from aft_lens.data.files.decoders import has_nvimagecodec
 from aft_lens.errors import InputError
 from aft_lens.progress import note
 
@@ -84,7 +85,8 @@ class Waiting(pl.Callback):
         waited = sum(_between(*gap) for gap in self._gaps)
         self.share, self._gaps = waited / max(time.perf_counter() - self._started, 1e-9), []
         if self.share > TOLERATED and trainer.is_global_zero:
-            note(f"training waited for data {100 * self.share:.0f} % of the first epoch: {_advice(trainer)}")
+            said = f"training waited for data {100 * self.share:.0f} % of the first epoch: {_advice(trainer)}"
+            note(said + _taken(trainer.train_dataloader))
 
 
 def _advice(trainer: pl.Trainer) -> str:
@@ -97,8 +99,16 @@ def _advice(trainer: pl.Trainer) -> str:
     if not isinstance(loader, FileBatches):
         return f"{more}, or set data.resident true for data that is held in memory"
     if loader.on_device:
-        return f"{more}, if cores are free, or give each GPU more of them; PNG and other files are quicker as JPEG"
+        better = "" if has_nvimagecodec() else "; install aft-lens[gpu], whose decoder hardly waits for the training"
+        return f"{more}, if processor cores are free{better}; PNG and other files are quicker as JPEG"
     return f"{more}, if processor cores are free, or store smaller images"
+
+
+def _taken(loader: Any) -> str:
+    """What a batch of files takes, stage by stage; nothing where they are not made ahead."""
+    taken = loader.milliseconds if isinstance(loader, FileBatches) else {}
+    words = ", ".join(f"{name} {value:.0f}" for name, value in taken.items())
+    return f" (at the same time, ms a batch: {words})" if words else ""
 
 
 def _now(device: torch.device) -> Any:

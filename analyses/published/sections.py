@@ -56,6 +56,10 @@ SECTIONS = {
         "A compact ViT at 224 pixels", vits.compact, "A third of the heads without query and key, beside the original."
     ),
     "compact_dinov2_518": Section("A compact ViT at 518 pixels", vits.compact),
+    "compact_dinov2_gpu": Section(
+        "A compact ViT on a GPU, 224 pixels", vits.compact, "The shape of a DINOv2-S/14, whose weights take no part."
+    ),
+    "compact_dinov2_518_gpu": Section("A compact ViT on a GPU, 518 pixels", vits.compact),
     "sweep": Section(
         "What sharing a sweep costs", vits.sweep, "Heads of a ViT-Ti replaced, in one process and on four Ray workers."
     ),

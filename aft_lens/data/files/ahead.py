@@ -2,8 +2,10 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,12 +20,18 @@ PATIENCE = 0.1
 
 Made = tuple[Any, ...]
 Work = Callable[[Any], Made]
-Turn = Callable[[Any], AbstractContextManager[None]]
 
 
-def any_time(item: Any) -> AbstractContextManager[None]:
-    """The turn of work that waits for nobody."""
-    return nullcontext()
+@dataclass
+class Spent:
+    """What a stage's thread has spent its time on, in seconds."""
+
+    items: int = 0
+    """That it has made."""
+    waited: float = 0.0
+    """For what it works on."""
+    worked: float = 0.0
+    """On the host, what it waits for on the device included."""
 
 
 class Ahead(Iterator[Made]):
@@ -32,19 +40,18 @@ class Ahead(Iterator[Made]):
 
     The iterator and the work are a thread's alone; the iterator may be another `Ahead`, whose work is then done at the
     same time. On a CUDA device the thread works on a stream of its own: who asks has its current stream wait for what
-    it gets, and memory of tensors in it is not used again before that stream is through with them. Work on an item is
-    done within `turn(item)`. What goes wrong is raised where it is asked for. `close` ends the thread, as forgetting
-    does; called by a stage's own thread, where the garbage collector may run, it waits for none.
+    it gets, and memory of tensors in it is not used again before that stream is through with them. What goes wrong is
+    raised where it is asked for. `close` ends the thread, as forgetting does; called by a stage's own thread, where the
+    garbage collector may run, it waits for none.
     """
 
-    def __init__(
-        self, items: Iterator[Any], work: Work, device: torch.device, waiting: int = 2, turn: Turn = any_time
-    ) -> None:
+    def __init__(self, items: Iterator[Any], work: Work, device: torch.device, waiting: int = 2) -> None:
         self.device, self._items = device, items
         self._waiting: queue.Queue[Any] = queue.Queue(waiting)
         self._closed = threading.Event()
+        self.spent = Spent()
         # The thread knows nothing of who waits, so that who is forgotten is closed.
-        arguments = (items, work, device, turn, self._waiting, self._closed)
+        arguments = (items, work, device, self._waiting, self._closed, self.spent)
         self._thread = threading.Thread(target=_run, args=arguments, name=NAME, daemon=True)
         self._thread.start()
 
@@ -89,9 +96,9 @@ def _run(
     items: Iterator[Any],
     work: Work,
     device: torch.device,
-    turn: Turn,
     waiting: "queue.Queue[Any]",
     closed: threading.Event,
+    spent: Spent,
 ) -> None:
     """The thread."""
     try:
@@ -99,12 +106,18 @@ def _run(
             torch.cuda.set_device(device)  # what a stream's context gives back to at its end
         stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
         with nullcontext() if stream is None else torch.cuda.stream(stream):
+            asked = time.perf_counter()
             for item in items:
-                with turn(item), DEVICE_WORK.beside():  # who waits for a turn holds up no capture
+                got = time.perf_counter()
+                with DEVICE_WORK.beside():
                     made = work(item), None if stream is None else stream.record_event()
+                spent.items += 1
+                spent.waited += got - asked
+                spent.worked += time.perf_counter() - got
                 _put(made, waiting, closed)
                 if closed.is_set():
                     return
+                asked = time.perf_counter()
         _put(None, waiting, closed)
     except BaseException as error:  # raised again where the item is asked for
         _put(error, waiting, closed)

@@ -46,14 +46,12 @@ class DrawArrays:
 
 @dataclass(frozen=True)
 class Stored:
-    """How a picture lies in memory."""
+    """How a picture lies in memory: pixel by pixel, row by row."""
 
     size: Size
     """Rows and columns."""
     orientation: int = 1
     """EXIF's."""
-    interleaved: bool = False
-    """Whether the three values of a pixel lie side by side, not a plane after the other."""
 
 
 def stack(draws: Sequence[Draw], stored: Sequence[Stored]) -> DrawArrays:
@@ -84,24 +82,16 @@ def upright(size: Size, orientation: int) -> Size:
     return (size[1], size[0]) if ORDER[orientation][0] else size
 
 
-def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Stored pixels `y x c` upright, as a view."""
-    turned, rows_back, columns_back = ORDER[orientation]
-    pixels = pixels[:: -1 if rows_back else 1, :: -1 if columns_back else 1]
-    return pixels.transpose(1, 0, 2) if turned else pixels
-
-
 def view_numbers(view: View, stored: Stored) -> tuple[int, ...]:
-    """box 4, resized 2, start 2, move 2, flip, then where pixel (0, 0) is stored, a step down, right, and a colour."""
+    """box 4, resized 2, start 2, move 2, flip, then where pixel (0, 0) is stored, a step down and right."""
     rows, columns = stored.size
     turned, rows_back, columns_back = ORDER[stored.orientation]
     down, right = (-columns if rows_back else columns), (-1 if columns_back else 1)
     origin = (columns * (rows - 1) if rows_back else 0) + (columns - 1 if columns_back else 0)
     steps = (right, down) if turned else (down, right)
-    values, colour = (3, 1) if stored.interleaved else (1, rows * columns)
     return (
         *view.box, *view.resized, *view.start, *view.move, int(view.flip),
-        values * origin, *(values * step for step in steps), colour, 0,
+        3 * origin, *(3 * step for step in steps), 0, 0,
     )  # fmt: skip
 
 

@@ -3,8 +3,6 @@
 import gc
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from fractions import Fraction
 from importlib.util import find_spec
 from typing import Any, TypeGuard
 
@@ -13,18 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from aft_lens.data.augment.draw import DRAWN, Augmentation
-from aft_lens.data.files.ahead import Ahead
+from aft_lens.data.files.ahead import Ahead, Spent
 from aft_lens.data.files.device import DeviceMaker
-from aft_lens.data.files.reader import BAD_FILES, Drawn, Files, Wanted
-from aft_lens.data.files.slots import Slots
-from aft_lens.data.files.turns import Turns
+from aft_lens.data.files.reader import BAD_FILES, Drawn, Files
 from aft_lens.data.source import EpochOrder, Transformed, share_size
 
 MOST_WORKERS = 16
 """Processes that read files, where their number is left open."""
-TRAINING, READING = Fraction(1, 20), Fraction(1, 28)
-"""Share of the batches that a processor core decodes in time, in training and in passes without; the GPU decodes the
-rest, and does nothing else meanwhile."""
 STDERR = 2
 """The descriptor that decoders in C write to."""
 
@@ -32,15 +25,6 @@ STDERR = 2
 def usable_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def nvjpeg_share(processes: int = 1, *, trains: bool = True) -> Fraction:
-    """Share of the batches whose JPEG files nvJPEG decodes, where so many training processes share the machine.
-
-    The number of workers, which decode the others, does not matter, so that a seed gives one run with any.
-    """
-    cores = usable_cores() // processes
-    return max(Fraction(0), 1 - cores * (TRAINING if trains else READING))
 
 
 def reading_workers(processes: int = 1) -> int:
@@ -62,16 +46,14 @@ def drawn_from_files(split: object) -> TypeGuard[Transformed]:
 class FileBatches:
     """Batches (normalised images `b c y x`, classes `b`) of image files, on a device.
 
-    Worker processes read files and draw what is random in them (`workers` 0: this process). For a CUDA device they
-    decode and cut out what is shown, but nvJPEG decodes the JPEG files of a share of the batches (`nvjpeg`;
-    `nvjpeg_share` if left out), between two steps of who asks; kernels augment, in threads and on streams of their own.
-    For the CPU the workers do it all. The images have the same law, and for one draw they agree but for rounding and
-    the decoders. With `order` (see `EpochOrder`) each pass takes
-    its images, without the last incomplete batch; else it goes through the images in their order, and with a `share`
-    (rank, processes) the parts are equally long: what was added has the label `UNCOUNTED`. `bad_files` says what
-    becomes of files that cannot be read (`BAD_FILES`); `bad` has those that were skipped, and why. A pass can go on
-    where another one was (`state_dict`). `dataset` is what the batches say that they are of; `device_made` overrides
-    where images are made, for tests.
+    Worker processes read files and draw what is random in them (`workers` 0: this process). A CUDA device decodes JPEG
+    files (`decoder_for`) and augments, in threads and on streams of their own. For the CPU the workers do it all. The
+    images have the same law, and for one draw they agree but for rounding and the decoders. With `order` (see
+    `EpochOrder`) each pass takes its images, without the last incomplete batch; else it goes through the images in
+    their order, and with a `share` (rank, processes) the parts are equally long: what was added has the label
+    `UNCOUNTED`. `bad_files` says what becomes of files that cannot be read (`BAD_FILES`); `bad` has those that were
+    skipped, and why. A pass can go on where another one was (`state_dict`). `dataset` is what the batches say that they
+    are of; `device_made` overrides where images are made, for tests.
     """
 
     def __init__(
@@ -86,7 +68,6 @@ class FileBatches:
         bad_files: str = "stop",
         dataset: Any = None,
         device_made: bool | None = None,
-        nvjpeg: Fraction | int | None = None,
     ) -> None:
         if bad_files not in BAD_FILES:
             raise ValueError(f"bad_files must be one of {BAD_FILES}, got {bad_files!r}")
@@ -97,10 +78,7 @@ class FileBatches:
         if not isinstance(augmentation, Augmentation):
             raise ValueError(f"data.augment must be one of {DRAWN} for batches of files; set another one")
         self.on_device = made_on(self.device, augmentation) if device_made is None else device_made
-        self.nvjpeg = Fraction(nvjpeg_share(trains=order is not None) if nvjpeg is None else nvjpeg)
-        self.files = Files(split, augmentation, for_kernels=self.on_device, bad_files=bad_files)
-        if self.on_device and workers:
-            self.files.slots = Slots(workers, batch_size * 3 * self.files.most_pixels)
+        self.files = Files(split, augmentation, encoded=self.on_device, bad_files=bad_files)
         if share is None:
             share = (0, 1) if order is None else (order.rank, order.num_replicas)
         self.batch_size, self.share, self.order, self.workers = batch_size, share, order, workers
@@ -109,7 +87,8 @@ class FileBatches:
         self.first = self.done = 0
         self.make = DeviceMaker(self.files, augmentation, self.device) if self.on_device else None
         self._ahead: Ahead | None = None
-        self._turns = Turns(self.device)
+        self._spent: dict[str, Spent] = {}
+        self._forked = False
         self._passes = _Passes()
         self._loader: DataLoader[Any] = DataLoader(
             self.files, batch_size=None, sampler=self._passes, num_workers=workers, collate_fn=_as_it_is,
@@ -122,47 +101,53 @@ class FileBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Begin a pass at once, in place of one that goes on."""
-        self._turns.end()
         if self._ahead is not None:
             self._ahead.close()
         self.done = self.first
         if self.device.type != "cuda":
-            return self._counted(map(self.finished, self.packed()), self._turns)
-        self._turns = Turns(self.device)
-        self._ahead = self.stages(self.device, self._turns)
-        return self._counted(self._ahead, self._turns)
+            return self._counted(map(self.finished, self.packed()))
+        self._ahead = self.stages(self.device)
+        return self._counted(self._ahead)
 
-    def stages(self, device: torch.device, turns: Turns | None = None) -> Ahead:
-        """A pass made ahead for a device: handed over by workers, decoded and augmented, by a thread each.
-
-        nvJPEG has the device for itself by `turns`.
-        """
+    def stages(self, device: torch.device) -> Ahead:
+        """A pass made ahead for a device: handed over by workers, decoded and augmented, by a thread each."""
         batches: Iterator[Any] = ((batch,) for batch in self.packed())
         if self.workers:  # without them one thread reads, and reads again what a decoder refuses
             batches = Ahead(batches, lambda item: item, device)
         make = self.make
         if make is None:
-            return Ahead(batches, lambda item: self._there(item[0], item[0].images, device), device)
+            last = Ahead(batches, lambda item: self._there(item[0], item[0].images, device), device)
+            self._spent = {"reading": last.spent, "copying": last.spent}
+        else:
 
-        def turn(item: tuple[Any]) -> AbstractContextManager[None]:
-            """Batches that are still encoded wait for one."""
-            return nullcontext() if turns is None or not any(item[0].lengths) else turns.alone()
+            def images(item: tuple[Any, Tensor, Any]) -> tuple[Tensor, Tensor]:
+                """The images of decoded pictures."""
+                batch, decoded, places = item
+                return self._there(batch, make.maker(decoded, places, batch.draws), device)
 
-        def images(item: tuple[Any, Tensor, Any]) -> tuple[Tensor, Tensor]:
-            """The images of decoded pictures."""
-            batch, decoded, places = item
-            return self._there(batch, make.maker(decoded, places, batch.draws), device)
+            pictures = Ahead(batches, lambda item: make.pictures(*item), device, waiting=1)
+            last = Ahead(pictures, images, device)
+            self._spent = {"reading": pictures.spent, "decoding": pictures.spent, "augmenting": last.spent}
+        if isinstance(batches, Ahead):
+            self._spent["reading"] = batches.spent
+        return last
 
-        pictures = Ahead(batches, lambda item: make.pictures(*item), device, waiting=1, turn=turn)
-        return Ahead(pictures, images, device)
+    @property
+    def milliseconds(self) -> dict[str, float]:
+        """What each stage of the newest pass has taken for a batch: they work at the same time, the longest counts."""
+        taken = {
+            name: spent.waited if name == "reading" else spent.worked
+            for name, spent in self._spent.items()
+            if spent.items
+        }
+        return {name: 1e3 * seconds / self._spent[name].items for name, seconds in taken.items()}
 
     def packed(self) -> Iterator[Any]:
         """A pass as the workers hand it on: packed batches for a GPU, else finished ones."""
         self._passes.batches = self._batches()
-        if self.files.slots is not None:
-            self.files.slots.recall()
-        if self.workers:
+        if self.workers and not self._forked:
             gc.collect()  # what is forgotten here must not wait for the workers' collector: see `_begin_worker`
+            self._forked = True
         return iter(self._loader)
 
     def finished(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -178,17 +163,12 @@ class FileBatches:
         self.bad.update((each.path, each.why) for each in batch.bad)
         return images.to(device), batch.labels.to(device)
 
-    def _counted(self, made: Iterator[tuple[Tensor, Tensor]], turns: Turns) -> Iterator[tuple[Tensor, Tensor]]:
+    def _counted(self, made: Iterator[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         try:
-            while True:
-                with turns.between():
-                    batch = next(made, None)
-                if batch is None:
-                    return
+            for batch in made:
                 self.done += 1
                 yield batch
         finally:  # who stops in the middle leaves no thread behind
-            turns.end()
             if isinstance(made, Ahead):
                 made.close()
 
@@ -204,7 +184,7 @@ class FileBatches:
         """Images of a pass."""
         return len(self.order) if self.order is not None else share_size(len(self.files), self.share[1], filled=True)
 
-    def _batches(self) -> list[Wanted]:
+    def _batches(self) -> list[list[Drawn]]:
         """A pass, batch by batch, from batch `first` on, which is for this pass alone."""
         if self.order is not None:
             drawn: Sequence[Drawn] = list(self.order)
@@ -213,12 +193,8 @@ class FileBatches:
             numbers = range(rank, self._images() * processes, processes)
             drawn = [(index if index < len(self.files) else -1, None) for index in numbers]
         first, self.first = self.first, 0
-        size = self.batch_size
-        return [Wanted(drawn[at * size : at * size + size], self._by_nvjpeg(at)) for at in range(first, len(self))]
-
-    def _by_nvjpeg(self, batch: int) -> bool:
-        """Whether nvJPEG decodes a batch: its share of them, evenly spread."""
-        return int((batch + 1) * self.nvjpeg) > int(batch * self.nvjpeg)
+        starts = range(first * self.batch_size, len(self) * self.batch_size, self.batch_size)
+        return [list(drawn[start : start + self.batch_size]) for start in starts]
 
 
 def batches_of(
@@ -239,7 +215,7 @@ class _Passes(Sampler[Any]):
     """The batches of the pass that begins."""
 
     def __init__(self) -> None:
-        self.batches: list[Wanted] = []
+        self.batches: list[list[Drawn]] = []
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)

@@ -1,33 +1,22 @@
-"""From a packed batch to images on a GPU: what is still encoded by nvJPEG, then kernels."""
-
-from typing import TYPE_CHECKING
+"""From a packed batch to images on a GPU: a decoder for what is still encoded, then kernels."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aft_lens.data.augment.draw import Augmentation
+from aft_lens.data.files.decoders import decoder_for
 from aft_lens.data.files.images import Maker
-from aft_lens.data.files.reader import Files, Packed, Wanted
-from aft_lens.later import later
-
-if TYPE_CHECKING:
-    from torchvision import io
-else:
-    io = later("torchvision.io")
+from aft_lens.data.files.reader import Files, Packed
 
 
 class DeviceMaker:
-    """Decodes and augments packed batches; what the decoder refuses is read again on the CPU.
-
-    torchvision's decoder writes on a stream of its own that waits for nobody (pytorch/vision#9606): pictures are
-    allocated on the stream `decoded`, where nothing else is, so that their memory is free before it is written again.
-    """
+    """Decodes and augments packed batches; what the decoder refuses is read again on the CPU."""
 
     def __init__(self, files: Files, augmentation: Augmentation, device: torch.device) -> None:
         self.files, self.device = files, device
         self.maker = Maker(augmentation.size, augmentation.mean, augmentation.std, augmentation.resampling, device)
-        self.decoded = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.decoder = decoder_for(device)
 
     def __call__(self, packed: Packed) -> tuple[Packed, Tensor]:
         """The batch, as it was read in the end, and its images."""
@@ -35,65 +24,35 @@ class DeviceMaker:
         return packed, self.maker(pictures, places, packed.draws)
 
     def pictures(self, packed: Packed) -> tuple[Packed, Tensor, np.ndarray]:
-        """The batch, as it was read in the end, its pictures in one buffer of bytes, and where each begins.
-
-        The batch's own bytes are given back.
-        """
+        """The batch, as it was read in the end, its pictures in one buffer of bytes, and where each begins."""
         decoded = self.decode(packed)
         if decoded is None:
-            packed.content.release()
-            packed = self.files.packed(Wanted(packed.drawn, nvjpeg=True))
+            packed = self.files.packed(packed.drawn)
             decoded = self.decode(packed)
             assert decoded is not None, "a decoder changed its mind"
-        begins, by_workers = np.array(packed.begins, np.int64), len(decoded) < len(packed.begins)
-        parts = [self._copied(packed.content.memory)] if by_workers else []
-        packed.content.release()
-        sizes = [*map(len, parts), *(picture.numel() for picture in decoded)]
-        begins[np.array(packed.lengths) > 0] = np.cumsum([0, *sizes])[len(parts) : -1]
-        parts += [picture.flatten() for picture in decoded]
-        return packed, parts[0] if len(parts) == 1 else torch.cat(parts), begins
+        starts = np.cumsum([0, *(picture.numel() for picture in decoded)])
+        begins = np.array([*starts[:-1], *(starts[-1] + begin for begin in packed.begins)], np.int64)
+        places = begins[[at if at >= 0 else len(decoded) - 1 - at for at in packed.order]]
+        parts = [picture.flatten() for picture in decoded]
+        if len(packed.pictures):
+            parts.append(self._copied(packed.pictures))
+        return packed, parts[0] if len(parts) == 1 else torch.cat(parts), places
 
     def decode(self, packed: Packed) -> list[Tensor] | None:
         """Pictures of the encoded files; None after some were found that it does not take: `files.on_cpu` has them."""
-        places = [place for place, length in enumerate(packed.lengths) if length]
-        if not places:
-            return []
-        content = packed.content.memory
-        encoded = [content[packed.begins[at] : packed.begins[at] + packed.lengths[at]] for at in places]
-        try:
-            pictures = self._decoded(encoded)
-            sizes = [(3, *packed.stored[at].size) for at in places]
-            wrong = [at for at, picture, size in zip(places, pictures, sizes, strict=True) if picture.shape != size]
-        except RuntimeError:
-            wrong = [at for at, data in zip(places, encoded, strict=True) if not self._decodes(data)]
-            if not wrong:
-                raise
-        if not wrong:
-            return pictures
-        self.files.on_cpu |= {packed.numbers[at] for at in wrong}
-        return None
+        images = dict(zip(packed.order, zip(packed.numbers, packed.stored, strict=True), strict=True))
+        pictures, wrong = [], set()
+        for at, picture in enumerate(self.decoder(packed.files.split(packed.lengths)) if packed.lengths else []):
+            number, stored = images[at]
+            if picture is None or picture.shape != (*stored.size, 3):
+                wrong.add(number)
+            else:
+                pictures.append(picture)
+        self.files.on_cpu |= wrong
+        return None if wrong else pictures
 
-    def _copied(self, content: Tensor) -> Tensor:
+    def _copied(self, pictures: Tensor) -> Tensor:
         """Bytes on the device, by way of memory that it reads while others compute."""
         if self.device.type != "cuda":
-            return content.clone()
-        return content.pin_memory().to(self.device, non_blocking=True)
-
-    def _decoded(self, encoded: list[Tensor]) -> list[Tensor]:
-        """By nvJPEG, or in the interpreter by the CPU's decoder."""
-        if self.decoded is None:
-            return [io.decode_jpeg(data, io.ImageReadMode.RGB) for data in encoded]
-        with torch.cuda.stream(self.decoded):
-            pictures = io.decode_jpeg(encoded, io.ImageReadMode.RGB, device=self.device)
-        stream = torch.cuda.current_stream(self.device)
-        for picture in pictures:
-            picture.record_stream(stream)
-        return pictures
-
-    def _decodes(self, data: Tensor) -> bool:
-        """Whether one file can be decoded."""
-        try:
-            self._decoded([data])
-        except RuntimeError:
-            return False
-        return True
+            return pictures
+        return pictures.pin_memory().to(self.device, non_blocking=True)

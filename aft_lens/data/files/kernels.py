@@ -1,6 +1,6 @@
 """Triton kernels that make images of decoded pictures, a batch at a time, as the CPU makes them one by one.
 
-Pictures are uint8 in one buffer, planar or interleaved, of any size. A program makes `BLOCK` pixels of one image.
+Pictures are uint8 `y x c` in one buffer, of any size. A program makes `BLOCK` pixels of one image.
 """
 
 import triton
@@ -48,7 +48,7 @@ def view_kernel(
     top, left, rows, columns = tl.load(view), tl.load(view + 1), tl.load(view + 2), tl.load(view + 3)
     scale_y = rows.to(tl.float32) / tl.load(view + 4).to(tl.float32)
     scale_x = columns.to(tl.float32) / tl.load(view + 5).to(tl.float32)
-    step_y, step_x, colour = tl.load(view + 12), tl.load(view + 13), tl.load(view + 14)
+    step_y, step_x = tl.load(view + 12), tl.load(view + 13)
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     y, x = pixel // COLUMNS, pixel % COLUMNS
     x = tl.where(tl.load(view + 10) != 0, COLUMNS - 1 - x, x)
@@ -76,8 +76,8 @@ def view_kernel(
             weight = tl.where(on, tap((source_x - centre_x + 0.5) / coarse_x, CUBIC), 0.0)
             place = row + source_x * step_x
             row_red += weight * tl.load(place, mask=on, other=0).to(tl.float32)
-            row_green += weight * tl.load(place + colour, mask=on, other=0).to(tl.float32)
-            row_blue += weight * tl.load(place + 2 * colour, mask=on, other=0).to(tl.float32)
+            row_green += weight * tl.load(place + 1, mask=on, other=0).to(tl.float32)
+            row_blue += weight * tl.load(place + 2, mask=on, other=0).to(tl.float32)
             weights_x += weight
         one = tl.where(weights_x == 0.0, 0.0, 1.0 / tl.where(weights_x == 0.0, 1.0, weights_x))
         red += weight_y * tl.floor(clip(row_red * one) + 0.5)

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,18 +11,10 @@ from torch.utils.data import Dataset
 
 from aft_lens.data.augment.draw import Augmentation, Draw, uniforms
 from aft_lens.data.augment.view import Size, View, show
-from aft_lens.data.files.arrays import DrawArrays, Stored, stack, turn_upright, upright
-from aft_lens.data.files.content import Content
-from aft_lens.data.files.jpeg import Head, read_head
-from aft_lens.data.files.slots import Slots
+from aft_lens.data.files.arrays import DrawArrays, Stored, stack, upright
+from aft_lens.data.files.jpeg import read_head
 from aft_lens.data.image import ImageError, read_image, to_pixels
 from aft_lens.data.source import UNCOUNTED, Transformed
-from aft_lens.later import later
-
-if TYPE_CHECKING:
-    from torchvision import io
-else:
-    io = later("torchvision.io")
 
 Drawn = tuple[int, int | None]
 """Number of an image in its split, and the seed of what is random in it; None: nothing is."""
@@ -53,29 +44,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A batch that is asked for."""
-
-    drawn: Sequence[Drawn]
-    nvjpeg: bool = False
-    """Whether the JPEG files that nvJPEG decodes are handed over as they are."""
-
-
-@dataclass(frozen=True)
 class Packed:
     """A batch as it goes to a GPU: encoded files, pictures that are decoded, and what is random in each."""
 
-    drawn: Sequence[Drawn]
+    drawn: list[Drawn]
     numbers: list[int]
     """Of the images that are there: another one's in the place of a bad file."""
-    content: Content
-    """Bytes of files that are still encoded, and of pictures that are decoded and cut to their boxes, interleaved."""
-    begins: list[int]
-    """Where each image begins in that."""
+    files: Tensor
+    """Bytes of the files that are still encoded, one after the other."""
     lengths: list[int]
-    """Of each image that is still encoded, in bytes; 0 of the others."""
+    """Of each file in that."""
+    pictures: Tensor
+    """Bytes of pictures that are decoded and cut to their boxes already, one after the other."""
+    begins: list[int]
+    """Where each picture begins in that."""
     stored: list[Stored]
     """Of each image, how it lies in memory once it is decoded."""
+    order: list[int]
+    """For each image its place: 0 and up among files, -1 and down among pictures."""
     draws: DrawArrays
     labels: Tensor
     bad: list[Bad]
@@ -83,60 +69,54 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Item:
-    """One image of a packed batch."""
+    """One image before it is packed."""
 
     index: int
-    begin: int
-    length: int
+    content: np.ndarray
     stored: Stored
     draw: Draw
+    encoded: bool
 
 
 class Files(Dataset[Any]):
-    """The image files of a split as batches: `files[Wanted(…)]` is a `Batch`, or `Packed` for kernels that make images.
+    """The image files of a split as batches: `files[[(index, seed), …]]` is a `Batch`, or `Packed` where `encoded`.
 
     A file that cannot be read raises ImageError, or with `bad_files` "skip" the next image of the batch takes its
     place; that has its own label in training, and `UNCOUNTED` where nothing is random. `on_cpu` are numbers of images
-    that Pillow reads whatever their head says; `slots` has memory that worker processes write packed batches into.
+    that Pillow reads whatever their head says.
     """
 
-    def __init__(self, split: Transformed, augmentation: Augmentation, *, for_kernels: bool, bad_files: str) -> None:
-        self.split, self.augmentation, self.for_kernels, self.bad_files = split, augmentation, for_kernels, bad_files
+    def __init__(self, split: Transformed, augmentation: Augmentation, *, encoded: bool, bad_files: str) -> None:
+        self.split, self.augmentation, self.encoded, self.bad_files = split, augmentation, encoded, bad_files
         self.on_cpu: set[int] = set()
-        self.slots: Slots | None = None
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without memory that only forked processes share."""
-        return {**self.__dict__, "slots": None}
-
-    def __getitem__(self, wanted: Wanted) -> Batch | Packed:
-        return self.packed(wanted) if self.for_kernels else self.finished(wanted.drawn)
+    def __getitem__(self, drawn: Sequence[Drawn]) -> Batch | Packed:
+        return self.packed(drawn) if self.encoded else self.finished(drawn)
 
     def finished(self, drawn: Sequence[Drawn]) -> Batch:
         """The batch, made on the CPU."""
         images, labels, bad = self._each(drawn, self._image)
         return Batch(torch.stack(images), labels, bad)
 
-    def packed(self, wanted: Wanted) -> Packed:
+    def packed(self, drawn: Sequence[Drawn]) -> Packed:
         """The batch for a GPU."""
-        content = Content(None if self.slots is None else self.slots.take())
-        try:
-            items, labels, bad = self._each(wanted.drawn, partial(self._item, content, wanted.nvjpeg))
-        except BaseException:
-            content.release()
-            raise
-        stored = [item.stored for item in items]
+        items, labels, bad = self._each(drawn, self._item)
+        files = [item for item in items if item.encoded]
+        pictures = [item for item in items if not item.encoded]
+        place = {True: iter(range(len(files))), False: iter(range(-1, -1 - len(pictures), -1))}
         return Packed(
-            wanted.drawn,
+            list(drawn),
             [item.index for item in items],
-            content,
-            [item.begin for item in items],
-            [item.length for item in items],
-            stored,
-            stack([item.draw for item in items], stored),
+            _joined([item.content for item in files]),
+            [len(item.content) for item in files],
+            _joined([item.content for item in pictures]),
+            np.cumsum([0, *(len(item.content) for item in pictures)])[:-1].tolist(),
+            [item.stored for item in items],
+            [next(place[item.encoded]) for item in items],
+            stack([item.draw for item in items], [item.stored for item in items]),
             labels,
             bad,
         )
@@ -173,39 +153,31 @@ class Files(Dataset[Any]):
         pixels = self._pixels(index)
         return self.augmentation.apply(pixels, self._draw((pixels.shape[1], pixels.shape[2]), seed))
 
-    def _item(self, content: Content, nvjpeg: bool, index: int, seed: int | None) -> _Item:
+    def _item(self, index: int, seed: int | None) -> _Item:
         """A file as it is, where the GPU decodes it; else what it shows of its picture."""
-        path, pixels = self.split.path(index), None
+        path = self.split.path(index)
         if path is not None and index not in self.on_cpu:
             data = np.fromfile(path, np.uint8)
             head = read_head(data.tobytes())
-            if head is not None and nvjpeg:
-                stored = Stored((head.rows, head.columns), head.orientation)
-                draw = self._draw(upright(stored.size, head.orientation), seed)
-                return _Item(index, content.put(data), len(data), stored, draw)
             if head is not None:
-                pixels = _decoded(data, head)
-        if pixels is None:
-            pixels = self._pixels(index).permute(1, 2, 0).numpy()
-        draw = self._draw((pixels.shape[0], pixels.shape[1]), seed)
-        pixels, view = self._shown(pixels, draw.view)
-        stored = Stored((pixels.shape[0], pixels.shape[1]), interleaved=True)
-        return _Item(index, content.put(pixels), 0, stored, replace(draw, view=view))
+                stored = Stored((head.rows, head.columns), head.orientation)
+                return _Item(index, data, stored, self._draw(upright(stored.size, head.orientation), seed), True)
+        pixels = self._pixels(index).permute(1, 2, 0).numpy()
+        return self._cut(index, pixels, self._draw((pixels.shape[0], pixels.shape[1]), seed))
 
-    def _shown(self, pixels: np.ndarray, view: View) -> tuple[np.ndarray, View]:
-        """The box of pixels `y x c` that a view shows, or what a very large one is resized to, and the view of that."""
+    def _cut(self, index: int, pixels: np.ndarray, draw: Draw) -> _Item:
+        """The box of pixels `y x c` that is shown; a very large one is resized."""
+        view, size = draw.view, self.augmentation.size
         top, left, rows, columns = view.box
-        if rows * columns > self.most_pixels:
+        if rows * columns > LARGE * size[0] * size[1]:
             planar = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
-            size = self.augmentation.size
-            shown = show(planar, view, self.augmentation.resampling).permute(1, 2, 0).numpy()
-            return shown, View((0, 0, *size), size, size)
-        return pixels[top : top + rows, left : left + columns], replace(view, box=(0, 0, rows, columns))
-
-    @property
-    def most_pixels(self) -> int:
-        """Pixels of a decoded picture that are handed over at most."""
-        return LARGE * self.augmentation.size[0] * self.augmentation.size[1]
+            pixels = show(planar, view, self.augmentation.resampling).permute(1, 2, 0).numpy()
+            view = View((0, 0, *size), size, size)
+        else:
+            pixels = pixels[top : top + rows, left : left + columns]
+            view = replace(view, box=(0, 0, rows, columns))
+        stored = Stored((pixels.shape[0], pixels.shape[1]))
+        return _Item(index, np.ascontiguousarray(pixels).reshape(-1), stored, replace(draw, view=view), False)
 
     def _pixels(self, index: int) -> Tensor:
         """The whole picture, by Pillow."""
@@ -220,10 +192,9 @@ class Files(Dataset[Any]):
         return self.augmentation.draw(picture, () if seed is None else uniforms(seed))
 
 
-def _decoded(data: np.ndarray, head: Head) -> np.ndarray | None:
-    """Upright pixels `y x c` of a JPEG file; None where the decoder refuses it, and `read_image` has the words."""
-    try:
-        pixels = io.decode_jpeg(torch.from_numpy(data), io.ImageReadMode.RGB)
-    except RuntimeError:
-        return None
-    return turn_upright(pixels.permute(1, 2, 0).numpy(), head.orientation)
+def _joined(parts: Sequence[np.ndarray]) -> Tensor:
+    """Bytes one after the other, in one piece of memory."""
+    whole = torch.empty(sum(map(len, parts)), dtype=torch.uint8)
+    if parts:
+        np.concatenate(parts, out=whole.numpy())
+    return whole

@@ -15,8 +15,6 @@ class Stage:
     images_per_second: float
     where: str
     """On what it runs, in words."""
-    share: float = 1.0
-    """Of the batches that go through it in training, as files are decoded by two ways; 0: measured beside."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,8 @@ class ImagesRecord:
 
     @property
     def bottleneck(self) -> str:
-        """The slowest stage, by its share of what training goes through."""
-        used = [stage for stage in self.stages if stage.share]
-        slowest = min(used, key=lambda stage: stage.images_per_second / stage.share, default=None)
+        """The slowest stage."""
+        slowest = min(self.stages, key=lambda stage: stage.images_per_second, default=None)
         return "" if slowest is None else slowest.name
 
     @classmethod

@@ -58,10 +58,9 @@ def command(out: Path | None = None, *, quick: bool = False) -> None:
 
 
 def measured_stages(folder: Path, batch: int, workers: int, device: torch.device) -> Iterator[Stage]:
-    """Stages for DeiT's augmentation, and the loader with a plain one, on CUDA by either decoder."""
+    """Stages for DeiT's augmentation, and the loader with a plain one."""
     yield from stages(folder, batch, workers, device, "deit")
-    for nvjpeg in (None, 0, 1) if device.type == "cuda" else (None,):
-        yield loader_alone(folder, batch, workers, device, "resized-crop", 2, nvjpeg)[0]
+    yield loader_alone(folder, batch, workers, device, "resized-crop", 2)[0]
 
 
 def measured_runs(folder: Path, files: int, batch: int, device: torch.device, epochs: int) -> Iterator[Run]:

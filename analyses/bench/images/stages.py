@@ -1,8 +1,10 @@
 """Each stage of the way from image files to a training step, alone: read, decode, augment, copy; and the loader."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,37 +18,68 @@ from analyses.bench.images.record import Stage
 SIDE = 224
 PACKED = 16
 """Batches that the stages after reading go through again and again."""
+PRODUCTS = 100
+"""Matrix products of a graph that keeps the GPU busy."""
 SECONDS = 1.0
 """That a stage is measured for, at least."""
 
 
-def file_batches(
-    folder: Path, batch: int, workers: int, device: torch.device, augment: str, nvjpeg: int | None = None
-) -> FileBatches:
-    """The loader that training uses; `nvjpeg` as `FileBatches` has it."""
+def file_batches(folder: Path, batch: int, workers: int, device: torch.device, augment: str) -> FileBatches:
+    """The loader that training uses."""
     train: Any = load_data(f"folder:{folder}", img_size=SIDE, augment=augment).train
     order = EpochOrder(train, lambda: 0, processes=1, rank=0)
-    return FileBatches(train, batch, device=device, workers=workers, order=order, nvjpeg=nvjpeg)
+    return FileBatches(train, batch, device=device, workers=workers, order=order)
 
 
 def stages(folder: Path, batch: int, workers: int, device: torch.device, augment: str) -> Iterator[Stage]:
-    """The stages of one augmentation, by both decoders of JPEG files; without CUDA reading alone, which does it all."""
-    where, own = f"{workers} processes", file_batches(folder, batch, 0, device, augment).nvjpeg
-    by_workers, by_nvjpeg = (file_batches(folder, batch, workers, device, augment, nvjpeg) for nvjpeg in (0, 1))
-    make = by_workers.make
+    """The stages of one augmentation; without CUDA reading alone, which does it all."""
+    loader, where = file_batches(folder, batch, workers, device, augment), f"{workers} processes"
+    make = loader.make
     if make is None:
-        yield Stage(f"read, decode, augment ({augment})", _read(by_workers, batch, workers)[0], where)
+        yield Stage(f"read, decode, augment ({augment})", _read(loader, batch, workers)[0], where)
         return
-    rate, pictures = _read(by_workers, batch, workers)
-    yield Stage(f"read, decode, cut ({augment})", rate, where, float(1 - own))
-    rate = _rate(make.pictures, pictures, batch)
-    yield Stage("copy of pictures", rate, "bytes, by way of pinned memory", float(1 - own))
-    rate, files = _read(by_nvjpeg, batch, workers)
-    yield Stage(f"read ({augment})", rate, where, float(own))
-    yield Stage("decode", _rate(make.decode, files, batch), "nvJPEG", float(own))
-    there = [make.pictures(each) for each in pictures[:4]]
+    rate, packed = _read(loader, batch, workers)
+    yield Stage(f"read, draw ({augment})", rate, where)
+    decoder = type(make.decoder).__name__
+    yield Stage("decode", _rate(make.decode, packed, batch), decoder)
+    with busy(device):
+        yield Stage("decode, beside products", _rate(make.decode, packed, batch), decoder)
+    there = [make.pictures(each) for each in packed[:4]]
     augmented = _rate(lambda each: make.maker(each[1], each[2], each[0].draws), there, batch)
     yield Stage(f"augment ({augment})", augmented, "kernels")
+
+
+@contextmanager
+def busy(device: torch.device) -> Iterator[None]:
+    """Keep a GPU at matrix products, of some 0.2 ms each on an H200, as training would."""
+    one, other = (torch.randn(4096, 4096, device=device, dtype=torch.bfloat16) for _ in range(2))
+    stream, ended = torch.cuda.Stream(device), threading.Event()
+    stream.wait_stream(torch.cuda.current_stream(device))
+
+    def multiply() -> None:
+        """Two graphs of products ahead, until the end."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream):
+            torch.mm(one, other)
+            stream.synchronize()
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                for _ in range(PRODUCTS):
+                    torch.mm(one, other)
+            launched: list[torch.cuda.Event] = []
+            while not ended.is_set():
+                graph.replay()
+                launched.append(stream.record_event(torch.cuda.Event(blocking=True)))
+                if len(launched) > 2:
+                    launched.pop(0).synchronize()
+            stream.synchronize()
+
+    thread = threading.Thread(target=multiply)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _read(loader: FileBatches, batch: int, workers: int) -> tuple[float, list[Packed]]:
@@ -59,17 +92,15 @@ def _read(loader: FileBatches, batch: int, workers: int) -> tuple[float, list[Pa
         elif number > workers:
             count += batch
         if len(kept) < PACKED:
-            if isinstance(made, Packed):
-                made.content.keep()  # its worker needs the memory
             kept.append(made)
     return count / (time.perf_counter() - started), kept
 
 
 def loader_alone(
-    folder: Path, batch: int, workers: int, device: torch.device, augment: str, passes: int, nvjpeg: int | None = None
+    folder: Path, batch: int, workers: int, device: torch.device, augment: str, passes: int
 ) -> tuple[Stage, list[float]]:
     """Images a second of the last of some passes over all files with nobody else on the device, and host memory."""
-    loader = file_batches(folder, batch, workers, device, augment, nvjpeg)
+    loader = file_batches(folder, batch, workers, device, augment)
     memory, rate = [], 0.0
     for _ in range(passes):
         started, count = time.perf_counter(), 0
@@ -78,11 +109,7 @@ def loader_alone(
         _finish(device)
         rate = count / (time.perf_counter() - started)
         memory.append(host_memory())
-    decoder = {None: "", 0: ", workers decode", 1: ", nvJPEG decodes"}[nvjpeg]
-    stage = Stage(
-        f"whole loader ({augment}{decoder})", rate, f"{workers} processes and {device.type}", float(nvjpeg is None)
-    )
-    return stage, memory
+    return Stage(f"whole loader ({augment})", rate, f"{workers} processes and {device.type}"), memory
 
 
 def host_memory() -> float:
