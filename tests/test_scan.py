@@ -17,7 +17,7 @@ from analyses.explain.position import head_positions
 from analyses.maps.frame import mean_distance
 from analyses.scan import Finding, scan
 from analyses.scan.findings import head_findings, layer_findings, measures, ranked
-from analyses.scan.gather import _Tokens, gather
+from analyses.scan.gather import _Kept, _Tokens, gather
 from app.cli import main
 
 
@@ -186,3 +186,14 @@ def test_the_command_and_what_it_refuses(tmp_path, capsys):
     assert "give --data, e.g. images:PATH" in capsys.readouterr().err
     with pytest.raises(ValueError, match="two batches or more"):
         scan(Toy(0), noise(3, 3))
+
+
+def test_groups_are_kept_in_few_pieces_of_memory():
+    """Pieces of every group would break up what large tensors leave: 1,000 images of a ViT-S took 14 GB."""
+    kept, pieces = _Kept(), set()
+    rows = np.random.default_rng(0).normal(size=(50, 2, 3))
+    for row in rows:
+        kept.add(row)
+        pieces.add(kept.rows.__array_interface__["data"][0])
+    assert np.array_equal(kept.rows, rows)
+    assert len(pieces) <= 4

@@ -16,6 +16,8 @@ VERIFIED_IMAGES = 2
 """Images of the first batch on which the extraction is checked against the model's own outputs."""
 LARGE = 3.0
 """Times the median norm of an image's patches from which on a patch is an outlier."""
+FIELDS = ("folded", "square", "entropy", "prefix", "column", "outliers", "to_outliers", "norms")
+"""Of `Sums`, that a group fills layer by layer."""
 PARTS = 8
 """Parts of the images whose tokens are summed apart, for the interval of what place explains of them."""
 
@@ -65,9 +67,9 @@ def gather(reader: AttentionReader, batches: Iterable[Tensor | Sequence[Any]], *
     verification (`AttentionReader.verify`).
     """
     device = next(reader.model.parameters()).device
-    groups: list[_Group] = []
+    kept = {name: _Kept() for name in ("count", *FIELDS)}
     tokens: dict[int, _Tokens] = {}
-    error = 0.0
+    error, depth = 0.0, len(reader.layers)
     for number, batch in enumerate(bar(batches, "scan", shown=progress)):
         images = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
         if number == 0:
@@ -75,28 +77,44 @@ def gather(reader: AttentionReader, batches: Iterable[Tensor | Sequence[Any]], *
         group = _Group(reader, len(images))
         with entering(reader, group.enter), reader.exposed(group.add):
             reader.logits(images)
-        groups.append(group)
         for layer, hidden in group.patches.items():
             tokens.setdefault(layer, _Tokens()).add(number % PARTS, hidden)
-        group.patches.clear()
-    if len(groups) < 2:
-        raise ValueError(f"images must fill two batches or more, for intervals over them, got {len(groups)}")
-    depth = len(reader.layers)
+        kept["count"].add(np.array(float(group.count)))
+        for name in FIELDS:
+            by_layer = getattr(group, name)
+            kept[name].add(np.stack([by_layer[layer] for layer in sorted(by_layer)]) if by_layer else np.zeros(0))
+    count = kept["count"].count
+    if count < 2:
+        raise ValueError(f"images must fill two batches or more, for intervals over them, got {count}")
     inner = depth + 1 if tokens else 0
+    placed = np.stack([tokens[layer].explained() for layer in range(inner)], 1) if inner else np.zeros((0, 0))
+    images, folded, square, entropy, prefix, column, outliers, to_outliers, norms = (kept[name].rows for name in kept)
     return Sums(
-        np.array([group.count for group in groups], float),
-        _stacked(groups, "folded", depth), _stacked(groups, "square", depth), _stacked(groups, "entropy", depth),
-        _stacked(groups, "prefix", depth), _stacked(groups, "column", depth), _stacked(groups, "outliers", inner),
-        _stacked(groups, "to_outliers", depth if tokens else 0), _stacked(groups, "norms", inner),
-        np.stack([tokens[layer].explained() for layer in range(inner)], 1) if inner else np.zeros((0, 0)),
-        reader.grid, error,
-    )  # fmt: skip
+        images, folded, square, entropy, prefix, column, outliers, to_outliers, norms, placed, reader.grid, error
+    )
 
 
-def _stacked(groups: Sequence["_Group"], field: str, layers: int) -> np.ndarray:
-    """A sum of every group, layers in order."""
-    rows = [[getattr(group, field)[layer] for layer in range(layers)] for group in groups]
-    return np.stack([np.stack(row) if row else np.zeros(0) for row in rows])
+class _Kept:
+    """An array of every group, in memory that doubles: pieces of each would lie between a pass's large tensors, whose
+    memory could not be used again as a whole."""
+
+    def __init__(self) -> None:
+        self.count, self._rows = 0, np.zeros(0)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Of all groups, one after the other."""
+        return self._rows[: self.count]
+
+    def add(self, row: np.ndarray) -> None:
+        """One more group's."""
+        if self.count == len(self._rows):
+            grown = np.empty((max(8, 2 * self.count), *row.shape))
+            if self.count:
+                grown[: self.count] = self._rows
+            self._rows = grown
+        self._rows[self.count] = row
+        self.count += 1
 
 
 class _Group:
@@ -153,7 +171,7 @@ class _Tokens:
     def add(self, part: int, hidden: Float[Tensor, "b n d"]) -> None:
         """A batch of a part."""
         total = hidden.sum(0)
-        self.sums[part] = self.sums[part] + total if part in self.sums else total
+        self.sums[part] = self.sums[part].add_(total) if part in self.sums else total
         self.squares[part] += float(hidden.square().sum(dtype=torch.float64))
         self.counts[part] += len(hidden)
 
