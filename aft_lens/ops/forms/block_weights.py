@@ -42,7 +42,7 @@ class MatrixBias:
 
     def __init__(self, bias: list[Tensor], spec: Spec) -> None:
         self.bias, self.spec = bias, spec
-        self.gradient = [torch.zeros_like(part) for part in bias]
+        self.gradient: list[Tensor] = []
 
     def _near(self, start: int, stop: int, sources: int) -> Tensor | None:
         if self.spec.window < 0:
@@ -54,15 +54,15 @@ class MatrixBias:
     def weights(self, start: int, stop: int, sources: int) -> Tensor:
         """e^(w - row maximum)."""
         if len(self.bias) == 1:
-            w = self.bias[0][start:stop, :sources].clone()
+            w = self.bias[0][start:stop, :sources]
         else:
             w = self.bias[0][start:stop] @ self.bias[1][:sources].T
         near = self._near(start, stop, sources)
         if near is not None:
-            w.masked_fill_(~near, 0.0)
+            w = w.masked_fill(~near, 0.0)
         if self.spec.causal:
-            w.masked_fill_(future(start, stop, sources, w.device), float("-inf"))
-        return w.sub_(finite(w.amax(-1, keepdim=True))).exp_().unsqueeze(0)
+            w = w.masked_fill(future(start, stop, sources, w.device), float("-inf"))
+        return torch.sub(w, finite(w.amax(-1, keepdim=True))).exp_().unsqueeze(0)
 
     def pull(self, start: int, stop: int, gradient: Tensor) -> None:
         """Add a block's gradient to w's, or to u's and v's by the product rule."""
@@ -70,8 +70,12 @@ class MatrixBias:
         near = self._near(start, stop, sources)
         if near is not None:
             block = block * near
+        if block.shape == self.bias[0].shape and len(self.bias) == 1:
+            self.gradient = [block]
+            return
+        self.gradient = self.gradient or [torch.zeros_like(part) for part in self.bias]
         if len(self.bias) == 1:
-            self.gradient[0][start:stop, :sources] += block
+            self.gradient[0][start:stop, :sources] = block
         else:
             self.gradient[0][start:stop] += block @ self.bias[1][:sources]
             self.gradient[1][:sources] += block.T @ self.bias[0][start:stop]

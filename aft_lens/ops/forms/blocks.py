@@ -52,7 +52,7 @@ def sums(key: Tensor, value: Tensor, bias: list[Tensor], spec: Spec) -> tuple[Te
         else:
             source = mixed
         weight = pairs.weights(start, stop, source.shape[-1])
-        out[..., start:stop] = source @ weight.transpose(1, 2)
+        torch.bmm(source, weight.transpose(1, 2), out=out[..., start:stop])
         if over is not None:
             out.view(h, m, c + 1, length)[:, :, c, start:stop].masked_fill_(over, 0.0)
     out = out.view(h, m, c + 1, length)
@@ -67,22 +67,23 @@ def pull(
     pairs = pair_bias(bias, spec)
     gradient = gradient.flatten(1, 2)
     mixed = None if spec.causal else columns(key, value, finite(key.amax(-1, keepdim=True)))
-    back = torch.zeros_like(gradient) if mixed is not None else None
-    grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+    back: Tensor | None = None
+    found = (torch.zeros_like(key), torch.zeros_like(value)) if spec.causal else None
     for start, stop in _blocks(h, length, spec.causal):
         source = _block_columns(key, value, start, stop)[0] if mixed is None else mixed
         sources = source.shape[-1]
         weight = pairs.weights(start, stop, sources)
         block = gradient[..., start:stop]
         moved = block @ weight
-        if back is not None:
-            back += moved
+        if found is None:
+            back = moved if back is None else back.add_(moved)
         else:
-            part_key, part_value = pull_columns(source, value[..., :sources], moved.view(h, m, c + 1, sources))
-            grad_key[..., :sources] += part_key
-            grad_value[..., :sources] += part_value
+            parts = pull_columns(source, value[..., :sources], moved.view(h, m, c + 1, sources))
+            for whole, part in zip(found, parts, strict=True):
+                whole[..., :sources] += part
         if with_bias:
             pairs.pull(start, stop, (block.transpose(1, 2) @ source.flatten(1, 2)).mul_(weight))
     if mixed is not None and back is not None:
-        grad_key, grad_value = pull_columns(mixed, value, back.view(h, m, c + 1, length))
-    return grad_key, grad_value, pairs.gradients() if with_bias else []
+        found = pull_columns(mixed, value, back.view(h, m, c + 1, length))
+    assert found is not None, "there is one target at least"
+    return *found, pairs.gradients() if with_bias else []
