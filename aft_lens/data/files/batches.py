@@ -135,12 +135,11 @@ class FileBatches:
     @property
     def milliseconds(self) -> dict[str, float]:
         """What each stage of the newest pass has taken for a batch: they work at the same time, the longest counts."""
-        taken = {
-            name: spent.waited if name == "reading" else spent.worked
+        return {
+            name: 1e3 * (spent.waited if name == "reading" else spent.worked) / spent.items
             for name, spent in self._spent.items()
             if spent.items
         }
-        return {name: 1e3 * seconds / self._spent[name].items for name, seconds in taken.items()}
 
     def packed(self) -> Iterator[Any]:
         """A pass as the workers hand it on: packed batches for a GPU, else finished ones."""

@@ -28,7 +28,7 @@ def decoder_for(device: torch.device) -> Decoder:
     if has_nvimagecodec():
         try:
             return NvImageCodec(device)
-        except RuntimeError as error:
+        except (ImportError, RuntimeError) as error:
             warnings.warn(
                 f"nvImageCodec cannot be used on {device} ({error}), torchvision decodes; install aft-lens[gpu] anew",
                 stacklevel=2,
