@@ -62,7 +62,9 @@ class MatrixBias:
             w = w.masked_fill(~near, 0.0)
         if self.spec.causal:
             w = w.masked_fill(future(start, stop, sources, w.device), float("-inf"))
-        return torch.sub(w, finite(w.amax(-1, keepdim=True))).exp_().unsqueeze(0)
+        peak = finite(w.amax(-1, keepdim=True))
+        given = len(self.bias) == 1 and near is None and not self.spec.causal  # then w is the user's
+        return torch.sub(w, peak, out=None if given else w).exp_().unsqueeze(0)
 
     def pull(self, start: int, stop: int, gradient: Tensor) -> None:
         """Add a block's gradient to w's, or to u's and v's by the product rule."""
